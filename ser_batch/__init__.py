@@ -1,0 +1,1 @@
+"""ser_batch: directories of audio to a table of emotion probabilities, without torch."""

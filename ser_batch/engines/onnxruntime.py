@@ -1,0 +1,113 @@
+"""ONNX Runtime: the portable backend, and the one every other is compared with."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ser_batch.bundle import Branch, Bundle
+from ser_batch.clip import Waveform
+from ser_batch.engines.protocol import LABELS_KEY, check_labels, check_tensor
+from ser_batch.errors import EngineError
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_EXTRAS = {"cpu": "cpu", "cuda": "gpu"}
+_ERRORS_ONLY = 3
+
+
+def unavailable() -> str | None:
+    """Why ONNX Runtime cannot run here; None if it can."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed; install it with pip install 'ser-batch[cpu]'"
+    return None
+
+
+def open_bundle(bundle: Bundle, threads: int | None) -> OnnxRuntimeEngine:
+    """Load `bundle` on the CPU."""
+    return OnnxRuntimeEngine(bundle, threads=threads)
+
+
+class OnnxRuntimeEngine:
+    """One session a branch, on one device.
+
+    Args:
+        threads: CPU threads within an operator; None lets ONNX Runtime choose.
+        device: "cpu" or "cuda".
+
+    Raises:
+        EngineError: ONNX Runtime is not installed, lacks the device or fell back from it, refuses a model,
+            or a model's tensors or labels are not those of the bundle.
+    """
+
+    name = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(self, bundle: Bundle, threads: int | None = None, device: str = "cpu") -> None:
+        if device not in _PROVIDERS:
+            raise EngineError(
+                "ONNX Runtime has no such device here", got=device, expected=" or ".join(_PROVIDERS)
+            )
+        self.device = device
+        self._branches = bundle.manifest.branches
+        self._sessions = {
+            branch.name: _open_session(bundle, branch, threads, device) for branch in self._branches
+        }
+
+    def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
+        """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
+        results = {}
+        for branch in self._branches:
+            try:
+                (rows,) = self._sessions[branch.name].run([branch.output], {branch.input: waveform})
+            except Exception as error:
+                raise EngineError(f"ONNX Runtime failed on branch {branch.name}", got=error) from error
+            results[branch.name] = rows
+        return results
+
+    def close(self) -> None:
+        """Release the sessions."""
+        self._sessions.clear()
+
+
+def _open_session(bundle: Bundle, branch: Branch, threads: int | None, device: str) -> Any:
+    # Imported here: it takes a fifth of a second, which `--help` and `info` need not wait for.
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise EngineError(
+            "ONNX Runtime cannot be imported", got=error, remedy="Install it: pip install 'ser-batch[cpu]'."
+        ) from error
+    provider = _PROVIDERS[device]
+    if provider not in ort.get_available_providers():
+        raise EngineError(
+            f"this ONNX Runtime cannot run on {device}",
+            got=ort.get_available_providers(),
+            expected=provider,
+            remedy=f"Install that build alone: pip install 'ser-batch[{_EXTRAS[device]}]'.",
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads or 0
+    try:
+        session = ort.InferenceSession(bundle.path(branch.file), options, providers=[provider])
+    except Exception as error:
+        # ONNX Runtime's exceptions share no public class.
+        raise EngineError(f"ONNX Runtime refuses {bundle.path(branch.file)}", got=error) from error
+    # A provider whose libraries are missing is dropped with no more than a log line.
+    if session.get_providers()[0] != provider:
+        raise EngineError(
+            f"ONNX Runtime fell back from {device}", got=session.get_providers(), expected=provider
+        )
+    samples, classes = bundle.manifest.clip.samples, len(bundle.labels)
+    check_tensor(branch, "input", _tensors(session.get_inputs()), columns=samples, bundle=bundle)
+    check_tensor(branch, "output", _tensors(session.get_outputs()), columns=classes, bundle=bundle)
+    check_labels(branch, session.get_modelmeta().custom_metadata_map.get(LABELS_KEY), bundle)
+    return session
+
+
+def _tensors(nodes: list[Any]) -> list[tuple[str, list[Any], str]]:
+    names = {"tensor(float)": "float32"}
+    return [(node.name, list(node.shape), names.get(node.type, node.type)) for node in nodes]

@@ -1,0 +1,50 @@
+"""A bundle described in plain rows, for `ser-batch info`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ser_batch.bundle import Bundle
+from ser_batch.engines import available_backends
+
+
+def describe(bundle: Bundle) -> list[tuple[str, str]]:
+    """What `bundle` is, as (name, value) rows in reading order; nested metrics and provenance are dotted."""
+    manifest, clip = bundle.manifest, bundle.manifest.clip
+    sizes = {member: (bundle.root / member).stat().st_size for member in manifest.files}
+    rows = [
+        ("bundle", bundle.id),
+        ("path", str(bundle.root)),
+        ("sha256", bundle.sha256),
+        ("schema version", str(manifest.schema_version)),
+        ("created", manifest.created),
+        ("size", f"{sum(sizes.values()) / 1e6:.2f} MB in {len(sizes)} files"),
+        ("labels", ", ".join(manifest.labels)),
+        (
+            "clip",
+            f"{clip.seconds:g} s at {clip.sample_rate} Hz, {clip.samples} samples, offset {clip.offset:g} s",
+        ),
+    ]
+    for branch in manifest.branches:
+        tensors = f"{branch.input} -> {branch.output}"
+        rows.append((f"branch {branch.name}", f"{branch.file}, {sizes[branch.file] / 1e6:.2f} MB, {tensors}"))
+    rows.append(("fusion", f"softmax(W [{'; '.join(bundle.fusion.branches)}] + b)"))
+    rows.extend(_flatten("metrics", manifest.metrics))
+    rows.extend(_flatten("provenance", manifest.provenance))
+    rows.append(("licence", manifest.licence))
+    rows.extend((f"backend {name}", reason or "available") for name, reason in available_backends().items())
+    # A manifest is another's text: a control character in it must not reach the terminal.
+    return [(_printable(name), _printable(value)) for name, value in rows]
+
+
+def _flatten(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(f"{prefix}.{key}", inner)
+    else:
+        yield prefix, str(value)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

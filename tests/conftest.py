@@ -1,0 +1,35 @@
+"""Fixtures that every test file may use; tests marked `shared` are skipped where ../shared is absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toy import make_toy_bundle
+
+from ser_batch.bundle import Bundle
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+RAVDESS = SHARED / "ravdess"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SHARED.is_dir():
+        return
+    for item in items:
+        if item.get_closest_marker("shared"):
+            item.add_marker(pytest.mark.skip(reason=f"no shared data at {SHARED}"))
+
+
+@pytest.fixture(scope="session")
+def ravdess() -> Path:
+    """Root of the RAVDESS speech recordings, one folder an actor."""
+    if not RAVDESS.is_dir():
+        pytest.skip(f"no RAVDESS at {RAVDESS}")
+    return RAVDESS
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A valid bundle of two small real ONNX graphs, eight labels, the default clip rule; read only."""
+    return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy")
