@@ -1,8 +1,8 @@
 """Recordings to samples: decode with libsndfile, mix down to mono, resample with soxr, cut the clip.
 
 Training and serving both read with `read_clip`, so that they hear the same samples. Only as much of a file is
-decoded as its clip needs. That is always a run of frames from the file's start, which makes the result equal to
-resampling the whole recording, whatever the two rates: seeking would need the resampler's phase at that frame.
+decoded as its clip needs, always from the file's start: so the result equals resampling the whole recording,
+whatever the two rates, where seeking would need the resampler's phase at that frame.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Clip", "Recording", "Source", "find_audio", "read_clip", "read_recor
 MIN_RATE, MAX_RATE = 4_000, 192_000
 """Hz of the recordings accepted."""
 CONTEXT = 0.25
-"""Seconds decoded past a clip that is resampled: the HQ filter then sees what it sees in the whole recording."""
+"""Seconds decoded past a clip to resample: its filter then sees what it sees in the whole recording."""
 BLOCK_SAMPLES = 1 << 18
 """Samples, of all channels, decoded at a time: neither a header's length nor its channels allocate more."""
 MAX_PEAK = 1e6
@@ -107,7 +107,7 @@ def read_clip(path: str | os.PathLike[str], rule: ClipRule) -> Clip:
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[soundfile.SoundFile, int]]:
-    """Open a regular file for libsndfile and as a descriptor; a failure becomes an AudioError naming the file."""
+    """Open a regular file, with its descriptor; every failure becomes an AudioError that names the file."""
     name = printable(Path(path).name)
     try:
         # Without O_NONBLOCK, opening a named pipe waits for its writer for ever.

@@ -1,8 +1,8 @@
-"""Does a file hold what its header promises? Each container says it in its own way, and libsndfile smooths it over.
+"""Does a file hold what its header promises? Each container answers in its own way.
 
-Measured with libsndfile 1.2.2: WAV, AIFF, AU, W64 and RF64 are quietly shortened to what the file holds (its log
-keeps the promised size); FLAC and MP3 keep the promised length; Ogg takes the length of the last whole page; CAF
-does not open.
+Measured with libsndfile 1.2.2: WAV, AIFF, AU, W64 and RF64 are quietly shortened to what the file holds (its
+log keeps the promised size); FLAC and MP3 keep the promised length; Ogg takes the length of the last whole
+page; CAF does not open.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ser_batch.errors import AudioError
 TOLERANCE = 0.02
 """Seconds that a recording may fall short of its header."""
 MP3_TOLERANCE = 0.05
-"""Share of its length that an MP3 may fall short: without a Xing header its length is estimated from its size."""
+"""Share of its length that an MP3 may fall short: without a Xing header, its length is an estimate."""
 UNKNOWN_SIZE = 0xFFFFFFFF
 """The size that a writer to a pipe (ffmpeg) puts into a WAV, into its RIFF and its data chunk alike."""
 OGG_PAGE = 27 + 255 + 255 * 255

@@ -1,7 +1,7 @@
 """Which recordings a run takes, under which names, in which order: the only file that walks folders."""
 
-# ruff: noqa: PTH
-# Plain strings and scandir: names need not be UTF-8, and a Path each is felt at a hundred thousand files.
+# ruff: noqa: PTH112, PTH116, PTH118, PTH122
+# Plain strings and scandir, since a Path for each file is felt at a hundred thousand of them.
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from pathlib import Path
 
 from ser_batch.errors import InputError
 
-EXTENSIONS = frozenset(
-    ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .nist .voc .avr .pvf .ircam"
-    # Audio that libsndfile cannot read: listed all the same, so that each is an error row and none is
-    # silently skipped.
-    " .m4a .mp4a .aac .wma .amr .ac3 .webm .mka .ape .wv .dsf".split()
+READABLE = (
+    *("aif", "aifc", "aiff", "au", "avr", "caf", "flac", "ircam", "mp3", "nist", "oga", "ogg", "opus", "pvf"),
+    *("rf64", "snd", "sph", "voc", "w64", "wav", "wave"),
 )
+# Listed all the same, so that each is an error row and none is silently skipped.
+UNREADABLE = ("aac", "ac3", "amr", "ape", "dsf", "m4a", "m4b", "mka", "mp4a", "webm", "wma", "wv")
+READABLE = (
+    *("aif", "aifc", "aiff", "au", "avr", "caf", "flac", "ircam", "mp3", "nist", "oga", "ogg", "opus", "pvf"),
+    *("rf64", "snd", "sph", "voc", "w64", "wav", "wave"),
+)
+# Listed all the same, so that each is an error row and none is silently skipped.
+UNREADABLE = ("aac", "ac3", "amr", "ape", "dsf", "m4a", "m4b", "mka", "mp4a", "webm", "wma", "wv")
+EXTENSIONS = frozenset(f".{ending}" for ending in (*READABLE, *UNREADABLE))
 """File name endings (lower case) taken as audio inside a folder; a file named by itself is always taken."""
 
 
@@ -34,14 +41,14 @@ class Source:
 def find_audio(roots: Sequence[str | os.PathLike[str]]) -> list[Source]:
     """List the recordings under `roots` (folders, searched recursively, and single files) in a stable order.
 
-    Roots keep the order given; within a folder the order is that of the names. With one root, `file` is
-    relative to it; with several, each `file` starts with its root as given, so equal names never collide and a
-    name does not depend on what else a folder holds. A recording reached twice under one name is listed once.
+    Roots keep the order given; within one the order is that of the names. With one root, `file` is relative
+    to it; with several, each `file` starts with its root as given, so that equal names never collide and no
+    name depends on what else a folder holds. A recording reached twice under one name is listed once.
 
     Files and folders whose name starts with a dot are left out unless named themselves (macOS writes a
-    `._x.wav` beside each `x.wav`). Links are followed; a folder reached again by a link is searched once, so loops
-    end. What has an audio ending and turns out to be no readable file (a pipe, a broken link, a folder that
-    cannot be opened) is listed too, and becomes an error row when it is read.
+    `._x.wav` beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once, so
+    loops end. What has an audio ending and is no readable file (a pipe, a broken link) and a folder that
+    cannot be opened are listed too, and become error rows when they are read.
 
     Raises:
         InputError: a root does not exist, no audio was found, or two names are equal once escaped.
@@ -62,7 +69,7 @@ def find_audio(roots: Sequence[str | os.PathLike[str]]) -> list[Source]:
         raise InputError(
             "no audio found",
             got=", ".join(repr(os.fspath(root)) for root in roots) or "no path",
-            expected=f"a recording, or a folder that holds files ending in {', '.join(sorted(EXTENSIONS))}",
+            expected=f"a recording, or a folder that holds files ending in {', '.join(READABLE)}",
         )
     return list(found.values())
 
