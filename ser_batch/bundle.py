@@ -133,6 +133,8 @@ def write_bundle(
         OutputError: `root` exists (and is not a bundle to overwrite), or cannot be written.
     """
     root = Path(root)
+    # "." and ".." have no name of their own to rename to.
+    root = root if root.name.strip(".") else root.resolve()
     _check_target(root, overwrite)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
