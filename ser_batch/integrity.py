@@ -45,11 +45,16 @@ def members(root: Path) -> set[str]:
 
 def check_inside(root: Path, member: str) -> None:
     """Raise BundleError if `member` links out of `root` or is no regular file; a missing one passes."""
-    path = (root / member).resolve()
-    if not path.is_relative_to(root.resolve()):
+    try:
+        path = (root / member).resolve()
+        inside = path.is_relative_to(root.resolve())
+        special = path.exists() and not path.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long; links in a circle
+        raise BundleError(f"{member} cannot be followed", got=error) from error
+    if not inside:
         raise BundleError(f"{member} links out of the bundle", got=path)
     # Anything else (a pipe, a device) could block the read for ever.
-    if path.exists() and not path.is_file():
+    if special:
         raise BundleError(f"{member} is not a regular file")
 
 

@@ -21,6 +21,7 @@ SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 _BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BRANCH_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LARGEST = 2**31 - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -212,6 +213,8 @@ def _check_keys(where: str, data: dict[str, Any], kinds: dict[str, type]) -> Non
     for key, kind in kinds.items():
         # JSON writes 0.0 as 0 in some tools, so an integer is a number too; true is neither.
         fits = type(data[key]) in (int, float) if kind is float else type(data[key]) is kind
+        # Python's integers have no bound, but sizes and rates do, and float() of a huge one overflows.
+        fits = fits and not (isinstance(data[key], int) and abs(data[key]) > _LARGEST)
         if not fits:
             raise BundleError(
                 f"'{key}' of the {where} is of another type", got=repr(data[key]), expected=_JSON_NAMES[kind]

@@ -45,6 +45,10 @@ def test_a_link_inside_passes_and_one_to_the_outside_does_not(tmp_path: Path) ->
     check_inside(root, "inner")
     with pytest.raises(BundleError, match="links out"):
         check_inside(root, "outer")
+    (root / "circle").symlink_to("circle")
+    for member in ("circle", 300 * "x"):
+        with pytest.raises(BundleError, match="cannot be followed"):
+            check_inside(root, member)
     (root / "folder").mkdir()
     with pytest.raises(BundleError, match="not a regular file"):
         check_inside(root, "folder")

@@ -76,6 +76,8 @@ def test_a_missing_key_is_named(key: str) -> None:
         (lambda d: d["clip"].update(samples=True), "'samples'.*expected an integer"),
         (lambda d: d["clip"].update(samples=1.5), "'samples'.*expected an integer"),
         (lambda d: d["clip"].update(offset="0"), "'offset'.*expected a number"),
+        (lambda d: d["clip"].update(samples=10**400), "'samples'.*expected an integer"),
+        (lambda d: d["clip"].update(offset=10**400), "'offset'.*expected a number"),
         (lambda d: d["clip"].update(samples=0), "clip rule is impossible"),
         (lambda d: d["clip"].update(offset=-1), "clip rule is impossible"),
         (lambda d: d.update(branches=["w.onnx"]), "branch .* not an object"),
