@@ -46,9 +46,9 @@ def find_audio(roots: Sequence[str | os.PathLike[str]]) -> list[Source]:
     name depends on what else a folder holds. A recording reached twice under one name is listed once.
 
     Files and folders whose name starts with a dot are left out unless named themselves (macOS writes a
-    `._x.wav` beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once, so
-    loops end. What has an audio ending and is no readable file (a pipe, a broken link) and a folder that
-    cannot be opened are listed too, and become error rows when they are read.
+    `._x.wav` beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once,
+    so loops end. What has an audio ending and is no readable file (a pipe, a broken link) is listed too, as is
+    a folder that cannot be opened: they become error rows when they are read.
 
     Raises:
         InputError: a root does not exist, no audio was found, or two names are equal once escaped.
