@@ -1,0 +1,208 @@
+"""The training configuration: one dataclass a part, one docstring a field, the paper's value as the default.
+
+"Table II", "III-D" and the like are places in the paper; "ancestor" marks a value the paper leaves open and
+that is taken from the notebooks it descends from; "ours" marks a choice of this project. Every "ancestor" and
+"ours" is listed as an assumption in docs/reproduction.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ser_batch.clip import ClipRule
+from ser_batch.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class LogMelConfig:
+    """The log-mel spectrogram of the spectrogram branch (III-D.1)."""
+
+    sample_rate: int = 48_000
+    """Hz (III-B)."""
+    n_fft: int = 2048
+    """Samples a frame; with `hop` 512 and no centring the only power of two that gives 278 frames (III-D.1)."""
+    hop: int = 512
+    """Samples between frames."""
+    n_mels: int = 128
+    """Mel bands (III-D.1)."""
+    f_min: float = 0.0
+    """Hz, lower edge (ancestor)."""
+    f_max: float = 24_000.0
+    """Hz, upper edge (ancestor)."""
+    mel_scale: Literal["htk", "slaney"] = "htk"
+    """Mel scale; torchaudio's default (ours: the paper does not say)."""
+    mel_norm: Literal["none", "slaney"] = "none"
+    """Filter normalisation; torchaudio's default (ours)."""
+    floor: float = 1e-10
+    """Power below which the logarithm is clamped: −100 dB (torchaudio's and librosa's `amin`)."""
+
+    def __post_init__(self) -> None:
+        if self.hop * 4 != self.n_fft or self.n_fft % 64:
+            raise TrainingError(
+                "the log-mel front-end frames by quarters of n_fft",
+                got=f"n_fft {self.n_fft}, hop {self.hop}",
+                expected="n_fft a multiple of 64 and hop = n_fft / 4",
+            )
+        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise TrainingError(
+                "the mel bank's edges are out of order or above the Nyquist frequency",
+                got=f"f_min {self.f_min}, f_max {self.f_max} Hz at {self.sample_rate} Hz",
+            )
+
+
+@dataclass(frozen=True)
+class SpectrogramConfig:
+    """The CNN–Transformer spectrogram branch (III-D.2)."""
+
+    mel: LogMelConfig = field(default_factory=LogMelConfig)
+    """The front-end."""
+    channels: tuple[int, ...] = (16, 32, 64, 64)
+    """Channels of the four residual blocks (III-D.2a)."""
+    cnn_dropout: float = 0.3
+    """After each block (ancestor)."""
+    pool: tuple[int, int] = (2, 4)
+    """Max-pooling of the raw spectrogram before the Transformer (III-D.2b)."""
+    layers: int = 4
+    """Transformer encoder layers (III-D.2b)."""
+    heads: int = 4
+    """Attention heads, of the encoder (III-D.2b) and of the cross-attention (ours)."""
+    feed_forward: int = 512
+    """Width of the encoder's feed-forward part (ancestor)."""
+    transformer_dropout: float = 0.4
+    """Dropout in the encoder (ancestor); ReLU, post-norm and no positional encoding as there."""
+    standardise: Literal["pixel", "bin", "global"] = "pixel"
+    """Statistics a mel-and-frame pixel (ancestor), a mel bin, or one for all (III-B: from the training set)."""
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    """The wav2vec 2.0 branch, or another speech encoder in its place (III-C)."""
+
+    backbone: str = "facebook/wav2vec2-base"
+    """Hub name or folder of a transformers checkpoint, or `scratch` for `architecture` with random weights."""
+    name: str = "wav2vec2"
+    """Name of the branch in bundles, columns and tables; say which backbone it is when it is not wav2vec 2.0."""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """With `scratch`: fields of transformers.Wav2Vec2Config that differ from base (12 × 768)."""
+    unfrozen_layers: int = 3
+    """Top Transformer layers trained beside the feature projection (III-C.2); −1 trains the whole context network."""
+    freeze_feature_encoder: bool = True
+    """Keep the convolutional encoder fixed (III-C.2); False only makes sense when training from scratch."""
+    spec_augment: bool = False
+    """transformers' masking of frames while training (ours: the paper does not mention it)."""
+    layer_weights: bool = False
+    """Pool a learned weighting of all layers instead of the last one (ours; the paper pools the last)."""
+    pooling: Literal["mean", "mean+std"] = "mean"
+    """Pooling over time (III-C.3)."""
+    hidden: tuple[int, int] = (256, 256)
+    """Widths of the MLP's two hidden layers (III-C.3)."""
+    dropout: float = 0.3
+    """After each hidden layer of the MLP (III-C.3)."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of training clips (IV-A); validation and test clips are never touched."""
+
+    snrs: tuple[float, ...] = (10.0, 20.0, 30.0)
+    """dB of the white Gaussian noise added to the copies."""
+    keep_original: bool = True
+    """Train on the clean clip beside its copies ("original + 3", 4588 clips) or on the copies alone (3441)."""
+    fresh: bool = False
+    """Draw a new version of each clip every epoch instead of fixed copies (ours)."""
+    crop_jitter: float = 0.0
+    """With `fresh`: seconds by which the crop's start moves, either way (ours)."""
+    gain: float = 0.0
+    """With `fresh`: dB by which the level changes, either way (ours)."""
+    speeds: tuple[float, ...] = (1.0,)
+    """With `fresh`: speeds, pitch included, one drawn a clip (ours)."""
+    time_mask: int = 0
+    """With `fresh`: widest stretch of spectrogram frames masked, twice a clip (ours, SpecAugment)."""
+    band_mask: int = 0
+    """With `fresh`: widest stretch of mel bands masked, twice a clip (ours, SpecAugment)."""
+
+    def __post_init__(self) -> None:
+        if not self.snrs and not self.keep_original:
+            raise TrainingError("augmentation without originals and without noisy copies leaves nothing to train on")
+        ours = (self.crop_jitter, self.gain, self.time_mask, self.band_mask, len(self.speeds) - 1)
+        if not self.fresh and any(ours):
+            raise TrainingError("crop jitter, gain, speeds and masks are drawn anew each epoch", remedy="Set fresh = true.")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Optimiser, schedule and stopping rule of one stage (Table II)."""
+
+    optimizer: Literal["adamw", "sgd", "adam"]
+    learning_rate: float
+    epochs: int
+    patience: int
+    """Epochs without a better `monitor` before the stage stops."""
+    monitor: Literal["accuracy", "loss", "macro_f1"]
+    """Validation figure that decides which epoch is kept."""
+    schedule: Literal["cosine", "step", "constant", "one_cycle"] = "constant"
+    step_size: int = 10
+    """Epochs between drops of the step schedule."""
+    step_gamma: float = 0.7
+    """Factor of each drop of the step schedule."""
+    momentum: float = 0.8
+    """SGD only (ancestor)."""
+    weight_decay: float = 0.0
+    batch_size: int = 32
+    clip_norm: float = 1.0
+    """Global gradient norm clipped to this; 0 turns clipping off."""
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    """Beta parameter of mixup; 0 turns it off (the paper has none)."""
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """The logistic regression over the branches' probabilities (III-E)."""
+
+    fit_on: Literal["training", "validation", "out-of-fold"] = "training"
+    """Whose probabilities the fusion is fitted on: the paper does not say; training ones are overconfident."""
+    solver: Literal["adam", "lbfgs"] = "adam"
+    """Table II's Adam, or the exact optimum of the L2-penalised problem (ours)."""
+    inverse_penalty: float = 1.0
+    """scikit-learn's C of the `lbfgs` solver."""
+
+
+CONTEXT_STAGE = Stage("adamw", 1e-4, epochs=120, patience=10, monitor="accuracy", schedule="cosine", weight_decay=0.01)
+"""Table II; 0.01 is torch's default weight decay of AdamW."""
+SPECTROGRAM_STAGE = Stage(
+    "sgd", 1e-2, epochs=500, patience=25, monitor="loss", schedule="step", momentum=0.8, weight_decay=1e-3
+)
+"""Table II; momentum and weight decay are the ancestor's."""
+FUSION_STAGE = Stage("adam", 5e-4, epochs=30, patience=5, monitor="macro_f1")
+"""Table II."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run trains; with the corpus and the seed it fixes the result."""
+
+    recipe: str = "paper"
+    """Name under which results are reported."""
+    seed: int = 0
+    """Of the split, the augmentation, the initial weights and the order of batches."""
+    protocol: Literal["paper", "emobox", "sentence", "given"] = "paper"
+    """Which split (training.splits)."""
+    fold: int = 0
+    """Which of the protocol's splits, from 0."""
+    clip: ClipRule = field(default_factory=ClipRule)
+    """Which three seconds are heard (III-B)."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
+    spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    context_stage: Stage = CONTEXT_STAGE
+    spectrogram_stage: Stage = SPECTROGRAM_STAGE
+    fusion_stage: Stage = FUSION_STAGE
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON types."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,147 @@
+"""The two front-ends as torch modules: 48 → 16 kHz decimation and the 128 × 278 log-mel spectrogram.
+
+They live inside the branches and so inside the exported graphs: training and serving cannot drift apart.
+Both are written in plain products and slices, which every runtime executes well, instead of an STFT operator.
+
+Sources: paper, sections III-B and III-D; torchaudio's `resample` (windowed sinc, Hann) and `MelSpectrogram`
+(HTK mels, power) are the references the tests compare with.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.config import LogMelConfig
+
+
+def sinc_kernel(factor: int, lowpass_width: int = 6, rolloff: float = 0.99) -> np.ndarray:
+    """Low-pass kernel (taps,) float64 for decimation by `factor`: a sinc under a Hann window, unit gain at DC.
+
+    The same taps as torchaudio's `resample(x, factor, 1)` with its default width and roll-off; the cut-off is
+    `rolloff` times the new Nyquist frequency and the sinc keeps `lowpass_width` zero crossings a side.
+    """
+    half = math.ceil(lowpass_width * factor / rolloff)
+    t = np.arange(-half, half + factor) / factor * rolloff
+    t = np.clip(t, -lowpass_width, lowpass_width)
+    window = np.cos(t * math.pi / lowpass_width / 2) ** 2
+    return np.sinc(t) * window * rolloff / factor
+
+
+class Decimate(nn.Module):
+    """Decimation by an integer factor as one strided convolution.
+
+    Shape: (B, T) → (B, ceil(T / factor)).
+    """
+
+    def __init__(self, factor: int = 3) -> None:
+        super().__init__()
+        self.factor = factor
+        kernel = sinc_kernel(factor)
+        self.half = (len(kernel) - factor) // 2
+        self.register_buffer("kernel", torch.tensor(kernel, dtype=torch.float32)[None, None], persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        length = -(-waveform.shape[1] // self.factor)
+        padded = nn.functional.pad(waveform[:, None], (self.half, self.half + self.factor))
+        return nn.functional.conv1d(padded, self.kernel, stride=self.factor)[:, 0, :length]
+
+
+def mel_to_hertz(mel: np.ndarray, scale: str) -> np.ndarray:
+    """Mel values in `scale` ("htk" or "slaney") as Hz."""
+    if scale == "htk":
+        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    linear = mel * 200.0 / 3  # Slaney: linear below 1 kHz (mel 15), logarithmic above
+    return np.where(mel < 15, linear, 1000.0 * np.exp((mel - 15) * math.log(6.4) / 27.0))
+
+
+def hertz_to_mel(hertz: float, scale: str) -> float:
+    """One frequency in Hz on the mel `scale` ("htk" or "slaney")."""
+    if scale == "htk":
+        return 2595.0 * math.log10(1.0 + hertz / 700.0)
+    return hertz * 3 / 200.0 if hertz < 1000 else 15 + 27.0 * math.log(hertz / 1000.0) / math.log(6.4)
+
+
+def mel_filters(config: LogMelConfig) -> np.ndarray:
+    """Triangular mel filters (n_fft // 2 + 1, n_mels) float64, each bin's power weight in each band."""
+    edges = np.linspace(
+        hertz_to_mel(config.f_min, config.mel_scale), hertz_to_mel(config.f_max, config.mel_scale), config.n_mels + 2
+    )
+    hertz = mel_to_hertz(edges, config.mel_scale)
+    bins = np.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)
+    rising = (bins[:, None] - hertz[:-2]) / (hertz[1:-1] - hertz[:-2])
+    falling = (hertz[2:] - bins[:, None]) / (hertz[2:] - hertz[1:-1])
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    if config.mel_norm == "slaney":
+        filters *= 2.0 / (hertz[2:] - hertz[:-2])
+    return filters
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram in decibels, uncentred, from products and slices only.
+
+    The DFT of a frame is the Cooley–Tukey step for 2048 = 64 × 32: with n = 32 n₁ + n₂ and k = k₁ + 64 k₂,
+
+        X[k₁ + 64 k₂] = Σ_n₂ W₃₂^(n₂ k₂) · W₂₀₄₈^(n₂ k₁) · Σ_n₁ W₆₄^(n₁ k₁) x[32 n₁ + n₂],
+
+    two small matrix products with a twiddle between. A real frame needs k₁ = 0 … 32 only: the other bins are
+    complex conjugates of these, so their powers are the same numbers, and the mel matrix is laid out to match.
+    A hop of n_fft / 4 makes a frame four consecutive blocks, so framing is four slices.
+
+    Shape: (B, T) at `sample_rate` → (B, n_mels, (T − n_fft) // hop + 1), dB relative to 1.
+    """
+
+    def __init__(self, config: LogMelConfig) -> None:
+        super().__init__()
+        self.config = config
+        outer, inner = config.n_fft // 32, 32
+        rows = outer // 2 + 1
+        k1, n1, n2 = np.arange(rows), np.arange(outer), np.arange(inner)
+        first = np.exp(-2j * np.pi * np.outer(k1, n1) / outer)
+        twiddle = np.exp(-2j * np.pi * np.outer(k1, n2) / config.n_fft)
+        second = np.exp(-2j * np.pi * np.outer(n2, n2) / inner)
+        self._constant("first", np.concatenate([first.real, first.imag]))
+        self._constant("twiddle_real", twiddle.real)
+        self._constant("twiddle_imag", twiddle.imag)
+        self._constant("second", np.block([[second.real, second.imag], [-second.imag, second.real]]))
+        self._constant("window", 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.n_fft) / config.n_fft))
+        self._constant("filters", self._folded_filters(rows, inner))
+
+    def _constant(self, name: str, value: np.ndarray) -> None:
+        self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
+
+    def _folded_filters(self, rows: int, inner: int) -> np.ndarray:
+        """The mel filters with row k₁ · 32 + k₂ for bin k₁ + 64 k₂, or for its conjugate; (rows · inner, n_mels)."""
+        n_fft, filters = self.config.n_fft, mel_filters(self.config)
+        folded, seen = np.zeros((rows * inner, filters.shape[1])), set()
+        for k1 in range(rows):
+            for k2 in range(inner):
+                k = k1 + (n_fft // inner) * k2
+                k = min(k, n_fft - k)
+                if k not in seen:  # k₁ = 0 and k₁ = 32 hold both a bin and its conjugate
+                    seen.add(k)
+                    folded[k1 * inner + k2] = filters[k]
+        return folded
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        hop, n_fft = self.config.hop, self.config.n_fft
+        frames = (waveform.shape[1] - n_fft) // hop + 1
+        blocks = waveform[:, : (frames + 3) * hop].reshape(-1, frames + 3, hop)
+        framed = torch.cat([blocks[:, i : i + frames] for i in range(4)], dim=2) * self.window
+        stage = self.first @ framed.reshape(-1, frames, n_fft // 32, 32)  # (B, frames, 2 · rows, 32)
+        real, imag = stage.split(self.twiddle_real.shape[0], dim=2)
+        turned = torch.cat(
+            [
+                real * self.twiddle_real - imag * self.twiddle_imag,
+                real * self.twiddle_imag + imag * self.twiddle_real,
+            ],
+            dim=3,
+        )
+        spectrum = turned @ self.second  # (B, frames, rows, real 32 | imaginary 32)
+        squared = spectrum * spectrum
+        power = (squared[..., :32] + squared[..., 32:]).flatten(2)
+        mel = (power @ self.filters).clamp(min=self.config.floor)
+        return (10.0 / math.log(10.0)) * mel.log().transpose(1, 2)

@@ -1,0 +1,240 @@
+"""One stage of training: epochs, validation, early stopping, and a state on disk that resumes to the same result.
+
+Every epoch seeds its own random numbers from (seed, epoch), so a stage killed in epoch n and started again is the
+stage that was never killed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ser_batch.errors import TrainingError
+from ser_batch.evaluation import accuracy, macro_scores
+from training.config import Stage
+from training.examples import TrainingSet
+
+EVALUATION_BATCH = 64
+"""Clips a forward pass outside training."""
+
+Progress = Callable[[str, dict[str, float]], None]
+"""Called with the stage's name and its figures after every epoch."""
+
+
+@dataclass
+class History:
+    """What a stage has done so far; everything but the tensors, and JSON-ready."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best: float = -math.inf
+    """Best monitored figure, signed so that larger is better."""
+    best_epoch: int = -1
+
+    @property
+    def since_best(self) -> int:
+        """Epochs since the best one."""
+        return len(self.epochs) - 1 - self.best_epoch
+
+
+def fit(
+    name: str,
+    branch: nn.Module,
+    stage: Stage,
+    train: TrainingSet,
+    validation: tuple[Tensor, Tensor],
+    folder: Path,
+    *,
+    seed: int = 0,
+    device: torch.device | None = None,
+    compiled: bool = False,
+    progress: Progress | None = None,
+) -> History:
+    """Train `branch.head` and leave `branch` with its best weights, also in `folder`/best.safetensors.
+
+    `validation` is (features, class indices). Resumes from `folder` if an earlier run was killed there.
+
+    Raises TrainingError when the loss is not finite.
+    """
+    device = device or torch.device("cpu")
+    branch.to(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = build_optimizer(branch, stage)
+    history = _resume(folder, branch, optimizer)
+    head = torch.compile(branch.head) if compiled else branch.head
+    while len(history.epochs) < stage.epochs and history.since_best < stage.patience:
+        epoch, started = len(history.epochs), time.perf_counter()
+        seed_everything(seed, epoch)
+        loss = _train_epoch(name, branch, head, stage, train, optimizer, epoch, device)
+        figures = evaluate(branch, *validation, device)
+        row = {"epoch": epoch, "train_loss": loss, **figures, "seconds": time.perf_counter() - started}
+        history.epochs.append(row)
+        _keep_if_best(history, stage, figures, branch, folder)
+        _save_state(folder, branch, optimizer, history)
+        if progress:
+            progress(name, row)
+    load_weights(branch, folder / "best.safetensors")
+    return history
+
+
+def seed_everything(*seed: int) -> None:
+    """Seed torch, and numpy's global state that transformers' masking draws from, with these numbers."""
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    torch.manual_seed(number)
+    np.random.seed(number)  # noqa: NPY002
+
+
+def build_optimizer(branch: nn.Module, stage: Stage) -> torch.optim.Optimizer:
+    """The stage's optimiser over the parameters that train."""
+    parameters = [p for p in branch.parameters() if p.requires_grad]
+    if not parameters:
+        raise TrainingError("nothing to train: every parameter is frozen")
+    common = {"lr": stage.learning_rate, "weight_decay": stage.weight_decay}
+    if stage.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=stage.momentum, **common)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[stage.optimizer](parameters, **common)
+
+
+def learning_rate(stage: Stage, epoch: int, fraction: float) -> float:
+    """The learning rate `fraction` of the way through `epoch`; the paper's schedules step once an epoch."""
+    if stage.schedule == "cosine":
+        return stage.learning_rate * (1 + math.cos(math.pi * epoch / stage.epochs)) / 2
+    if stage.schedule == "step":
+        return stage.learning_rate * stage.step_gamma ** (epoch // stage.step_size)
+    if stage.schedule == "one_cycle":  # linear warm-up over a tenth, then half a cosine
+        done = (epoch + fraction) / stage.epochs
+        return stage.learning_rate * (done / 0.1 if done < 0.1 else (1 + math.cos(math.pi * (done - 0.1) / 0.9)) / 2)
+    return stage.learning_rate
+
+
+def _train_epoch(
+    name: str,
+    branch: nn.Module,
+    head: Callable[[Tensor], Tensor],
+    stage: Stage,
+    train: TrainingSet,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    device: torch.device,
+) -> float:
+    branch.train()
+    losses, steps = [], math.ceil(len(train) / stage.batch_size)
+    for step, (features, targets) in enumerate(train.batches(epoch, stage.batch_size)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(stage, epoch, step / steps)
+        with autocast(device):
+            loss = _loss(head, features.to(device), targets.to(device), stage)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss of stage {name} is not finite in epoch {epoch}, step {step}",
+                got=float(loss),
+                remedy="Lower the learning rate.",
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if stage.clip_norm:
+            nn.utils.clip_grad_norm_(branch.parameters(), stage.clip_norm)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return float(np.mean(losses))
+
+
+def _loss(head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, stage: Stage) -> Tensor:
+    def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits.float(), wanted, label_smoothing=stage.label_smoothing)
+
+    if not stage.mixup:
+        return cross_entropy(head(features), targets)
+    share = float(np.random.beta(stage.mixup, stage.mixup))  # noqa: NPY002
+    other = torch.randperm(len(targets), device=targets.device)
+    logits = head(share * features + (1 - share) * features[other])
+    return share * cross_entropy(logits, targets) + (1 - share) * cross_entropy(logits, targets[other])
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 autocast on CUDA, and on a CPU that multiplies bf16 in hardware; fp32 elsewhere."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
+
+
+def logits_of(branch: nn.Module, features: Tensor, device: torch.device) -> Tensor:
+    """Logits (N, classes) float32 of cached `features` (N, …), in evaluation mode and full precision."""
+    branch.eval()
+    with torch.no_grad():
+        parts = [branch.head(part.float().to(device)).cpu() for part in features.split(EVALUATION_BATCH)]
+    return torch.cat(parts)
+
+
+def evaluate(branch: nn.Module, features: Tensor, targets: Tensor, device: torch.device) -> dict[str, float]:
+    """Loss, accuracy and macro-F1 of `branch` on cached features."""
+    logits = logits_of(branch, features, device)
+    predicted, truth = logits.argmax(dim=1).numpy(), targets.numpy()
+    return {
+        "loss": float(nn.functional.cross_entropy(logits, targets)),
+        "accuracy": accuracy(truth, predicted),
+        "macro_f1": macro_scores(truth, predicted, logits.shape[1]).f1,
+    }
+
+
+def _keep_if_best(history: History, stage: Stage, figures: dict[str, float], branch: nn.Module, folder: Path) -> None:
+    score = -figures["loss"] if stage.monitor == "loss" else figures[stage.monitor]
+    if score > history.best:
+        history.best, history.best_epoch = score, len(history.epochs) - 1
+        weights = {k: v.detach().cpu().contiguous() for k, v in branch.state_dict().items()}
+        _replace(folder / "best.safetensors", lambda path: save_file(weights, path))
+
+
+def _save_state(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
+    state: dict[str, Any] = {
+        "branch": branch.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": json.dumps(history.__dict__),
+    }
+    _replace(folder / "state.pt", lambda path: torch.save(state, path))
+    lines = "".join(json.dumps(row) + "\n" for row in history.epochs)
+    _replace(folder / "metrics.jsonl", lambda path: path.write_text(lines))
+
+
+def _resume(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer) -> History:
+    if not (folder / "state.pt").is_file():
+        return History()
+    state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    branch.load_state_dict(state["branch"])
+    optimizer.load_state_dict(state["optimizer"])
+    return History(**json.loads(state["history"]))
+
+
+def load_weights(branch: nn.Module, path: Path) -> None:
+    """Load safetensors into `branch`; TrainingError names the first tensor that does not fit."""
+    from safetensors.torch import load_file
+
+    weights, own = load_file(path), branch.state_dict()
+    for key in sorted(weights.keys() ^ own.keys()):
+        where = "the checkpoint" if key in own else "the branch"
+        raise TrainingError(f"{path} is of another architecture", got=f"no tensor {key} in {where}")
+    for key, value in weights.items():
+        if value.shape != own[key].shape:
+            raise TrainingError(
+                f"{path}: tensor {key}", got=tuple(value.shape), expected=f"shape {tuple(own[key].shape)}"
+            )
+    branch.load_state_dict(weights)
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file beside `path`, then rename it there: a kill leaves the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    os.replace(temporary, path)
+
+
