@@ -121,11 +121,14 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[soundfile.SoundFile,
         finally:
             os.close(descriptor)
     except AudioError as error:
-        raise AudioError(f"{name!r} {error.what}", got=error.got, expected=error.expected) from error
+        raise AudioError(
+            f"{name!r} {error.what}", got=error.got, expected=error.expected, remedy=error.remedy
+        ) from error
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{name!r} cannot be decoded", got=error.error_string.rstrip(". ")) from error
-    except OSError as error:
-        raise AudioError(f"{name!r} cannot be read", got=error.strerror or type(error).__name__) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioError(f"{name!r} cannot be read", got=reason) from error
 
 
 def _check_file(status: os.stat_result) -> None:

@@ -83,9 +83,9 @@ def run(
 ) -> int:
     """Score AUDIO, recordings and folders searched for them, and write one row a recording.
 
-    Of each recording the model hears one clip, as long as its bundle says. With one AUDIO, the column `file` is
-    relative to it; with several, it starts with the AUDIO as given. A recording that cannot be read is a row
-    with the reason. Rows are kept in OUT.parts/ until all are there; OUT appears whole.
+    Of each recording the model hears one clip, as long as its bundle says. With one AUDIO, the column `file`
+    is relative to it; with several, it starts with the AUDIO as given. A recording that cannot be read is a
+    row with the reason. Rows are kept in OUT.parts/ until all are there; OUT appears whole.
     """
     if overwrite and resume:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")

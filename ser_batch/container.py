@@ -2,7 +2,8 @@
 
 Measured with libsndfile 1.2.2: WAV, AIFF, AU, W64 and RF64 are quietly shortened to what the file holds (its
 log keeps the promised size); FLAC and MP3 keep the promised length; Ogg takes the length of the last whole
-page; CAF does not open.
+page; CAF does not open. For an MP3 of variable bit rate without a Xing header it guesses the length from the
+first frame, and reads no further.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ TOLERANCE = 0.02
 """Seconds that a recording may fall short of its header."""
 MP3_TOLERANCE = 0.05
 """Share of its length that an MP3 may fall short: without a Xing header, its length is an estimate."""
+TAGS = 4096
+"""Bytes that may follow the sound of an MP3 (ID3v1, APE); a twentieth of the file if that is more."""
 UNKNOWN_SIZE = 0xFFFFFFFF
 """The size that a writer to a pipe (ffmpeg) puts into a WAV, into its RIFF and its data chunk alike."""
 OGG_PAGE = 27 + 255 + 255 * 255
@@ -52,6 +55,8 @@ def check_complete(sound: soundfile.SoundFile, descriptor: int, decoded: int, en
             got=f"{held / sound.samplerate:.3f} s that can be read",
             expected=f"{promised / sound.samplerate:.3f} s by its header",
         )
+    if sound.format == "MP3" and ended:
+        _check_read_to_end(descriptor)
     if sound.format == "OGG" and not _ends_with_page(descriptor):
         raise AudioError("is truncated", got="a file that ends inside an Ogg page")
 
@@ -72,6 +77,17 @@ def _readable_at(sound: soundfile.SoundFile, frame: int) -> bool:
         return len(sound.read(1, "float32")) == 1
     except soundfile.LibsndfileError:
         return False
+
+
+def _check_read_to_end(descriptor: int) -> None:
+    size = os.fstat(descriptor).st_size
+    unread = size - os.lseek(descriptor, 0, os.SEEK_CUR)
+    if unread > max(TAGS, size * MP3_TOLERANCE):
+        raise AudioError(
+            "is an MP3 of variable bit rate whose header does not say its length",
+            got=f"{unread} of {size} bytes left over",
+            remedy="Write it anew, with a Xing header or as FLAC.",
+        )
 
 
 def _ends_with_page(descriptor: int) -> bool:

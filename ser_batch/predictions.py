@@ -17,6 +17,8 @@ from ser_batch.engines.protocol import Engine
 from ser_batch.scorer import Scores
 
 STATUSES = ("ok", "error")
+SECONDS = ("start", "end", "duration")
+COUNTS = ("sample_rate", "channels")
 NAMESPACE = "ser_batch."
 """Prefix of the schema metadata's keys."""
 VERSION_FIELDS = (pa.field("source_size", pa.int64()), pa.field("source_mtime_ns", pa.int64()))
@@ -35,8 +37,8 @@ def schema(bundle: Bundle, engine: Engine, *, branch_columns: bool = True) -> pa
         names += [f"{b.name}_p_{label}" for b in bundle.manifest.branches for label in bundle.labels]
     fields = [
         pa.field("file", pa.string(), nullable=False),
-        *(pa.field(name, pa.float64()) for name in ("start", "end", "duration")),
-        *(pa.field(name, pa.int32()) for name in ("sample_rate", "channels")),
+        *(pa.field(name, pa.float64()) for name in SECONDS),
+        *(pa.field(name, pa.int32()) for name in COUNTS),
         pa.field("label", words),
         *(pa.field(name, pa.float32()) for name in ("score", *names)),
         pa.field("status", words, nullable=False),
@@ -78,45 +80,48 @@ def record_batch(part: pa.Schema, labels: Sequence[str], outcomes: Sequence[Deco
         pyarrow.RecordBatch of `part`.
     """
     ok = np.array([outcome.error is None for outcome in outcomes], dtype=bool)
-    best = scores.fused.argmax(axis=1) if len(scores.fused) else np.empty(0, dtype=np.int64)
-    clips = [outcome.clip for outcome in outcomes]
-    columns: dict[str, Any] = {
-        "file": [outcome.source.file for outcome in outcomes],
-        **{
-            name: [getattr(clip, name) if clip else None for clip in clips]
-            for name in ("start", "end", "duration", "sample_rate", "channels")
-        },
-        "label": _words(_spread(best, ok, np.int16), labels, ~ok),
-        "score": _masked(scores.fused.max(axis=1, initial=0), ok),
-        "status": _words((~ok).astype(np.int16), STATUSES),
-        "error": [outcome.error for outcome in outcomes],
-        "source_size": [outcome.version[0] for outcome in outcomes],
-        "source_mtime_ns": [outcome.version[1] for outcome in outcomes],
+    clips = [outcome.clip for outcome in outcomes if outcome.clip]
+    columns = {
+        "file": _strings([outcome.source.file for outcome in outcomes]),
+        **{name: _numbers([getattr(clip, name) for clip in clips], np.float64, ok) for name in SECONDS},
+        **{name: _numbers([getattr(clip, name) for clip in clips], np.int32, ok) for name in COUNTS},
+        "label": _words(scores.fused.argmax(axis=1), labels, ok),
+        "score": _numbers(scores.fused.max(axis=1, initial=0), np.float32, ok),
+        "status": _words((~ok).astype(np.int16), STATUSES, np.ones_like(ok)),
+        "error": _strings([outcome.error for outcome in outcomes]),
     }
+    for index, field in enumerate(VERSION_FIELDS):
+        versions = [outcome.version[index] for outcome in outcomes]
+        columns[field.name] = _numbers(versions, np.int64, np.ones_like(ok))
     for prefix, rows in (("", scores.fused), *((f"{name}_", rows) for name, rows in scores.branches.items())):
         for index, label in enumerate(labels):
-            columns[f"{prefix}p_{label}"] = _masked(rows[:, index], ok)
-    return pa.RecordBatch.from_arrays(
-        [_array(columns[field.name], field.type) for field in part], schema=part
-    )
+            columns[f"{prefix}p_{label}"] = _numbers(rows[:, index], np.float32, ok)
+    return pa.RecordBatch.from_arrays([columns[name] for name in part.names], schema=part)
 
 
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    return values if isinstance(values, pa.Array) else pa.array(values, kind)
+# Arrays are made from buffers: pa.array imports pandas where it is installed, which takes half a second.
 
 
-def _spread(values: npt.NDArray[Any], ok: npt.NDArray[np.bool_], dtype: Any) -> npt.NDArray[Any]:
-    """Put `values` at the rows that are `ok`, and zeros at the others."""
-    full = np.zeros(len(ok), dtype=dtype)
-    full[ok] = values
-    return full
+def _numbers(values: npt.ArrayLike, dtype: npt.DTypeLike, valid: npt.NDArray[np.bool_]) -> pa.Array:
+    """Put `values` at the rows that are `valid`, and null at the others."""
+    full = np.zeros(len(valid), dtype=dtype)
+    full[valid] = values
+    kind = pa.from_numpy_dtype(full.dtype)
+    return pa.Array.from_buffers(kind, len(full), [_bitmap(valid), pa.py_buffer(full)])
 
 
-def _masked(values: npt.NDArray[np.float32], ok: npt.NDArray[np.bool_]) -> pa.Array:
-    return pa.array(_spread(values, ok, np.float32), mask=~ok)
+def _words(indices: npt.ArrayLike, words: Sequence[str], valid: npt.NDArray[np.bool_]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(_numbers(indices, np.int16, valid), _strings(words))
 
 
-def _words(
-    indices: npt.NDArray[np.int16], words: Sequence[str], null: npt.NDArray[np.bool_] | None = None
-) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=null), pa.array(words, pa.string()))
+def _strings(values: Sequence[str | None]) -> pa.Array:
+    raw = [b"" if value is None else value.encode() for value in values]
+    offsets = np.zeros(len(raw) + 1, dtype=np.int32)
+    np.cumsum([len(text) for text in raw], out=offsets[1:])
+    valid = np.array([value is not None for value in values], dtype=bool)
+    buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(b"".join(raw))]
+    return pa.Array.from_buffers(pa.string(), len(raw), buffers)
+
+
+def _bitmap(valid: npt.NDArray[np.bool_]) -> pa.Buffer | None:
+    return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))

@@ -1,6 +1,6 @@
 """Which recordings a run takes, under which names, in which order: the only file that walks folders."""
 
-# ruff: noqa: PTH112, PTH116, PTH118, PTH122
+# ruff: noqa: PTH112, PTH116, PTH122
 # Plain strings and scandir, since a Path for each file is felt at a hundred thousand of them.
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def find_audio(roots: Sequence[str | os.PathLike[str]]) -> list[Source]:
 
     Files and folders whose name starts with a dot are left out unless named themselves (macOS writes a
     `._x.wav` beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once,
-    so loops end. What has an audio ending and is no readable file (a pipe, a broken link) is listed too, as is
-    a folder that cannot be opened: they become error rows when they are read.
+    so loops end. What has an audio ending and is no readable file (a pipe, a broken link) is listed too, as
+    is a folder that cannot be opened: they become error rows when they are read.
 
     Raises:
         InputError: a root does not exist, no audio was found, or two names are equal once escaped.
@@ -56,9 +56,8 @@ def find_audio(roots: Sequence[str | os.PathLike[str]]) -> list[Source]:
     found: dict[str, Source] = {}
     for root in roots:
         base = os.path.normpath(os.fspath(root))
-        prefix = base if len(roots) > 1 else ""
         for path, relative in _walk_root(base):
-            source = Source(path, printable(os.path.join(prefix, relative) if relative else prefix))
+            source = Source(path, printable(path if len(roots) > 1 else relative))
             if (other := found.setdefault(source.file, source)).path != path:
                 raise InputError(
                     "two recordings have one name in the table",
@@ -117,9 +116,17 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             continue
         # Real folders are searched before linked ones, so that a recording keeps its own name where a link
         # leads to the same folder.
-        below = [entry for entry in visible if entry.is_dir()]
+        below = [entry for entry in visible if _is_folder(entry)]
         folders[:0] = [entry.path for entry in below if entry.is_symlink()]
         folders += [entry.path for entry in below if not entry.is_symlink()]
         for entry in visible:
-            if not entry.is_dir() and os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+            if not _is_folder(entry) and os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
                 yield entry.path, os.path.relpath(entry.path, root)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself, for one.
+        return False

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 KEPT_ERRORS = 10
@@ -51,18 +52,27 @@ def summarise(
         audio_seconds: sound that this process scored.
         seconds: wall time that it took.
     """
-    table = _read(out, ["status", "label", "start", "end"])
-    counts = {entry["values"]: entry["counts"] for entry in table["label"].value_counts().to_pylist()}
-    scored = sum(counts.get(label, 0) for label in labels)
-    failures = len(table) - scored
-    heard = np.nansum(table["end"].to_numpy() - table["start"].to_numpy())
+    counts: Counter[str | None] = Counter()
+    heard = 0.0
+    errors: list[tuple[str, str]] = []
+    # Plain Python over batches: pyarrow.compute takes longer to import than a small table to read.
+    for table in _batches(out, ["file", "label", "start", "end", "error"]):
+        counts.update(table["label"])
+        for file, start, end, error in zip(
+            table["file"], table["start"], table["end"], table["error"], strict=True
+        ):
+            if error is None:
+                heard += end - start
+            elif len(errors) < KEPT_ERRORS:
+                errors.append((file, error))
+    failures, total = counts[None], counts.total()
     return RunSummary(
-        clips=scored,
+        clips=total - failures,
         failures=failures,
-        reused=len(table) - rows,
-        audio_hours=float(heard) / 3600,
-        labels={label: counts.get(label, 0) for label in labels},
-        errors=_first_errors(out) if failures else [],
+        reused=total - rows,
+        audio_hours=heard / 3600,
+        labels={label: counts[label] for label in labels},
+        errors=errors,
         seconds=seconds,
         clips_per_second=rows / seconds,
         real_time_factor=audio_seconds / seconds,
@@ -76,12 +86,7 @@ def peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _first_errors(out: Path) -> list[tuple[str, str]]:
-    rows = _read(out, ["file", "error"])
-    failed = rows.filter(rows["error"].is_valid()).slice(0, KEPT_ERRORS).to_pydict()
-    return list(zip(failed["file"], failed["error"], strict=True))
-
-
-def _read(out: Path, columns: list[str]) -> Any:
+def _batches(out: Path, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
     with pq.ParquetFile(out) as file:
-        return file.read(columns)
+        for batch in file.iter_batches(columns=columns):
+            yield batch.to_pydict()
