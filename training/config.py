@@ -128,7 +128,9 @@ class AugmentConfig:
             raise TrainingError("augmentation without originals and without noisy copies leaves nothing to train on")
         ours = (self.crop_jitter, self.gain, self.time_mask, self.band_mask, len(self.speeds) - 1)
         if not self.fresh and any(ours):
-            raise TrainingError("crop jitter, gain, speeds and masks are drawn anew each epoch", remedy="Set fresh = true.")
+            raise TrainingError(
+                "crop jitter, gain, speeds and masks are drawn anew each epoch", remedy="Set fresh = true."
+            )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class Corpus:
         missing = sorted(set(self.labels) - {e.label for e in self.examples})
         if missing:
             raise TrainingError(
-                f"no recording is labelled {', '.join(missing)}", remedy="Take the label out of the label set."
+                f"no recording is labelled {', '.join(missing)}",
+                remedy="Take the label out of the label set.",
             )
 
     def __len__(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -95,12 +96,12 @@ def mask_spectrogram(features: Tensor, augment: AugmentConfig, rng: np.random.Ge
     return features
 
 
-def encode(branch: nn.Module, waveforms: list[Waveform], device: torch.device, dtype: torch.dtype) -> Tensor:
+def encode(branch: nn.Module, waveforms: Iterable[Waveform], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Features (N, …) of waveforms (144000,) each, by `branch.features` in evaluation mode, on the CPU as `dtype`."""
     branch.eval()
-    parts = []
+    parts, remaining = [], iter(waveforms)
     with torch.no_grad():
-        for start in range(0, len(waveforms), ENCODE_BATCH):
-            batch = torch.from_numpy(np.stack(waveforms[start : start + ENCODE_BATCH])).to(device)
+        while chunk := list(islice(remaining, ENCODE_BATCH)):
+            batch = torch.from_numpy(np.stack(chunk)).to(device)
             parts.append(branch.features(batch).to("cpu", dtype))
     return torch.cat(parts)

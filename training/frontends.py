@@ -68,7 +68,9 @@ def hertz_to_mel(hertz: float, scale: str) -> float:
 def mel_filters(config: LogMelConfig) -> np.ndarray:
     """Triangular mel filters (n_fft // 2 + 1, n_mels) float64, each bin's power weight in each band."""
     edges = np.linspace(
-        hertz_to_mel(config.f_min, config.mel_scale), hertz_to_mel(config.f_max, config.mel_scale), config.n_mels + 2
+        hertz_to_mel(config.f_min, config.mel_scale),
+        hertz_to_mel(config.f_max, config.mel_scale),
+        config.n_mels + 2,
     )
     hertz = mel_to_hertz(edges, config.mel_scale)
     bins = np.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)

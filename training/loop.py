@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def seed_everything(*seed: int) -> None:
     """Seed torch, and numpy's global state that transformers' masking draws from, with these numbers."""
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     torch.manual_seed(number)
-    np.random.seed(number)  # noqa: NPY002
+    np.random.seed(number)
 
 
 def build_optimizer(branch: nn.Module, stage: Stage) -> torch.optim.Optimizer:
@@ -155,7 +155,7 @@ def _loss(head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, s
 
     if not stage.mixup:
         return cross_entropy(head(features), targets)
-    share = float(np.random.beta(stage.mixup, stage.mixup))  # noqa: NPY002
+    share = float(np.random.beta(stage.mixup, stage.mixup))
     other = torch.randperm(len(targets), device=targets.device)
     logits = head(share * features + (1 - share) * features[other])
     return share * cross_entropy(logits, targets) + (1 - share) * cross_entropy(logits, targets[other])
@@ -236,5 +236,3 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     write(temporary)
     os.replace(temporary, path)
-
-

@@ -50,6 +50,8 @@ def load(root: Path) -> Corpus:
     files = [p.relative_to(root).as_posix() for p in root.rglob("03-01-*") if p.suffix in (".flac", ".wav")]
     if len(files) != SPEECH_CLIPS:
         raise TrainingError(
-            f"{root} is not the whole speech subset of RAVDESS", got=f"{len(files)} clips", expected=SPEECH_CLIPS
+            f"{root} is not the whole speech subset of RAVDESS",
+            got=f"{len(files)} clips",
+            expected=SPEECH_CLIPS,
         )
     return from_files(files, root)

@@ -91,8 +91,7 @@ def emobox_split(corpus: Corpus, fold: int, seed: int = 0, validation_actors: in
     rest = sorted({str(e.speaker) for e in corpus.examples} - test, key=int)
     validation = set(np.random.default_rng([seed, fold]).permutation(rest)[:validation_actors])
     part_of = [
-        "test" if e.speaker in test else "validation" if e.speaker in validation else "train"
-        for e in corpus.examples
+        "test" if e.speaker in test else "validation" if e.speaker in validation else "train" for e in corpus.examples
     ]
     return _split(f"emobox-fold{fold}", corpus, part_of).check(corpus, speakers_apart=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ser_batch.errors import TrainingError
 from training.compat import repair_torchaudio
 from training.config import ContextConfig
 from training.frontends import Decimate
@@ -34,10 +35,17 @@ class Wav2Vec2Branch(nn.Module):
     """wav2vec 2.0 with the paper's head, its front-end inside.
 
     Shape: waveform (B, 144000) float32 in [-1, 1], 48 kHz → logits (B, classes).
+
+    Raises TrainingError for more unfrozen layers than there are, and for settings it does not implement.
     """
 
     def __init__(self, config: ContextConfig, classes: int, encoder: Wav2Vec2Model | None = None) -> None:
         super().__init__()
+        if config.pooling != "mean" or config.layer_weights:
+            raise TrainingError(
+                "the wav2vec 2.0 branch pools the mean of the last layer only",
+                got=f"pooling {config.pooling!r}, layer_weights {config.layer_weights}",
+            )
         self.config = config
         self.decimate = Decimate(3)
         self.encoder = encoder if encoder is not None else load_backbone(config)
@@ -56,6 +64,12 @@ class Wav2Vec2Branch(nn.Module):
     def _freeze(self) -> None:
         """Leave trainable what III-C.2 trains: the top layers, the feature projection and the classifier."""
         layers, unfrozen = self.encoder.encoder.layers, self.config.unfrozen_layers
+        if not -1 <= unfrozen <= len(layers):
+            raise TrainingError(
+                "unfrozen_layers counts Transformer layers from the top",
+                got=unfrozen,
+                expected=f"-1 … {len(layers)}",
+            )
         if unfrozen >= 0:
             self.encoder.requires_grad_(False)
             for part in [self.encoder.feature_projection, *layers[len(layers) - unfrozen :]]:

@@ -1,0 +1,26 @@
+"""What a training run prints: a line an epoch, a table at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_epoch(stage: str, row: dict[str, float]) -> None:
+    """One epoch's figures on one line of standard error."""
+    figures = (
+        f"loss {row['train_loss']:.3f}  validation: loss {row['loss']:.3f}, "
+        f"accuracy {row['accuracy']:.3f}, macro-F1 {row['macro_f1']:.3f}  {row['seconds']:.1f} s"
+    )
+    Console(stderr=True, highlight=False).print(f"{stage:12} epoch {row['epoch']:3.0f}  {figures}", soft_wrap=True)
+
+
+def print_result(test: dict[str, dict[str, Any]]) -> None:
+    """The test figures of each branch and of the fusion as a table on standard output."""
+    table = Table("model", "accuracy", "macro-P", "macro-R (UA)", "macro-F1", title="test")
+    for name, scores in test.items():
+        macro = (scores["macro_precision"], scores["macro_recall"], scores["macro_f1"])
+        table.add_row(name, *(f"{100 * value:.2f}" for value in (scores["accuracy"], *macro)))
+    Console().print(table)

@@ -1,0 +1,154 @@
+"""A run on disk: what it was, what it trained, what it measured.
+
+runs/<id>/
+  config.json  split.json  environment.json
+  <branch>/      metrics.jsonl (a line an epoch), best.safetensors, state.pt (to resume from)
+  fusion.npz     the fusion matrix, as it is served
+  predictions.npz  part by part: file names, targets, probabilities of each branch and of the fusion
+  result.json    metrics of each part
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ser_batch.clip import ClipRule
+from ser_batch.errors import TrainingError
+from ser_batch.fusion import Fusion, load_fusion
+from training.config import RunConfig, to_dict
+from training.configfile import load_config
+from training.data import Corpus
+from training.loop import load_weights, seed_everything
+from training.spectrogram_branch import SpectrogramBranch
+from training.splits import PARTS, Split
+from training.wav2vec2_branch import Wav2Vec2Branch
+
+SPECTROGRAM = "spectrogram"
+"""Name of the spectrogram branch in folders, bundles and columns."""
+VERSIONED = ("torch", "transformers", "numpy", "soundfile", "soxr", "safetensors", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, its branches in evaluation mode and in the order of the fusion's inputs."""
+
+    folder: Path
+    config: RunConfig
+    labels: tuple[str, ...]
+    branches: dict[str, nn.Module]
+    fusion: Fusion
+    clip: ClipRule
+    provenance: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def build_branches(config: RunConfig, classes: int) -> dict[str, nn.Module]:
+    """The two branches of a configuration, in the order of the fusion's inputs, each with its own seed."""
+    seed_everything(config.seed, 0)
+    context = Wav2Vec2Branch(config.context, classes)
+    seed_everything(config.seed, 1)
+    spectrogram = SpectrogramBranch(config.spectrogram, classes, config.clip.samples)
+    return {config.context.name: context, SPECTROGRAM: spectrogram}
+
+
+def start(folder: Path, config: RunConfig, corpus: Corpus, split: Split) -> None:
+    """Make the run's folder; TrainingError if it holds a run of another configuration or another split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {part: [corpus.examples[i].file for i in getattr(split, part)] for part in PARTS}
+    described = {"name": split.name, "corpus": corpus.name, "labels": list(corpus.labels), **files}
+    for name, content in (("config.json", to_dict(config)), ("split.json", described)):
+        text = json.dumps(content, indent=2) + "\n"
+        path = folder / name
+        if path.is_file() and path.read_text() != text:
+            raise TrainingError(
+                f"{folder} holds a run whose {name} is another one",
+                remedy="Choose another folder, or delete this one to train anew.",
+            )
+        path.write_text(text)
+    (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git commit."""
+    versions = {}
+    for package in VERSIONED:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "packages": versions,
+        "git": git_commit(),
+    }
+
+
+def processor() -> str:
+    """The CPU's model name, as the system states it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this code runs from, with "+" if it has changed since; None outside one."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def load_run(folder: Path) -> Run:
+    """A finished run; TrainingError if it is not there or not finished."""
+    folder = Path(folder)
+    for name in ("config.json", "split.json", "fusion.npz", "result.json"):
+        if not (folder / name).is_file():
+            raise TrainingError(
+                f"{folder} is not a finished run",
+                got=f"no {name}",
+                remedy="Run ser-train run on it to finish it.",
+            )
+    config, split = load_config(folder / "config.json"), json.loads((folder / "split.json").read_text())
+    branches = build_branches(config, len(split["labels"]))
+    for name, branch in branches.items():
+        load_weights(branch, folder / name / "best.safetensors")
+        branch.eval()
+    return Run(
+        folder=folder,
+        config=config,
+        labels=tuple(split["labels"]),
+        branches=branches,
+        fusion=load_fusion(folder / "fusion.npz"),
+        clip=config.clip,
+        provenance=_provenance(folder, config, split),
+        metrics=json.loads((folder / "result.json").read_text()),
+    )
+
+
+def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "data": split["corpus"],
+        "protocol": config.protocol,
+        "split": {"name": split["name"], **{part: len(split[part]) for part in PARTS}},
+        "config": to_dict(config),
+        "environment": json.loads((folder / "environment.json").read_text()),
+    }
