@@ -1,0 +1,98 @@
+"""How sure a measured figure is: intervals, and a paired test of two models on the same clips.
+
+Sources: Wilson, JASA 22 (1927); Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13;
+McNemar, Psychometrika 12 (1947), in its exact binomial form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ser_batch.errors import InputError
+
+LEVEL = 0.95
+RESAMPLES = 1000
+
+
+class Interval(NamedTuple):
+    """Where a figure lies with the stated confidence."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Exact McNemar test of two models on the same clips."""
+
+    only_first: int
+    """Clips that only the first model got right."""
+    only_second: int
+    """Clips that only the second model got right."""
+    p: float
+    """Two-sided: the chance of a difference at least this large if both were equally good."""
+
+
+def wilson_interval(hits: int, trials: int, level: float = LEVEL) -> Interval:
+    """Wilson score interval of a share of `hits` among `trials`, within [0, 1]."""
+    if not 0 <= hits <= trials or trials < 1:
+        raise InputError("no share", got=f"{hits} of {trials}", expected="0 <= hits <= trials, trials >= 1")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, shrink = hits / trials, 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    # The ends are exactly 0 and 1 there; rounding is not.
+    return Interval(0.0 if hits == 0 else low, 1.0 if hits == trials else high)
+
+
+def bootstrap_interval(
+    metric: Callable[..., float],
+    *columns: npt.NDArray[Any],
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of `metric(*columns)`, the rows of all columns drawn together.
+
+    Args:
+        metric: takes arrays of the shapes of `columns`.
+        columns: (N, …) each, a row a clip.
+        level: share of resamples inside the interval.
+        resamples: draws of N clips with replacement.
+        seed: of the draws.
+    """
+    rows = len(columns[0])
+    if rows < 1 or any(len(column) != rows for column in columns):
+        raise InputError("a bootstrap needs rows, as many in each column", got=[len(c) for c in columns])
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(rows, size=rows) for _ in range(resamples))
+    values = [metric(*(column[draw] for column in columns)) for draw in draws]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNemar:
+    """Compare two models by which clips (N,) each got right; clips both got right or wrong say nothing."""
+    if first.shape != second.shape:
+        raise InputError("McNemar's test needs the same clips", got=f"{first.shape} and {second.shape}")
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    return McNemar(only_first, only_second, binomial_test(only_first, only_second))
+
+
+def binomial_test(heads: int, tails: int) -> float:
+    """Two-sided p of `heads` against `tails` for a fair coin, exact; 1 if there was no throw."""
+    throws, fewer = heads + tails, min(heads, tails)
+    term = total = 1  # C(n, 0), in integers: no rounding, no overflow
+    for k in range(fewer):
+        term = term * (throws - k) // (k + 1)
+        total += term
+    return min(1.0, float(Fraction(2 * total, 2**throws)))
