@@ -26,9 +26,7 @@ UNKNOWN_SIZE = 0xFFFFFFFF
 OGG_PAGE = 27 + 255 + 255 * 255
 """Largest Ogg page in bytes (RFC 3533, section 6)."""
 
-_SHORTENED = re.compile(
-    r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE
-)
+_SHORTENED = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _STREAMED = re.compile(rf"^RIFF : {UNKNOWN_SIZE}\b.*^ *data : {UNKNOWN_SIZE}\b", re.MULTILINE | re.DOTALL)
 
 
@@ -84,9 +82,9 @@ def _check_read_to_end(descriptor: int) -> None:
     unread = size - os.lseek(descriptor, 0, os.SEEK_CUR)
     if unread > max(TAGS, size * MP3_TOLERANCE):
         raise AudioError(
-            "is an MP3 of variable bit rate whose header does not say its length",
+            "is an MP3 that cannot be read to its end",
             got=f"{unread} of {size} bytes left over",
-            remedy="Write it anew, with a Xing header or as FLAC.",
+            remedy="It is damaged, or of variable bit rate without a Xing header: write it anew.",
         )
 
 

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,7 @@ from ser_batch.predictions import part_schema
 
 PART_ROWS = 2_000
 """Rows of a part: what a crash can cost, and at a million rows still no more than 500 files."""
-PARTS_A_GROUP = 32
+PARTS_A_GROUP = 8
 """Parts that become one row group of the finished table."""
 PARTS = "part-*.parquet"
 FINAL = "final.tmp"
@@ -114,26 +115,27 @@ class Parts:
                 file.unlink()
 
     def _ordered(self, order: Sequence[str]) -> Iterator[pa.Table]:
-        written = [name for file in self.files for name in _read(file, ["file"]).column(0).to_pylist()]
         names = self.table.names
-        if written == list(order):
+        if all(row == wanted for row, wanted in zip_longest(self._written(), order)):
             # The usual case, a few parts at a time: memory stays flat, and row groups are of a useful size.
             for start in range(0, len(self.files), PARTS_A_GROUP):
                 group = self.files[start : start + PARTS_A_GROUP]
                 yield pa.concat_tables(_read(file, names) for file in group)
             return
         # Resumed with other inputs than before: the latest row of each file that is still wanted.
-        latest = {name: row for row, name in enumerate(written)}
+        latest = {name: row for row, name in enumerate(self._written())}
         merged = pa.concat_tables([_read(file, names) for file in self.files])
         yield merged.take(pa.array([latest[name] for name in order], pa.int64()))
+
+    def _written(self) -> Iterator[str]:
+        for file in self.files:
+            yield from _read(file, ["file"]).column(0).to_pylist()
 
     def _check(self, file: Path) -> None:
         try:
             found = pq.read_schema(file)
         except (OSError, pa.ArrowException) as error:
-            raise OutputError(
-                f"{file} cannot be read", got=error, remedy="Start anew: --overwrite."
-            ) from error
+            raise OutputError(f"{file} cannot be read", got=error, remedy="Start anew: --overwrite.") from error
         if found.names == self.schema.names and found.metadata == self.schema.metadata:
             return
         differing = {
@@ -162,9 +164,7 @@ def check_output(out: Path, *, overwrite: bool = False, resume: bool = False) ->
     if out.is_dir():
         raise OutputError(f"{out} is a folder", expected="the path of a Parquet file")
     if not out.parent.is_dir():
-        raise OutputError(
-            f"{out.parent} is not an existing folder", remedy="Make it, or choose another --out."
-        )
+        raise OutputError(f"{out.parent} is not an existing folder", remedy="Make it, or choose another --out.")
     if not os.access(out.parent, os.W_OK):
         raise OutputError(f"{out.parent} cannot be written", remedy="Choose another --out.")
     unfinished = parts_folder(out).is_dir()
@@ -203,9 +203,7 @@ def _lock(folder: Path) -> IO[bytes]:
     return file
 
 
-def _write(
-    temporary: Path, file: Path, schema: pa.Schema, tables: Sequence[pa.Table] | Iterator[pa.Table]
-) -> None:
+def _write(temporary: Path, file: Path, schema: pa.Schema, tables: Sequence[pa.Table] | Iterator[pa.Table]) -> None:
     """Write a Parquet file that has its name only once it is whole and on disk."""
     try:
         with temporary.open("wb") as sink:

@@ -28,7 +28,7 @@ EXTENSIONS = frozenset(f".{ending}" for ending in (*READABLE, *UNREADABLE))
 """File name endings (lower case) taken as audio inside a folder; a file named by itself is always taken."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One recording of a run."""
 

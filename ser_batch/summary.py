@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+BATCH_ROWS = 4096
+"""Rows held as Python objects at a time."""
 KEPT_ERRORS = 10
 """Failures whose reason a summary repeats; the table has them all."""
 
@@ -42,9 +44,7 @@ class RunSummary:
     """Largest resident memory of the process until now, in bytes."""
 
 
-def summarise(
-    out: Path, labels: tuple[str, ...], *, rows: int, audio_seconds: float, seconds: float
-) -> RunSummary:
+def summarise(out: Path, labels: tuple[str, ...], *, rows: int, audio_seconds: float, seconds: float) -> RunSummary:
     """Sum up the finished table `out`.
 
     Args:
@@ -58,9 +58,7 @@ def summarise(
     # Plain Python over batches: pyarrow.compute takes longer to import than a small table to read.
     for table in _batches(out, ["file", "label", "start", "end", "error"]):
         counts.update(table["label"])
-        for file, start, end, error in zip(
-            table["file"], table["start"], table["end"], table["error"], strict=True
-        ):
+        for file, start, end, error in zip(table["file"], table["start"], table["end"], table["error"], strict=True):
             if error is None:
                 heard += end - start
             elif len(errors) < KEPT_ERRORS:
@@ -88,5 +86,5 @@ def peak_rss() -> int:
 
 def _batches(out: Path, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
     with pq.ParquetFile(out) as file:
-        for batch in file.iter_batches(columns=columns):
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             yield batch.to_pydict()
