@@ -45,9 +45,7 @@ def _count_or_auto(_: click.Context, parameter: click.Parameter, value: str) -> 
 
 def _count(name: str, text: str) -> Callable[[Command], Command]:
     """Declare an option that takes a number of at least 1, or "auto" (None)."""
-    return click.option(
-        name, default=AUTO, show_default=True, metavar="N", callback=_count_or_auto, help=text
-    )
+    return click.option(name, default=AUTO, show_default=True, metavar="N", callback=_count_or_auto, help=text)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
@@ -208,7 +206,7 @@ def _format(summary: RunSummary, out: Path, model: str) -> str:
         ("time", f"{summary.seconds:.2f} s"),
         ("rate", f"{summary.clips_per_second:.1f} clips/s, {summary.real_time_factor:.0f} x real time"),
         ("memory", f"{summary.peak_rss / 2**20:.0f} MiB at most"),
-        ("output", str(out)),
+        ("output", _plain(str(out))),
     ]
     if summary.reused:
         rows.insert(3, ("reused", f"{summary.reused} rows of an earlier run"))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +56,13 @@ def find_audio(roots: Sequence[str | os.PathLike[str]]) -> list[Source]:
     """
     found: dict[str, Source] = {}
     for root in roots:
-        base = os.path.normpath(os.fspath(root))
-        for path, relative in _walk_root(base):
-            source = Source(path, printable(path if len(roots) > 1 else relative))
-            if (other := found.setdefault(source.file, source)).path != path:
+        for path, relative in _walk_root(os.fspath(root)):
+            file = printable(os.path.normpath(path) if len(roots) > 1 else relative)
+            other = found.setdefault(file, Source(path, file))
+            if other.path != path and os.path.realpath(other.path) != os.path.realpath(path):
                 raise InputError(
                     "two recordings have one name in the table",
-                    got=f"{other.path!r} and {path!r}, both {source.file!r}",
+                    got=f"{other.path!r} and {path!r}, both {file!r}",
                     remedy="Rename one of them.",
                 )
     if not found:
@@ -94,16 +95,14 @@ def _walk_root(root: str) -> Iterator[tuple[str, str]]:
     elif os.path.lexists(root):
         yield root, Path(root).name
     else:
-        raise InputError(
-            f"{root!r} does not exist", remedy="Check the path, and quote it if it holds spaces."
-        )
+        raise InputError(f"{root!r} does not exist", remedy="Check the path, and quote it if it holds spaces.")
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
     seen: set[tuple[int, int]] = set()
-    folders = [root]
+    folders = deque([(root, "")])
     while folders:
-        folder = folders.pop()
+        folder, relative = folders.pop()
         try:
             status = os.stat(folder)
             if (identity := (status.st_dev, status.st_ino)) in seen:
@@ -112,16 +111,16 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             with os.scandir(folder) as entries:
                 visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
         except OSError:
-            yield folder, os.path.relpath(folder, root)
+            yield folder, relative or Path(folder).name
             continue
-        # Real folders are searched before linked ones, so that a recording keeps its own name where a link
-        # leads to the same folder.
-        below = [entry for entry in visible if _is_folder(entry)]
-        folders[:0] = [entry.path for entry in below if entry.is_symlink()]
-        folders += [entry.path for entry in below if not entry.is_symlink()]
         for entry in visible:
-            if not _is_folder(entry) and os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                yield entry.path, os.path.relpath(entry.path, root)
+            name = f"{relative}/{entry.name}" if relative else entry.name
+            if _is_folder(entry):
+                # Real folders are searched before linked ones, so that a recording keeps its own name where
+                # a link leads to the same folder.
+                (folders.appendleft if entry.is_symlink() else folders.append)((entry.path, name))
+            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                yield entry.path, name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
