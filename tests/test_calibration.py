@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ def test_fifteen_bins_of_equal_width_cover_the_interval() -> None:
     bins = reliability(np.array([True]), np.array([0.5]))
     assert len(bins) == 15 and bins[0].low == 0 and bins[-1].high == 1
     assert all(b.high - b.low == pytest.approx(1 / 15) for b in bins)
-    assert all(a.high == b.low for a, b in zip(bins, bins[1:], strict=False))
+    assert all(a.high == b.low for a, b in pairwise(bins))
 
 
 def test_bins_are_open_below_and_closed_above() -> None:

@@ -126,7 +126,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if not self.snrs and not self.keep_original:
             raise TrainingError("augmentation without originals and without noisy copies leaves nothing to train on")
-        ours = (self.crop_jitter, self.gain, self.time_mask, self.band_mask, len(self.speeds) - 1)
+        ours = (self.crop_jitter, self.gain, self.time_mask, self.band_mask, self.speeds != (1.0,))
         if not self.fresh and any(ours):
             raise TrainingError(
                 "crop jitter, gain, speeds and masks are drawn anew each epoch", remedy="Set fresh = true."
@@ -158,6 +158,16 @@ class Stage:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     """Beta parameter of mixup; 0 turns it off (the paper has none)."""
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "patience": 1, "batch_size": 2, "step_size": 1, "clip_norm": 0, "mixup": 0}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise TrainingError(f"a stage's {name}", got=getattr(self, name), expected=f"at least {bound}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise TrainingError("a stage's learning_rate", got=self.learning_rate, expected="a positive number")
+        if not 0 <= self.label_smoothing < 1:
+            raise TrainingError("a stage's label_smoothing", got=self.label_smoothing, expected="from 0 to below 1")
 
 
 @dataclass(frozen=True)

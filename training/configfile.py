@@ -30,8 +30,10 @@ def load_config(recipe: str | Path, **overrides: Any) -> RunConfig:
         raise TrainingError(f"no recipe {recipe}", expected=f"one of {known}, or a .toml file")
     try:
         raw = json.loads(path.read_text()) if path.suffix == ".json" else tomllib.loads(path.read_text())
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not JSON, not TOML, not even text
         raise TrainingError(f"{path} cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise TrainingError(f"{path} is not a table", got=type(raw).__name__)
     return from_dict(RunConfig, raw | overrides, where=path.name)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -77,6 +76,12 @@ def fit(
         seed_everything(seed, epoch)
         loss = _train_epoch(name, branch, head, stage, train, optimizer, epoch, device)
         figures = evaluate(branch, *validation, device)
+        if not math.isfinite(figures["loss"]):
+            raise TrainingError(
+                f"the validation loss of stage {name} is not finite in epoch {epoch}",
+                got=figures["loss"],
+                remedy="Lower the learning rate.",
+            )
         row = {"epoch": epoch, "train_loss": loss, **figures, "seconds": time.perf_counter() - started}
         history.epochs.append(row)
         _keep_if_best(history, stage, figures, branch, folder)
@@ -137,7 +142,7 @@ def _train_epoch(
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss of stage {name} is not finite in epoch {epoch}, step {step}",
-                got=float(loss),
+                got=float(loss.detach()),
                 remedy="Lower the learning rate.",
             )
         optimizer.zero_grad(set_to_none=True)
@@ -210,8 +215,14 @@ def _resume(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer) -
     if not (folder / "state.pt").is_file():
         return History()
     state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    branch.load_state_dict(state["branch"])
-    optimizer.load_state_dict(state["optimizer"])
+    _load(branch, state["branch"], folder / "state.pt")
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise TrainingError(
+            f"{folder / 'state.pt'} is of a stage that trained other parameters: {error}",
+            remedy="Choose another folder, or delete this one to train anew.",
+        ) from error
     return History(**json.loads(state["history"]))
 
 
@@ -219,7 +230,11 @@ def load_weights(branch: nn.Module, path: Path) -> None:
     """Load safetensors into `branch`; TrainingError names the first tensor that does not fit."""
     from safetensors.torch import load_file
 
-    weights, own = load_file(path), branch.state_dict()
+    _load(branch, load_file(path), path)
+
+
+def _load(branch: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    own = branch.state_dict()
     for key in sorted(weights.keys() ^ own.keys()):
         where = "the checkpoint" if key in own else "the branch"
         raise TrainingError(f"{path} is of another architecture", got=f"no tensor {key} in {where}")
@@ -235,4 +250,4 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file beside `path`, then rename it there: a kill leaves the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     write(temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -54,11 +54,11 @@ class Split:
         return self
 
     def _check_speakers(self, corpus: Corpus, parts: dict[str, tuple[int, ...]]) -> None:
-        home: dict[str | None, str] = {}
+        home: dict[str, str] = {}
         for part, members in parts.items():
             for i in members:
                 speaker = corpus.examples[i].speaker
-                if home.setdefault(speaker, part) != part:
+                if speaker is not None and home.setdefault(speaker, part) != part:
                     raise TrainingError(
                         f"speaker {speaker} is in the {home[speaker]} part and in the {part} part of {self.name}",
                         remedy="A speaker-independent split keeps each speaker in one part.",
@@ -87,8 +87,13 @@ def emobox_split(corpus: Corpus, fold: int, seed: int = 0, validation_actors: in
     """EmoBox's fold 1 … 6; it ships no validation part, so `validation_actors` of the training ones are drawn."""
     if not 1 <= fold <= len(EMOBOX_TEST_ACTORS):
         raise TrainingError("no such EmoBox fold", got=fold, expected="1 … 6")
+    actors = {str(actor) for actors in EMOBOX_TEST_ACTORS for actor in actors}
+    if {e.speaker for e in corpus.examples} != actors:
+        raise TrainingError(
+            "EmoBox's folds are of RAVDESS' 24 actors", got=f"the corpus {corpus.name} with other speakers"
+        )
     test = {str(actor) for actor in EMOBOX_TEST_ACTORS[fold - 1]}
-    rest = sorted({str(e.speaker) for e in corpus.examples} - test, key=int)
+    rest = sorted(actors - test, key=int)
     validation = set(np.random.default_rng([seed, fold]).permutation(rest)[:validation_actors])
     part_of = [
         "test" if e.speaker in test else "validation" if e.speaker in validation else "train" for e in corpus.examples
@@ -115,8 +120,7 @@ def given_split(corpus: Corpus) -> Split:
     unknown = {e.part for e in corpus.examples} - set(PARTS)
     if unknown:
         raise TrainingError("the manifest's split column", got=sorted(map(str, unknown)), expected=list(PARTS))
-    known = all(e.speaker for e in corpus.examples)
-    return _split("given", corpus, [str(e.part) for e in corpus.examples]).check(corpus, speakers_apart=known)
+    return _split("given", corpus, [str(e.part) for e in corpus.examples]).check(corpus, speakers_apart=True)
 
 
 def splits_of(protocol: str, corpus: Corpus, seed: int = 0) -> list[Split]:
