@@ -56,9 +56,7 @@ def test_a_long_recording_loses_its_offset_and_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("frames", "start"), [(1, 0), (143_999, 0), (144_000, 0), (144_001, 0.5)])
-def test_a_recording_that_fits_into_a_clip_is_kept_whole_and_padded(
-    tmp_path: Path, frames: int, start: float
-) -> None:
+def test_a_recording_that_fits_into_a_clip_is_kept_whole_and_padded(tmp_path: Path, frames: int, start: float) -> None:
     samples = sound(4, 48_000)[:frames, 0].astype(np.float32)
     soundfile.write(tmp_path / "x.wav", samples, 48_000, subtype="FLOAT")
     clip = read_clip(tmp_path / "x.wav", RULE)
@@ -80,9 +78,7 @@ def test_decoding_a_part_equals_resampling_the_whole(tmp_path: Path, rate: int) 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100])
 @pytest.mark.parametrize("seconds", [0.2, 2.999, 3.0, 3.2, 3.6, 3.76])
-def test_every_length_around_the_clip_equals_cutting_the_whole(
-    tmp_path: Path, rate: int, seconds: float
-) -> None:
+def test_every_length_around_the_clip_equals_cutting_the_whole(tmp_path: Path, rate: int, seconds: float) -> None:
     path = write(tmp_path / "x.wav", seconds, rate)
     clip = read_clip(path, RULE)
     whole = read_recording(path, 48_000).samples
@@ -100,9 +96,7 @@ def test_every_format_gives_the_sound_that_was_written(tmp_path: Path, kind: str
     expected = cut(sound(seconds, 48_000)[:, 0].astype(np.float32), RULE)
     assert np.corrcoef(clip.waveform, expected)[0, 1] > 0.9
     assert clip.duration == pytest.approx(seconds, abs=0.06)
-    np.testing.assert_allclose(
-        clip.waveform, cut(read_recording(path, 48_000).samples, RULE), rtol=0, atol=2e-7
-    )
+    np.testing.assert_allclose(clip.waveform, cut(read_recording(path, 48_000).samples, RULE), rtol=0, atol=2e-7)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 8, 64])

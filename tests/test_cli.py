@@ -23,9 +23,7 @@ NEVER = ("torch", "transformers", "torchaudio", "sklearn", "pandas", "matplotlib
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a fresh interpreter in the repository, its output in pipes."""
-    return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=60, cwd=REPOSITORY
-    )
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
 
 
 @pytest.fixture
@@ -198,9 +196,7 @@ def test_killed_at_any_moment_and_resumed_the_table_is_the_same(
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_ctrl_c_ends_clearly_and_can_be_resumed(
-    many: tuple[Path, Path], tmp_path: Path, toy_bundle: Bundle
-) -> None:
+def test_ctrl_c_ends_clearly_and_can_be_resumed(many: tuple[Path, Path], tmp_path: Path, toy_bundle: Bundle) -> None:
     audio, whole = many
     out = tmp_path / "out.parquet"
     arguments = (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1)

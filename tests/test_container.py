@@ -14,9 +14,7 @@ from ser_batch.errors import AudioError
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("kept", [0.02, 0.2, 0.5, 0.9])
 @pytest.mark.parametrize("seconds", [2.0, 8.0])
-def test_a_truncated_file_is_refused_even_past_the_clip(
-    tmp_path: Path, kind: str, kept: float, seconds: float
-) -> None:
+def test_a_truncated_file_is_refused_even_past_the_clip(tmp_path: Path, kind: str, kept: float, seconds: float) -> None:
     path = write(tmp_path / "x", seconds, kind=kind)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])

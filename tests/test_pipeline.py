@@ -43,9 +43,7 @@ class FailingEngine:
         pass
 
 
-def test_rows_hold_the_probabilities_of_their_own_clip(
-    tmp_path: Path, scorer: Scorer, toy_bundle: Bundle
-) -> None:
+def test_rows_hold_the_probabilities_of_their_own_clip(tmp_path: Path, scorer: Scorer, toy_bundle: Bundle) -> None:
     listed = sources(tmp_path / "audio", 10)
     summary = run(listed, scorer, tmp_path / "out.parquet", batch_size=3, workers=2)
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()

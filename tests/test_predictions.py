@@ -43,9 +43,7 @@ def test_columns_are_those_documented(toy_bundle: Bundle) -> None:
 
 
 def test_provenance_is_in_the_metadata(toy_bundle: Bundle) -> None:
-    metadata = {
-        key.decode(): value.decode() for key, value in schema(toy_bundle, Recorder()).metadata.items()
-    }
+    metadata = {key.decode(): value.decode() for key, value in schema(toy_bundle, Recorder()).metadata.items()}
     assert metadata["ser_batch.bundle_id"] == toy_bundle.id
     assert metadata["ser_batch.bundle_sha256"] == toy_bundle.sha256
     assert json.loads(metadata["ser_batch.labels"]) == list(toy_bundle.labels)
