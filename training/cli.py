@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ def cli() -> None:
 @click.argument("recipe", default="paper")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the RAVDESS speech clips.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
 @click.option("--seed", type=int, help="Seed of split, augmentation, weights and order.  [default: the recipe's]")
 @click.option("--protocol", help="paper, emobox, sentence or given.  [default: the recipe's]")
 @click.option("--fold", type=int, help="Which of the protocol's splits, from 0.  [default: the recipe's]")
@@ -30,6 +32,7 @@ def run(
     recipe: str,
     data: Path,
     out: Path,
+    backbone: str | None,
     seed: int | None,
     protocol: str | None,
     fold: int | None,
@@ -50,6 +53,8 @@ def run(
     keep_freed_memory()
     given = {"seed": seed, "protocol": protocol, "fold": fold}
     config = load_config(recipe, **{key: value for key, value in given.items() if value is not None})
+    if backbone:
+        config = replace(config, context=replace(config.context, backbone=backbone))
     result = train(config, ravdess.load(data), out, device=device, compiled=compiled, progress=print_epoch, only=only)
     if result:
         print_result(result["test"])

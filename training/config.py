@@ -8,11 +8,15 @@ that is taken from the notebooks it descends from; "ours" marks a choice of this
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ser_batch.clip import ClipRule
 from ser_batch.errors import TrainingError
+
+RESERVED = ("spectrogram", "fusion", "fused")
+"""Names that files and columns use for something else than the context branch."""
 
 
 @dataclass(frozen=True)
@@ -78,28 +82,41 @@ class SpectrogramConfig:
 
 @dataclass(frozen=True)
 class ContextConfig:
-    """The wav2vec 2.0 branch, or another speech encoder in its place (III-C)."""
+    """The context branch: wav2vec 2.0, or another speech encoder in its place (III-C)."""
 
     backbone: str = "facebook/wav2vec2-base"
     """Hub name or folder of a transformers checkpoint, or `scratch` for `architecture` with random weights."""
     name: str = "wav2vec2"
     """Name of the branch in bundles, columns and tables; say which backbone it is when it is not wav2vec 2.0."""
     architecture: dict[str, Any] = field(default_factory=dict)
-    """With `scratch`: fields of transformers.Wav2Vec2Config that differ from base (12 × 768)."""
+    """With `scratch`: fields of transformers' configuration class that differ from its defaults (Wav2Vec2Config's
+    are base, 12 × 768); `model_type` chooses another family of training.backbones."""
     unfrozen_layers: int = 3
     """Top Transformer layers trained beside the feature projection (III-C.2); −1 trains the whole context network."""
     freeze_feature_encoder: bool = True
     """Keep the convolutional encoder fixed (III-C.2); False only makes sense when training from scratch."""
+    freeze_projection: bool = False
+    """Keep the feature projection fixed too, so that frozen layers are computed once (ours; the paper trains it)."""
+    normalise: bool | None = None
+    """z-norm the waveform; None does as the checkpoint's preprocessor_config.json says, and yes where it is silent."""
     spec_augment: bool = False
     """transformers' masking of frames while training (ours: the paper does not mention it)."""
     layer_weights: bool = False
-    """Pool a learned weighting of all layers instead of the last one (ours; the paper pools the last)."""
+    """Weigh the pooled, layer-normalised outputs of all layers instead of the last one's (ours)."""
     pooling: Literal["mean", "mean+std"] = "mean"
     """Pooling over time (III-C.3)."""
     hidden: tuple[int, int] = (256, 256)
     """Widths of the MLP's two hidden layers (III-C.3)."""
     dropout: float = 0.3
     """After each hidden layer of the MLP (III-C.3)."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in RESERVED:
+            raise TrainingError(
+                "the context branch's name goes into files and columns",
+                got=repr(self.name),
+                expected=f"a lower-case identifier other than {', '.join(RESERVED)}",
+            )
 
 
 @dataclass(frozen=True)
@@ -176,10 +193,16 @@ class FusionConfig:
 
     fit_on: Literal["training", "validation", "out-of-fold"] = "training"
     """Whose probabilities the fusion is fitted on: the paper does not say; training ones are overconfident."""
+    folds: int = 5
+    """With `out-of-fold`: folds of the training clips, both branches trained once a fold (ours)."""
     solver: Literal["adam", "lbfgs"] = "adam"
     """Table II's Adam, or the exact optimum of the L2-penalised problem (ours)."""
     inverse_penalty: float = 1.0
     """scikit-learn's C of the `lbfgs` solver."""
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise TrainingError("out-of-fold fusion needs folds", got=self.folds, expected="2 or more")
 
 
 CONTEXT_STAGE = Stage("adamw", 1e-4, epochs=120, patience=10, monitor="accuracy", schedule="cosine", weight_decay=0.01)

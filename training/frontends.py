@@ -65,21 +65,34 @@ def hertz_to_mel(hertz: float, scale: str) -> float:
     return hertz * 3 / 200.0 if hertz < 1000 else 15 + 27.0 * math.log(hertz / 1000.0) / math.log(6.4)
 
 
-def mel_filters(config: LogMelConfig) -> np.ndarray:
-    """Triangular mel filters (n_fft // 2 + 1, n_mels) float64, each bin's power weight in each band."""
-    edges = np.linspace(
-        hertz_to_mel(config.f_min, config.mel_scale),
-        hertz_to_mel(config.f_max, config.mel_scale),
-        config.n_mels + 2,
-    )
-    hertz = mel_to_hertz(edges, config.mel_scale)
-    bins = np.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)
+def mel_bank(
+    sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float, scale: str = "htk", norm: str = "none"
+) -> np.ndarray:
+    """Triangular mel filters (n_fft // 2 + 1, n_mels) float64, each bin's power weight in each band.
+
+    `scale` is "htk" or "slaney"; `norm` "slaney" gives every triangle the same area, "none" the same height.
+    """
+    hertz = mel_to_hertz(np.linspace(hertz_to_mel(f_min, scale), hertz_to_mel(f_max, scale), n_mels + 2), scale)
+    bins = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
     rising = (bins[:, None] - hertz[:-2]) / (hertz[1:-1] - hertz[:-2])
     falling = (hertz[2:] - bins[:, None]) / (hertz[2:] - hertz[1:-1])
     filters = np.maximum(0.0, np.minimum(rising, falling))
-    if config.mel_norm == "slaney":
+    if norm == "slaney":
         filters *= 2.0 / (hertz[2:] - hertz[:-2])
     return filters
+
+
+def mel_filters(config: LogMelConfig) -> np.ndarray:
+    """The spectrogram branch's mel filters (n_fft // 2 + 1, n_mels) float64."""
+    return mel_bank(
+        config.sample_rate,
+        config.n_fft,
+        config.n_mels,
+        config.f_min,
+        config.f_max,
+        config.mel_scale,
+        config.mel_norm,
+    )
 
 
 class LogMel(nn.Module):

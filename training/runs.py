@@ -1,7 +1,7 @@
 """A run on disk: what it was, what it trained, what it measured.
 
 runs/<id>/
-  config.json  split.json  environment.json
+  config.json  split.json  environment.json  backbone.json
   <branch>/      metrics.jsonl (a line an epoch), best.safetensors, state.pt (to resume from)
   fusion.npz     the fusion matrix, as it is served
   predictions.npz  part by part: file names, targets, probabilities of each branch and of the fusion
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,11 +26,12 @@ from ser_batch.errors import TrainingError
 from ser_batch.fusion import Fusion, load_fusion
 from training.config import RunConfig, to_dict
 from training.configfile import load_config
+from training.context_branch import ContextBranch
 from training.data import Corpus
 from training.loop import load_weights, seed_everything
+from training.pretrained import Encoder, from_description
 from training.spectrogram_branch import SpectrogramBranch
 from training.splits import PARTS, Split
-from training.wav2vec2_branch import Wav2Vec2Branch
 
 SPECTROGRAM = "spectrogram"
 """Name of the spectrogram branch in folders, bundles and columns."""
@@ -50,10 +52,13 @@ class Run:
     metrics: dict[str, Any]
 
 
-def build_branches(config: RunConfig, classes: int) -> dict[str, nn.Module]:
-    """The two branches of a configuration, in the order of the fusion's inputs, each with its own seed."""
+def build_branches(config: RunConfig, classes: int, backbone: Encoder | None = None) -> dict[str, nn.Module]:
+    """The two branches of a configuration, in the order of the fusion's inputs, each with its own seed.
+
+    `backbone` stands in for the one the configuration names, whose weights need not be at hand then.
+    """
     seed_everything(config.seed, 0)
-    context = Wav2Vec2Branch(config.context, classes)
+    context = ContextBranch(config.context, classes, backbone)
     seed_everything(config.seed, 1)
     spectrogram = SpectrogramBranch(config.spectrogram, classes, config.clip.samples)
     return {config.context.name: context, SPECTROGRAM: spectrogram}
@@ -64,16 +69,26 @@ def start(folder: Path, config: RunConfig, corpus: Corpus, split: Split) -> None
     folder.mkdir(parents=True, exist_ok=True)
     files = {part: [corpus.examples[i].file for i in getattr(split, part)] for part in PARTS}
     described = {"name": split.name, "corpus": corpus.name, "labels": list(corpus.labels), **files}
-    for name, content in (("config.json", to_dict(config)), ("split.json", described)):
-        text = json.dumps(content, indent=2) + "\n"
-        path = folder / name
-        if path.is_file() and path.read_text() != text:
-            raise TrainingError(
-                f"{folder} holds a run whose {name} is another one",
-                remedy="Choose another folder, or delete this one to train anew.",
-            )
-        path.write_text(text)
+    # Compared as a configuration, not as text: a run begun before a field existed has that field's default.
+    _keep(folder / "config.json", to_dict(config), lambda path: load_config(path) == config)
+    _keep(folder / "split.json", described, lambda path: json.loads(path.read_text()) == described)
     (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+
+
+def keep_backbone(folder: Path, encoder: Encoder) -> None:
+    """Write what the backbone is into the run's folder, so that the run loads where its checkpoint is not at hand."""
+    described = json.loads(json.dumps(encoder.describe()))
+    _keep(folder / "backbone.json", described, lambda path: json.loads(path.read_text()) == described)
+
+
+def _keep(path: Path, content: dict[str, Any], same: Callable[[Path], bool]) -> None:
+    if not path.is_file():
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    elif not same(path):
+        raise TrainingError(
+            f"{path.parent} holds a run whose {path.name} is another one",
+            remedy="Choose another folder, or delete this one to train anew.",
+        )
 
 
 def environment() -> dict[str, Any]:
@@ -126,7 +141,7 @@ def load_run(folder: Path) -> Run:
                 remedy="Run ser-train run on it to finish it.",
             )
     config, split = load_config(folder / "config.json"), json.loads((folder / "split.json").read_text())
-    branches = build_branches(config, len(split["labels"]))
+    branches = build_branches(config, len(split["labels"]), _kept_backbone(folder, config))
     for name, branch in branches.items():
         load_weights(branch, folder / name / "best.safetensors")
         branch.eval()
@@ -140,6 +155,12 @@ def load_run(folder: Path) -> Run:
         provenance=_provenance(folder, config, split),
         metrics=json.loads((folder / "result.json").read_text()),
     )
+
+
+def _kept_backbone(folder: Path, config: RunConfig) -> Encoder | None:
+    """The run's backbone without its checkpoint; None for a run that does not describe it."""
+    path = folder / "backbone.json"
+    return from_description(json.loads(path.read_text()), config.context.spec_augment) if path.is_file() else None
 
 
 def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The wav2vec 2.0 branch on small configs, and once at base size with random weights."""
+"""The context branch with wav2vec 2.0: small configs, and once at base size with random weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from ser_batch.errors import TrainingError  # noqa: E402
+from training.backbones import ZeroMeanUnitVariance  # noqa: E402
 from training.config import ContextConfig  # noqa: E402
-from training.wav2vec2_branch import Wav2Vec2Branch, zero_mean_unit_variance  # noqa: E402
+from training.context_branch import ContextBranch  # noqa: E402
 
 CLASSES, LAYERS = 8, 5
 SMALL = {
@@ -28,9 +29,9 @@ SMALL = {
 SCRATCH = ContextConfig(backbone="scratch", architecture=SMALL)
 
 
-def make(config: ContextConfig = SCRATCH, **changes: object) -> Wav2Vec2Branch:
+def make(config: ContextConfig = SCRATCH, **changes: object) -> ContextBranch:
     torch.manual_seed(0)
-    return Wav2Vec2Branch(dataclasses.replace(config, **changes), CLASSES).eval()
+    return ContextBranch(dataclasses.replace(config, **changes), CLASSES).eval()
 
 
 def waveforms(count: int, seed: int = 0, samples: int = 144_000) -> torch.Tensor:
@@ -38,11 +39,11 @@ def waveforms(count: int, seed: int = 0, samples: int = 144_000) -> torch.Tensor
 
 
 @pytest.fixture(scope="module")
-def base() -> Wav2Vec2Branch:
+def base() -> ContextBranch:
     return make(ContextConfig(backbone="scratch"))
 
 
-def trained(branch: Wav2Vec2Branch) -> set[str]:
+def trained(branch: ContextBranch) -> set[str]:
     """Parts with trainable parameters: "classifier", "feature_projection", "layer 4" …"""
     names = [name for name, p in branch.named_parameters() if p.requires_grad]
     short = set()
@@ -86,7 +87,7 @@ def test_head_settings(change: dict[str, object]) -> None:
         assert not torch.equal(changed(x), make()(x))
 
 
-def test_dimensions_at_base_size(base: Wav2Vec2Branch) -> None:
+def test_dimensions_at_base_size(base: ContextBranch) -> None:
     seen = []
     handles = [
         part.register_forward_hook(lambda _, __, out: seen.append(tuple(out.shape)))
@@ -108,7 +109,7 @@ def test_dimensions_at_base_size(base: Wav2Vec2Branch) -> None:
     assert trained(base) == {"classifier", "feature_projection", "layer 9", "layer 10", "layer 11"}
 
 
-def test_state_dict_names_are_the_public_checkpoints(base: Wav2Vec2Branch) -> None:
+def test_state_dict_names_are_the_public_checkpoints(base: ContextBranch) -> None:
     plain = transformers.Wav2Vec2Model(transformers.Wav2Vec2Config()).state_dict()
     ours = base.encoder.state_dict()
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in plain.items()}
@@ -128,7 +129,7 @@ def test_forward_is_head_of_features_and_transformers_own_path() -> None:
     with torch.no_grad():
         logits = branch(x)
         torch.testing.assert_close(branch.head(branch.features(x)), logits, atol=0, rtol=0)
-        plain = branch.encoder(zero_mean_unit_variance(branch.decimate(x))).last_hidden_state
+        plain = branch.encoder(ZeroMeanUnitVariance()(branch.decimate(x))).last_hidden_state
         torch.testing.assert_close(branch.classifier(plain.mean(dim=1)), logits, atol=1e-5, rtol=1e-5)
         thawed = make(freeze_feature_encoder=False)
         assert thawed.features(x).shape == (2, 48_000)
@@ -140,7 +141,7 @@ def test_z_norm_is_transformers_feature_extractor(level: float) -> None:
     x = level * (waveforms(1, samples=48_000)[0] + 0.01)
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
     expected = extractor(x.numpy().astype(np.float64), sampling_rate=16_000)["input_values"][0]
-    np.testing.assert_allclose(zero_mean_unit_variance(x[None])[0].numpy(), expected, atol=2e-5)
+    np.testing.assert_allclose(ZeroMeanUnitVariance()(x[None])[0].numpy(), expected, atol=2e-5)
 
 
 def test_a_clip_alone_is_the_same_clip_in_a_batch() -> None:
