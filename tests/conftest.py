@@ -33,3 +33,22 @@ def ravdess() -> Path:
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A valid bundle of two small real ONNX graphs, eight labels, the default clip rule; read only."""
     return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy")
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of two tiny untrained branches, as `ser-train run` leaves it; read only."""
+    from toy_run import make_toy_run
+
+    return make_toy_run(tmp_path_factory.mktemp("runs") / "toy")
+
+
+@pytest.fixture(scope="session")
+def exported_bundle(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle that `ser-export onnx` makes of `toy_run`; read only."""
+    from export.cli import main
+    from ser_batch.bundle import load_bundle
+
+    out = tmp_path_factory.mktemp("exported") / "bundle"
+    assert main(["onnx", str(toy_run), "--out", str(out)]) == 0
+    return load_bundle(out)

@@ -1,0 +1,142 @@
+"""A trained run → a bundle: every branch exported and compared, the fusion, reference clips, where it all came from."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from export.licences import licence_note
+from export.model_card import model_card
+from export.onnx_export import OPSET, Exported, export_branch
+from ser_batch.bundle import Branch, Bundle, write_bundle
+from ser_batch.errors import ExportError, OutputError, TrainingError
+from ser_batch.reference import Reference, synthetic_clips
+from training.configfile import load_config
+from training.runs import Run, git_commit
+
+Progress = Callable[[Exported], None]
+
+VERSIONED = ("ser-batch", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+BULKY = ("labels", "classes", "reliability")
+"""Parts of an evaluation that the confusion matrix or the labels already say, or that fill pages."""
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The bundle, and the exports it holds."""
+
+    bundle: Bundle
+    exports: tuple[Exported, ...]
+
+
+def assemble(
+    run: Run,
+    out: Path,
+    *,
+    name: str | None = None,
+    licence: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Assembled:
+    """Export `run` as a bundle at `out`.
+
+    Args:
+        name: of the bundle; the run's recipe if None.
+        licence: of the weights; None takes the corpus's, where it is known.
+        progress: called after each branch.
+
+    Raises:
+        ExportError: no licence is known, a figure is missing, or a graph is not equal to its branch.
+        OutputError: `out` exists, or cannot be written.
+    """
+    _check(run, out, overwrite)
+    note, test = licence_note(run.provenance, licence), test_figures(run)
+    card = model_card(test, run.provenance, labels=run.labels, licence=note, command=training_command(run))
+    with tempfile.TemporaryDirectory() as folder:
+        exports = []
+        for branch_name, branch in run.branches.items():
+            path = Path(folder) / f"{branch_name}.onnx"
+            exports.append(export_branch(branch, path, name=branch_name, labels=run.labels, clip=run.clip))
+            if progress is not None:
+                progress(exports[-1])
+        rows = {export.name: export.probabilities for export in exports}
+        bundle = write_bundle(
+            out,
+            name=name or run.config.recipe,
+            labels=run.labels,
+            clip=run.clip,
+            branches=tuple(Branch(export.name, export.path.name) for export in exports),
+            fusion=run.fusion,
+            reference=Reference(synthetic_clips(run.clip), rows, run.fusion(rows)),
+            files={export.path.name: export.path for export in exports},
+            provenance={**run.provenance, "labels": list(run.labels), "export": export_environment()},
+            metrics=_summary(run, test),
+            licence=note,
+            model_card=card,
+            overwrite=overwrite,
+        )
+    return Assembled(bundle, tuple(exports))
+
+
+def _check(run: Run, out: Path, overwrite: bool) -> None:
+    """Refuse before any work what would be refused after it."""
+    if os.path.lexists(out) and not overwrite:
+        raise OutputError(f"{out} exists already", remedy="Choose another path, or give --overwrite.")
+    if tuple(run.branches) != run.fusion.branches:
+        raise ExportError(
+            "the run's fusion takes its branches in another order",
+            got=list(run.fusion.branches),
+            expected=list(run.branches),
+        )
+
+
+def test_figures(run: Run) -> dict[str, Any]:
+    """Output (each branch, then "fused") → its figures on the test clips.
+
+    Raises:
+        ExportError: the run was not tested.
+    """
+    outputs, found = (*run.branches, "fused"), run.metrics.get("test", {})
+    missing = [output for output in outputs if output not in found]
+    if missing:
+        raise ExportError(f"run {run.folder} has no test figures of {', '.join(missing)}", got=sorted(found))
+    return {output: found[output] for output in outputs}
+
+
+def _summary(run: Run, test: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the run's quality: test figures only, for validation clips chose the weights."""
+    figures = {
+        output: {key: value for key, value in found.items() if key not in BULKY} for output, found in test.items()
+    }
+    return {"protocol": run.provenance["protocol"], "split": run.provenance["split"]["name"], "test": figures}
+
+
+def training_command(run: Run) -> str:
+    """What trains `run` again: its recipe by name where that gives the same configuration, else its own file."""
+    config = run.config
+    chosen = {"seed": config.seed, "protocol": config.protocol, "fold": config.fold}
+    try:
+        named = load_config(config.recipe, **chosen) == config
+    except TrainingError:
+        named = False
+    recipe = config.recipe if named else f"{run.folder.name}/config.json"
+    options = " ".join(f"--{key} {value}" for key, value in chosen.items()) if named else ""
+    return (
+        f"ser-train run {recipe} --data path/to/{run.provenance['data']} --out runs/{config.recipe} {options}".rstrip()
+    )
+
+
+def export_environment() -> dict[str, Any]:
+    """Versions of what made the graphs, the opset and the git commit."""
+    packages: dict[str, str | None] = {}
+    for package in VERSIONED:
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            packages[package] = None
+    return {"opset": OPSET, "exporter": "torch.onnx, dynamo", "packages": packages, "git": git_commit()}

@@ -1,0 +1,153 @@
+"""MODEL_CARD.md, written from a run: every figure comes from the run's own measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Figures = Mapping[str, Any]
+"""One output's `ser_batch.evaluation.Evaluation` as plain values."""
+
+CORPORA: Mapping[str, str] = {
+    "ravdess": (
+        "RAVDESS, speech part (Livingstone and Russo, PLOS ONE 13(5): e0196391, 2018, "
+        "doi 10.1371/journal.pone.0196391): 24 professional actors, two sentences, acted, North American English."
+    ),
+}
+PROTOCOLS: Mapping[str, str] = {
+    "paper": (
+        "A random split of each emotion. Training and test share their actors, and of most test clips the other take "
+        "of the same sentence is in training."
+    ),
+    "emobox": "A speaker-independent fold of EmoBox: no test actor is in training.",
+    "sentence": "One of the two sentences is trained on and the other tested; the actors are the same.",
+    "given": "The parts that the corpus' own manifest states.",
+}
+CORPUS_LIMITS: Mapping[str, Sequence[str]] = {
+    "ravdess": (
+        "It heard 24 actors who acted eight emotions in two sentences of North American English. Acted emotion is "
+        "clearer than felt emotion; other languages, accents, ages, rooms and microphones were not heard.",
+    ),
+}
+PROTOCOL_LIMITS: Mapping[str, Sequence[str]] = {
+    "paper": (
+        "The random split shares actors between training and test. The figures above do not say how the model does "
+        "on new speakers, other languages or spontaneous speech: expect less.",
+    ),
+    "emobox": ("The figures above hold for new actors of the same corpus, not for spontaneous speech.",),
+    "sentence": ("The figures above do not say how the model does on new speakers or spontaneous speech.",),
+}
+LIMITS: Sequence[str] = (
+    "It always names one of its labels, also for silence, music or noise, and hears only one clip of a recording.",
+    "A label says how a voice resembles the training clips, not what a person feels. It is not for decisions about "
+    "people: not for hiring, policing, schooling, health or credit.",
+)
+
+
+def model_card(
+    test: Mapping[str, Figures], provenance: Mapping[str, Any], *, labels: Sequence[str], licence: str, command: str
+) -> str:
+    """The model card as Markdown.
+
+    Args:
+        test: output (each branch in the fusion's order, then "fused") → its figures on the test clips.
+        command: what trains the run again.
+    """
+    sections = {
+        f"Model card: {provenance['recipe']}": _summary(provenance, labels),
+        "Test figures": f"{_figures(test)}\n\n{_recalls(test)}",
+        "Data and split": _data(provenance),
+        "Training": _training(provenance, command),
+        "Licence": licence,
+        "Limits": "\n".join(f"- {limit}" for limit in _limits(provenance)),
+    }
+    (title, summary), *rest = sections.items()
+    return "\n\n".join([f"# {title}", summary, *(f"## {head}\n\n{body}" for head, body in rest)]) + "\n"
+
+
+def _summary(provenance: Mapping[str, Any], labels: Sequence[str]) -> str:
+    clip = provenance["config"]["clip"]
+    return (
+        f"Maps one clip of speech ({clip['samples'] / clip['sample_rate']:g} s at {clip['sample_rate']} Hz) to "
+        f"probabilities of {len(labels)} emotions: {', '.join(labels)}. Two branches, a speech encoder (the context "
+        "branch) and a log-mel CNN-Transformer (`spectrogram`), are fused by a logistic regression over their "
+        f"probabilities.\n\n{_origin(provenance)}"
+    )
+
+
+def _origin(provenance: Mapping[str, Any]) -> str:
+    context = provenance["config"]["context"]
+    if context["backbone"] == "scratch":
+        return (
+            f"The context branch (`{context['name']}`) is trained from scratch on this corpus alone: it is **not** "
+            "pretrained, and not comparable with a pretrained encoder of the same family."
+        )
+    return (
+        f"The context branch (`{context['name']}`) starts from the pretrained `{context['backbone']}`, whose own "
+        "licence applies as well."
+    )
+
+
+def _figures(test: Mapping[str, Figures]) -> str:
+    header = ["", "accuracy", "95 % interval", "right", "UA", "macro F1", "calibration error"]
+    rows = [
+        [
+            f"**{output}**" if output == "fused" else output,
+            _percent(f["accuracy"]),
+            f"{100 * f['accuracy_interval'][0]:.1f} – {_percent(f['accuracy_interval'][1])}",
+            f"{f['correct']} of {f['clips']}",
+            _percent(f["ua"]),
+            _percent(f["macro"]["f1"]),
+            f"{f['ece']:.3f}",
+        ]
+        for output, f in test.items()
+    ]
+    note = "UA is unweighted average recall; the interval is Wilson's, over clips and not over speakers."
+    return f"{_table(header, rows)}\n\n{note}"
+
+
+def _recalls(test: Mapping[str, Figures]) -> str:
+    """Recall of each label: what an average hides."""
+    per_output = {output: {c["label"]: c for c in f["classes"]} for output, f in test.items()}
+    (_, first), *_ = per_output.items()
+    rows = [
+        [label, str(entry["support"]), *(_percent(classes[label]["recall"]) for classes in per_output.values())]
+        for label, entry in first.items()
+    ]
+    return _table(["recall of", "clips", *per_output], rows)
+
+
+def _data(provenance: Mapping[str, Any]) -> str:
+    data, protocol, split = str(provenance["data"]), str(provenance["protocol"]), provenance["split"]
+    counts = ", ".join(f"{split[part]} {part}" for part in ("train", "validation", "test"))
+    return (
+        f"{CORPORA.get(data, f'Corpus `{data}`.')}\n\n"
+        f"Protocol `{protocol}`, split `{split['name']}`: {counts} clips. {PROTOCOLS[protocol]}"
+    )
+
+
+def _training(provenance: Mapping[str, Any], command: str) -> str:
+    environment = provenance["environment"]
+    processor, commit = environment["processor"] or "an unnamed processor", environment["git"] or "unknown"
+    packages = ", ".join(f"{name} {found}" for name, found in environment["packages"].items() if found)
+    return (
+        f"Recipe `{provenance['recipe']}`, seed {provenance['seed']}. Every setting is in `manifest.json` under "
+        "`provenance.config`. To train it again:\n\n"
+        f"    {command}\n\n"
+        f"Trained with Python {environment['python']}, {packages} on {processor}; code at commit {commit} (a `+` marks "
+        "later changes)."
+    )
+
+
+def _limits(provenance: Mapping[str, Any]) -> list[str]:
+    data, protocol = str(provenance["data"]), str(provenance["protocol"])
+    return [*CORPUS_LIMITS.get(data, ()), *PROTOCOL_LIMITS.get(protocol, ()), *LIMITS]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ruler, *rows))
