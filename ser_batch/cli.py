@@ -1,4 +1,4 @@
-"""`ser-batch run | info`: each command parses, calls one library function and prints.
+"""`ser-batch run | evaluate | info`: each command parses, calls one library function and prints.
 
 The library is imported inside the commands, so that `--help` and a single file start fast.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ser_batch.errors import SerError
+from ser_batch.errors import OutputError, SerError
 
 if TYPE_CHECKING:
     from ser_batch.pipeline import Progress
@@ -118,6 +118,38 @@ def run(
     if not quiet:
         click.echo(_format(summary, out, f"{model.id} on {engine.name} {engine.precision}, {engine.device}"))
     return SOME_FAILED if summary.failures else 0
+
+
+@cli.command()
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option(
+    "--labels", required=True, metavar="ravdess|FILE", help="Labels: RAVDESS names, or a CSV or Parquet file."
+)
+@click.option("--split", type=click.Path(path_type=Path), help="A training run's split.json: measure one part of it.")
+@click.option("--part", type=click.Choice(["train", "validation", "test"]), help="Which part.  [default: test]")
+@click.option("--json", "json_out", type=click.Path(path_type=Path), help="Also write every figure to this file.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --json file.")
+def evaluate(
+    predictions: Path, labels: str, split: Path | None, part: str | None, json_out: Path | None, overwrite: bool
+) -> int:
+    """Measure PREDICTIONS, a Parquet file of `run`, against the true labels.
+
+    FILE has a column path (or file), relative to the folder that was scored, and a column label. Prints accuracy,
+    UA, macro precision, recall and F1, calibration error and the confusion matrix of the fusion and of each branch,
+    and how many rows are in none of them, and why.
+    """
+    if part and not split:
+        raise click.UsageError("--part chooses a part of --split: give both.")
+    from ser_batch.evaluate import evaluate_predictions, write_json
+    from ser_batch.evaluation_text import format_evaluation
+
+    if json_out and json_out.exists() and not overwrite:
+        raise OutputError(f"{json_out} exists already", remedy="Choose another, or replace it: --overwrite.")
+    served = evaluate_predictions(predictions, labels, split=split, part=part or "test")
+    if json_out:
+        write_json(served, json_out)
+    click.echo(format_evaluation(served))
+    return 0
 
 
 @cli.command()
