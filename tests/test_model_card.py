@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.model_card import model_card
+from ser_batch.evaluation import evaluate
+
+LABELS = ("calm", "angry")
+
+
+def figures(correct: int, clips: int = 40) -> dict[str, Any]:
+    truth = np.arange(clips) % 2
+    predicted = np.where(np.arange(clips) < correct, truth, 1 - truth)
+    return evaluate(truth, np.eye(2)[predicted] * 0.8 + 0.1, LABELS).to_dict()
+
+
+def card(**changes: Any) -> str:
+    context = {"backbone": "scratch", "name": "wav2vec2"}
+    provenance: dict[str, Any] = {
+        "recipe": "compact",
+        "seed": 7,
+        "data": "ravdess",
+        "protocol": "paper",
+        "split": {"name": "paper-seed7", "train": 111, "validation": 22, "test": 40},
+        "config": {"clip": {"samples": 144_000, "sample_rate": 48_000}, "context": context},
+        "environment": {"python": "3.12.1", "processor": "", "packages": {"torch": "9.9", "soxr": None}, "git": None},
+    }
+    test = {"wav2vec2": figures(21), "spectrogram": figures(27), "fused": figures(33)}
+    return model_card(
+        test, {**provenance, **changes}, labels=LABELS, licence="the note", command="ser-train run compact"
+    )
+
+
+def test_every_figure_is_the_run_s() -> None:
+    rows = dict(re.findall(r"^\| \**(wav2vec2|spectrogram|fused)\** \| (.*) \|$", card(), re.MULTILINE))
+    for output, correct in (("wav2vec2", 21), ("spectrogram", 27), ("fused", 33)):
+        measured = figures(correct)
+        assert rows[output].split(" | ") == [
+            f"{100 * correct / 40:.1f} %",
+            f"{100 * measured['accuracy_interval'][0]:.1f} – {100 * measured['accuracy_interval'][1]:.1f} %",
+            f"{correct} of 40",
+            f"{100 * measured['ua']:.1f} %",
+            f"{100 * measured['macro']['f1']:.1f} %",
+            f"{measured['ece']:.3f}",
+        ]
+    assert "| calm | 20 |" in card()
+
+
+def test_it_says_data_split_recipe_command_and_licence() -> None:
+    text = card()
+    for part in ("111 train, 22 validation, 40 test", "`paper-seed7`", "24 professional actors", "the note"):
+        assert part in text
+    assert "    ser-train run compact\n" in text
+    assert "Python 3.12.1, torch 9.9 on an unnamed processor; code at commit unknown" in text
+
+
+def test_it_says_its_limits_in_plain_words() -> None:
+    limits = card().partition("## Limits")[2]
+    for part in (
+        "24 actors",
+        "North American English",
+        "shares actors",
+        "new speakers",
+        "spontaneous",
+        "decisions about",
+    ):
+        assert part in limits
+
+
+@pytest.mark.parametrize(
+    ("backbone", "said"), [("scratch", "**not** pretrained"), ("hub/model", "own licence applies")]
+)
+def test_it_says_whether_the_context_branch_was_pretrained(backbone: str, said: str) -> None:
+    config = {
+        "clip": {"samples": 144_000, "sample_rate": 48_000},
+        "context": {"backbone": backbone, "name": "context"},
+    }
+    assert said in card(config=config)
+
+
+def test_what_holds_for_ravdess_only_is_not_said_of_another_corpus() -> None:
+    text = card(data="mine", protocol="given")
+    assert "Corpus `mine`." in text and "RAVDESS" not in text and "actors" not in text
