@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 BINS = 15
+SMALLEST = 1e-30
+"""Probabilities are not taken below this in logarithms."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,28 @@ def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """Expected calibration error: mean over clips of their bin's |accuracy − confidence|."""
     total = sum(b.clips for b in bins)
     return sum(b.clips * abs(b.accuracy - b.confidence) for b in bins) / total
+
+
+def temper(probabilities: npt.NDArray[np.floating], temperature: float) -> npt.NDArray[np.float64]:
+    """Probabilities (N, C) as if their logits had been divided by `temperature`: softmax(log p / T)."""
+    logits = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST)) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def fit_temperature(truth: npt.NDArray[np.integer], probabilities: npt.NDArray[np.floating]) -> float:
+    """The temperature in [0.05, 20] that makes `truth` (N,) likeliest under `probabilities` (N, C).
+
+    Fit it on clips that decide nothing else. The negative log-likelihood is convex in 1 / T (Guo et al., section
+    4.2), so a golden-section search finds its minimum.
+    """
+
+    def loss(inverse: float) -> float:
+        likelihood = temper(probabilities, 1 / inverse)[np.arange(len(truth)), truth]
+        return float(-np.log(np.maximum(likelihood, SMALLEST)).mean())
+
+    low, high, golden = 1 / 20, 20.0, (5**0.5 - 1) / 2
+    while high - low > 1e-6:
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
+    return 2 / (low + high)

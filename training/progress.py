@@ -20,7 +20,7 @@ def print_epoch(stage: str, row: dict[str, float]) -> None:
 def print_result(test: dict[str, dict[str, Any]]) -> None:
     """The test figures of each branch and of the fusion as a table on standard output."""
     table = Table("model", "accuracy", "macro-P", "macro-R (UA)", "macro-F1", title="test")
-    for name, scores in test.items():
-        macro = (scores["macro_precision"], scores["macro_recall"], scores["macro_f1"])
-        table.add_row(name, *(f"{100 * value:.2f}" for value in (scores["accuracy"], *macro)))
+    for model, scores in test.items():
+        figures = (scores["accuracy"], *(scores["macro"][name] for name in ("precision", "recall", "f1")))
+        table.add_row(model, *(f"{100 * value:.2f}" for value in figures))
     Console().print(table)

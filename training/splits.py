@@ -136,6 +136,50 @@ def splits_of(protocol: str, corpus: Corpus, seed: int = 0) -> list[Split]:
     raise TrainingError("unknown protocol", got=protocol, expected="paper, emobox, sentence or given")
 
 
+def folds_of(corpus: Corpus, split: Split, count: int, seed: int = 0) -> list[Split]:
+    """The training part of `split` in `count` folds, each the test part once; validation stays what it is.
+
+    A fold meets its models as the split's own test part does: where the split keeps speakers apart so do the folds,
+    elsewhere each label's clips are permuted with `seed` and dealt out. Clips of no part are in none here either.
+
+    Raises TrainingError where there are fewer speakers, or fewer clips of a label, than folds.
+    """
+    rng, apart = np.random.default_rng([seed, count]), speakers_apart(corpus, split)
+    unit = [str(e.speaker if apart else e.label) for e in corpus.examples]
+    fold_of: dict[int, int] = {}
+    if apart:
+        speakers = sorted({unit[i] for i in split.train})
+        _check_folds("training speakers", len(speakers), count)
+        dealt = {speakers[s]: n % count for n, s in enumerate(rng.permutation(len(speakers)))}
+        fold_of = {i: dealt[unit[i]] for i in split.train}
+    else:
+        for label in corpus.labels:
+            members = [i for i in split.train if unit[i] == label]
+            _check_folds(f"training clips labelled {label}", len(members), count)
+            fold_of |= {int(i): n % count for n, i in enumerate(rng.permutation(members))}
+    return [
+        Split(
+            f"{split.name}-out-of-fold{fold}",
+            train=tuple(i for i in split.train if fold_of[i] != fold),
+            validation=split.validation,
+            test=tuple(i for i in split.train if fold_of[i] == fold),
+        )
+        for fold in range(count)
+    ]
+
+
+def speakers_apart(corpus: Corpus, split: Split) -> bool:
+    """Whether every speaker is known and in one part only."""
+    parts = [{corpus.examples[i].speaker for i in getattr(split, part)} for part in PARTS]
+    known = None not in set().union(*parts)
+    return known and sum(map(len, parts)) == len(set().union(*parts))
+
+
+def _check_folds(what: str, found: int, count: int) -> None:
+    if found < count:
+        raise TrainingError(f"fewer {what} than folds", got=found, expected=f"{count} or more")
+
+
 def other_take_share(corpus: Corpus, split: Split) -> float:
     """Share of test clips whose other take (same speaker, sentence, emotion, intensity) is in training."""
     trained = {corpus.examples[i].utterance for i in split.train} - {None}

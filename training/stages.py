@@ -6,67 +6,26 @@ in the run's folder; `train` runs them in order and goes on where a killed run s
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ser_batch.audio import read_clip, read_recording
-from ser_batch.clip import Waveform
 from ser_batch.evaluation import evaluate
 from ser_batch.fusion import Fusion, save_fusion
 from training import runs
-from training.augment import noisy_copies
 from training.config import RunConfig, Stage
 from training.data import Corpus
 from training.examples import CachedSet, FreshSet, TrainingSet, encode
+from training.files import read_arrays, write_arrays, write_json
 from training.fusion import fit_logistic
 from training.loop import Progress, fit, logits_of
-from training.splits import PARTS, Split, splits_of
-
-READERS = 4
-"""Threads that decode; libsndfile and soxr release the GIL."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """What every stage of one run works with."""
-
-    config: RunConfig
-    corpus: Corpus
-    split: Split
-    folder: Path
-    device: torch.device
-    compiled: bool = False
-    progress: Progress | None = None
-
-    def targets(self, part: str) -> Tensor:
-        """Class indices (n,) of a part's clips."""
-        return torch.from_numpy(self.corpus.targets[list(getattr(self.split, part))])
-
-    def clips(self, part: str) -> list[Waveform]:
-        """A part's clips (144000,) each, exactly as they are served."""
-        return list(self._read(part, lambda path: read_clip(path, self.config.clip).waveform))
-
-    def recordings(self, part: str) -> list[Waveform]:
-        """A part's whole recordings, mono at the clip rule's rate."""
-        return list(self._read(part, lambda path: read_recording(path, self.config.clip.sample_rate).samples))
-
-    def _read(self, part: str, read: Any) -> Iterable[Waveform]:
-        paths = [self.corpus.path(i) for i in getattr(self.split, part)]
-        with ThreadPoolExecutor(READERS) as readers:
-            return list(readers.map(read, paths))
-
-    def copies(self) -> Iterator[Waveform]:
-        """The fixed training versions of every training clip, a clip's versions one after the other."""
-        for index, clip in zip(self.split.train, self.clips("train"), strict=True):
-            yield from noisy_copies(clip, self.config.augment, (self.config.seed, index))
+from training.material import Material, prepare
+from training.splits import PARTS, folds_of
 
 
 def train(
@@ -86,11 +45,11 @@ def train(
 
     Raises TrainingError before any training when data, split, configuration and folder do not fit together.
     """
-    corpus.check_files()
-    split = splits_of(config.protocol, corpus, config.seed)[config.fold]
-    runs.start(folder, config, corpus, split)
-    material = Material(config, corpus, split, folder, torch.device(device), compiled, progress)
+    material = prepare(config, corpus, folder, device=device, compiled=compiled, progress=progress)
+    if (folder / "result.json").is_file():  # written last: the run is finished
+        return json.loads((folder / "result.json").read_text())
     branches = runs.build_branches(config, len(corpus.labels))
+    runs.keep_backbone(folder, branches[config.context.name].source)
     if only != "spectrogram":
         train_context(material, branches)
     if only != "context":
@@ -155,17 +114,55 @@ def branch_probabilities(material: Material, branches: dict[str, nn.Module], par
 def fit_fusion(material: Material, probabilities: dict[str, dict[str, np.ndarray]]) -> Fusion:
     """Stage 3: the logistic regression over the branches' probabilities (Adam, best validation macro-F1)."""
     config = material.config
-    part = {"training": "train", "validation": "validation"}[config.fusion.fit_on]
+    if config.fusion.fit_on == "out-of-fold":
+        source = out_of_fold(material)
+    else:
+        part = {"training": "train", "validation": "validation"}[config.fusion.fit_on]
+        source = (probabilities[part], material.targets(part).numpy())
     fusion = fit_logistic(
         config.fusion,
         config.fusion_stage,
-        (probabilities[part], material.targets(part).numpy()),
+        source,
         (probabilities["validation"], material.targets("validation").numpy()),
         material.folder / "fusion",
         config.seed,
     )
     save_fusion(fusion, material.folder / "fusion.npz")
     return fusion
+
+
+def out_of_fold(material: Material) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What branches that never trained on a clip say of it, (n, C) each, and the class indices (n,), clip by clip.
+
+    Both branches are trained once a fold, as the run's own are, in `out-of-fold/<fold>`; the run's validation part
+    stops them, so the fold itself decides nothing. Resumable; the outcome is kept in out-of-fold/predictions.npz.
+    """
+    config, corpus, folder = material.config, material.corpus, material.folder / "out-of-fold"
+    held: dict[str, np.ndarray] = {}
+    for number, part in enumerate(folds_of(corpus, material.split, config.fusion.folds, config.seed)):
+        place = folder / str(number)
+        runs.start(place, config, corpus, part)
+        fold = dataclasses.replace(material, split=part, folder=place)
+        for name, found in _fold_probabilities(fold).items():
+            rows = held.setdefault(name, np.full((len(corpus), len(corpus.labels)), np.nan, np.float32))
+            rows[list(part.test)] = found
+    train = list(material.split.train)
+    probabilities, targets = {name: rows[train] for name, rows in held.items()}, material.targets("train").numpy()
+    arrays = {f"out-of-fold/{name}": rows for name, rows in probabilities.items()}
+    write_arrays(folder / "predictions.npz", arrays | {"out-of-fold/targets": targets})
+    return probabilities, targets
+
+
+def _fold_probabilities(fold: Material) -> dict[str, np.ndarray]:
+    path = fold.folder / "predictions.npz"
+    if path.is_file():
+        return read_arrays(path)
+    branches = runs.build_branches(fold.config, len(fold.corpus.labels))
+    train_context(fold, branches)
+    train_spectrogram(fold, branches)
+    found = branch_probabilities(fold, branches, "test")
+    write_arrays(path, found)
+    return found
 
 
 def report(material: Material, probabilities: dict[str, dict[str, np.ndarray]], fusion: Fusion) -> dict[str, Any]:
@@ -177,6 +174,6 @@ def report(material: Material, probabilities: dict[str, dict[str, np.ndarray]], 
         metrics[part] = {name: evaluate(truth, p, material.corpus.labels).to_dict() for name, p in scored.items()}
         arrays |= {f"{part}/{name}": p for name, p in scored.items()} | {f"{part}/targets": truth}
         arrays[f"{part}/files"] = np.array([material.corpus.examples[i].file for i in getattr(material.split, part)])
-    np.savez_compressed(material.folder / "predictions.npz", **arrays)
-    (material.folder / "result.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_arrays(material.folder / "predictions.npz", arrays)
+    write_json(material.folder / "result.json", metrics)
     return metrics

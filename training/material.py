@@ -1,0 +1,81 @@
+"""What every stage of one run works with: configuration, corpus, split, folder, and the clips they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ser_batch.audio import read_clip, read_recording
+from ser_batch.clip import Waveform
+from ser_batch.errors import TrainingError
+from training import runs
+from training.augment import noisy_copies
+from training.config import RunConfig
+from training.data import Corpus
+from training.loop import Progress
+from training.splits import Split, splits_of
+
+READERS = 4
+"""Threads that decode; libsndfile and soxr release the GIL."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every stage of one run works with."""
+
+    config: RunConfig
+    corpus: Corpus
+    split: Split
+    folder: Path
+    device: torch.device
+    compiled: bool = False
+    progress: Progress | None = None
+
+    def targets(self, part: str) -> Tensor:
+        """Class indices (n,) of a part's clips."""
+        return torch.from_numpy(self.corpus.targets[list(getattr(self.split, part))])
+
+    def clips(self, part: str) -> list[Waveform]:
+        """A part's clips (144000,) each, exactly as they are served."""
+        return list(self._read(part, lambda path: read_clip(path, self.config.clip).waveform))
+
+    def recordings(self, part: str) -> list[Waveform]:
+        """A part's whole recordings, mono at the clip rule's rate."""
+        return list(self._read(part, lambda path: read_recording(path, self.config.clip.sample_rate).samples))
+
+    def _read(self, part: str, read: Any) -> Iterable[Waveform]:
+        paths = [self.corpus.path(i) for i in getattr(self.split, part)]
+        with ThreadPoolExecutor(READERS) as readers:
+            return list(readers.map(read, paths))
+
+    def copies(self) -> Iterator[Waveform]:
+        """The fixed training versions of every training clip, a clip's versions one after the other."""
+        for index, clip in zip(self.split.train, self.clips("train"), strict=True):
+            yield from noisy_copies(clip, self.config.augment, (self.config.seed, index))
+
+
+def prepare(
+    config: RunConfig,
+    corpus: Corpus,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    compiled: bool = False,
+    progress: Progress | None = None,
+) -> Material:
+    """Check that data, split, configuration and folder fit together, and begin the run's folder."""
+    corpus.check_files()
+    splits = splits_of(config.protocol, corpus, config.seed)
+    if not 0 <= config.fold < len(splits):
+        raise TrainingError(
+            f"protocol {config.protocol} has no such fold", got=config.fold, expected=f"0 … {len(splits) - 1}"
+        )
+    split = splits[config.fold]
+    runs.start(folder, config, corpus, split)
+    return Material(config, corpus, split, folder, torch.device(device), compiled, progress)

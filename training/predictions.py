@@ -1,0 +1,150 @@
+"""What a finished run said of its clips, and what that is worth: figures from predictions.npz, no model needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ser_batch.calibration import calibration_error, fit_temperature, reliability, temper
+from ser_batch.errors import TrainingError
+from ser_batch.evaluation import evaluate
+from ser_batch.statistics import mcnemar
+from training.config import RunConfig
+from training.configfile import load_config
+from training.files import read_arrays
+from training.runs import SPECTROGRAM
+
+FUSED = "fused"
+OUT_OF_FOLD = "out-of-fold"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A run's probabilities, part by part."""
+
+    config: RunConfig
+    labels: tuple[str, ...]
+    split: dict[str, Any]
+    """split.json."""
+    targets: dict[str, np.ndarray]
+    """Part → class indices (n,); the parts are train, validation, test and, where it was trained, out-of-fold."""
+    probabilities: dict[str, dict[str, np.ndarray]]
+    """Part → model → (n, C)."""
+
+    @property
+    def context(self) -> str:
+        """Name of the context branch."""
+        return self.config.context.name
+
+    def branches(self, part: str) -> dict[str, np.ndarray]:
+        """The branches' probabilities of a part, in the order of the fusion's inputs, without the fused ones."""
+        return {name: self.probabilities[part][name] for name in (self.context, SPECTROGRAM)}
+
+
+def load_predictions(folder: Path) -> Predictions:
+    """The predictions of a finished run; TrainingError if it is not there or not finished."""
+    for name in ("config.json", "split.json", "predictions.npz", "result.json"):
+        if not (folder / name).is_file():
+            raise TrainingError(
+                f"{folder} is not a finished run", got=f"no {name}", remedy="Give the command that began it again."
+            )
+    arrays = read_arrays(folder / "predictions.npz")
+    extra = folder / OUT_OF_FOLD / "predictions.npz"
+    if extra.is_file():
+        arrays |= read_arrays(extra)
+    targets, probabilities = {}, {}
+    for key, rows in arrays.items():
+        part, _, name = key.rpartition("/")
+        if name == "targets":
+            targets[part] = rows
+        elif name != "files":
+            probabilities.setdefault(part, {})[name] = rows
+    split = json.loads((folder / "split.json").read_text())
+    config = load_config(folder / "config.json")
+    return Predictions(config, tuple(split["labels"]), split, targets, probabilities)
+
+
+def figures(
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    labels: tuple[str, ...],
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Everything reported of one model on test clips, as JSON types.
+
+    With `validation` (class indices, probabilities) also the calibration after temperature scaling fitted there.
+    """
+    found = evaluate(truth, probabilities, labels)
+    row = {
+        "clips": found.clips,
+        "correct": found.correct,
+        "accuracy": found.accuracy,
+        "accuracy_interval": list(found.accuracy_interval),
+        "macro_precision": found.macro.precision,
+        "macro_recall": found.macro.recall,
+        "macro_f1": found.macro.f1,
+        "ua": found.ua,
+        "ua_interval": list(found.ua_interval),
+        "ece": found.ece,
+        "confusion": [list(counts) for counts in found.confusion],
+        "reliability": [[b.clips, b.confidence, b.accuracy] for b in found.reliability],
+    }
+    if validation:
+        temperature = fit_temperature(*validation)
+        scaled = temper(probabilities, temperature)
+        bins = reliability(scaled.argmax(axis=1) == truth, scaled.max(axis=1))
+        row |= {"temperature": temperature, "ece_scaled": calibration_error(bins)}
+        row["reliability_scaled"] = [[b.clips, b.confidence, b.accuracy] for b in bins]
+    return row
+
+
+def compare(truth: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """McNemar's test of two models' probabilities (N, C) of the same clips, as JSON types."""
+    test = mcnemar(first.argmax(axis=1) == truth, second.argmax(axis=1) == truth)
+    return {"only_first": test.only_first, "only_second": test.only_second, "p": test.p}
+
+
+def measure(predictions: Predictions) -> dict[str, Any]:
+    """The test figures of both branches and of the run's own fusion, as one entry of an experiment.
+
+    Models are named spectrogram, context and fused, whatever the context branch's own name.
+    """
+    truth, test = predictions.targets["test"], predictions.probabilities["test"]
+    models = {}
+    for name, rows in test.items():
+        validation = (predictions.targets["validation"], predictions.probabilities["validation"][name])
+        role = "context" if name == predictions.context else name
+        models[role] = figures(truth, rows, predictions.labels, validation)
+    return {
+        "seed": predictions.config.seed,
+        "fold": predictions.config.fold,
+        "split": predictions.split["name"],
+        "labels": list(predictions.labels),
+        "clips": {part: len(predictions.targets[part]) for part in ("train", "validation", "test")},
+        "fit_on": predictions.config.fusion.fit_on,
+        "models": models,
+        "mcnemar_fused_context": compare(truth, test[FUSED], test[predictions.context]),
+    }
+
+
+def stage_figures(folder: Path) -> dict[str, dict[str, float]]:
+    """Epochs, best validation accuracy and seconds of every stage that left metrics in a run's folder."""
+    found = {}
+    for path in sorted(folder.glob("*/metrics.jsonl")):
+        rows = read_curve(path)
+        found[path.parent.name] = {
+            "epochs": len(rows),
+            "best_validation_accuracy": max(row["accuracy"] for row in rows),
+            "seconds": sum(row["seconds"] for row in rows),
+        }
+    return found
+
+
+def read_curve(path: Path) -> list[Mapping[str, float]]:
+    """The epochs of a metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

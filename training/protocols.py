@@ -1,0 +1,120 @@
+"""Whole protocols: every split and seed a run of its own, all reported by the same table.
+
+Under `paper` the runs differ by seed, which draws the split too. `emobox` and `sentence` test every clip of the
+corpus once a seed, so that their folds can be pooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ser_batch.errors import TrainingError
+from ser_batch.evaluation import macro_scores, unweighted_average_recall
+from ser_batch.statistics import binomial_test, bootstrap_interval, wilson_interval
+from training.config import RunConfig
+from training.data import Corpus
+from training.loop import Progress
+from training.predictions import load_predictions, measure, stage_figures
+from training.results import METRICS, spread
+from training.splits import other_take_share, splits_of
+from training.stages import train
+
+Protocol = Literal["paper", "emobox", "sentence", "given"]
+MODELS = ("spectrogram", "context", "fused")
+
+
+def run_protocol(
+    config: RunConfig,
+    protocol: Protocol,
+    seeds: Sequence[int],
+    corpus: Corpus,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    compiled: bool = False,
+    progress: Progress | None = None,
+    only: Literal["context", "spectrogram"] | None = None,
+) -> dict[str, Any]:
+    """Train and test every split of a protocol with every seed, in `folder`/seed<n>[-fold<k>].
+
+    Finished runs are read, killed ones go on. With `only`, one branch of each is trained and nothing is reported.
+
+    Returns {"runs": {name: measured figures}}; see `pooled` and `averaged`.
+    Raises TrainingError before any training when data, splits or seeds do not fit.
+    """
+    planned = plan(config, protocol, seeds, corpus)
+    runs: dict[str, Any] = {}
+    for name, (settings, share) in planned.items():
+        place = folder / name
+        train(settings, corpus, place, device=device, compiled=compiled, progress=progress, only=only)
+        if not only:
+            runs[name] = measure(load_predictions(place))
+            runs[name] |= {"other_take_share": share, "stages": stage_figures(place)}
+    return {"runs": runs}
+
+
+def plan(
+    config: RunConfig, protocol: Protocol, seeds: Sequence[int], corpus: Corpus
+) -> dict[str, tuple[RunConfig, float]]:
+    """Every run's name → its configuration and the share of its test clips whose other take is trained on."""
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise TrainingError("a protocol needs seeds", got=list(seeds), expected="different numbers from 0")
+    corpus.check_files()
+    planned = {}
+    for seed in seeds:
+        splits = splits_of(protocol, corpus, seed)
+        for fold, split in enumerate(splits):
+            name = f"seed{seed}" if len(splits) == 1 else f"seed{seed}-fold{fold}"
+            settings = replace(config, protocol=protocol, seed=seed, fold=fold)
+            planned[name] = (settings, other_take_share(corpus, split))
+    return planned
+
+
+def averaged(runs: Iterable[dict[str, Any]], model: str) -> dict[str, dict[str, Any]]:
+    """Metric → {mean, sd, n} of one model over runs."""
+    rows = [run["models"][model] for run in runs]
+    return {metric: spread(row[metric] for row in rows) for metric in METRICS}
+
+
+def pooled(runs: Sequence[dict[str, Any]], model: str) -> dict[str, Any]:
+    """One model's figures over the test clips of several runs taken together, as one seed's folds can be.
+
+    Recall, F1 and intervals come from the summed confusion matrix; McNemar's counts add up likewise.
+    """
+    matrix = np.sum([run["models"][model]["confusion"] for run in runs], axis=0)
+    classes, hits, clips = len(matrix), int(np.trace(matrix)), int(matrix.sum())
+    cells = np.repeat(np.arange(classes * classes), matrix.ravel())
+    truth, predicted = cells // classes, cells % classes
+
+    def recall(t: np.ndarray, p: np.ndarray) -> float:
+        return unweighted_average_recall(t, p, classes)
+
+    return {
+        "clips": clips,
+        "accuracy": hits / clips,
+        "accuracy_interval": list(wilson_interval(hits, clips)),
+        "ua": recall(truth, predicted),
+        "ua_interval": list(bootstrap_interval(recall, truth, predicted)),
+        "macro_f1": macro_scores(truth, predicted, classes).f1,
+        "confusion": matrix.tolist(),
+    }
+
+
+def pooled_mcnemar(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """McNemar's test of the fusion against the context branch over the test clips of several runs."""
+    tests = [run["mcnemar_fused_context"] for run in runs]
+    first, second = (sum(test[side] for test in tests) for side in ("only_first", "only_second"))
+    return {"only_first": first, "only_second": second, "p": binomial_test(first, second)}
+
+
+def by_seed(runs: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """The runs of each seed, by fold."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for run in sorted(runs, key=lambda run: (run["seed"], run["fold"])):
+        found.setdefault(run["seed"], []).append(run)
+    return found

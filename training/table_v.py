@@ -1,0 +1,77 @@
+"""Table V: both branches and three ways of fusing them, from one run's predictions, with no branch trained again.
+
+Each fusion is fitted on the branches' training probabilities, on their validation ones and, where they were trained,
+on out-of-fold ones, since the paper does not say which it used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.config import FusionConfig
+from training.fusion import Probabilities, fit_gated, fit_logistic, fit_weighted, stacked
+from training.predictions import OUT_OF_FOLD, Predictions, compare, figures
+from training.runs import SPECTROGRAM
+
+SOURCES = {"training": "train", "validation": "validation", OUT_OF_FOLD: OUT_OF_FOLD}
+"""What a fusion is fitted on → the part of the predictions that it is."""
+Fused = Callable[[Probabilities], np.ndarray]
+"""Branch probabilities → fused ones (N, C)."""
+
+
+def table_v(predictions: Predictions) -> dict[str, Any]:
+    """Rows of Table V as JSON types, and what each fusion could not be fitted on.
+
+    A row's McNemar test compares it, first, with the context branch alone, second. Temperatures are fitted on
+    validation clips; for fusions that were fitted there too, that flatters nothing on the test clips.
+    """
+    branches = {role: (lambda p, name=name: p[name]) for role, name in _roles(predictions).items()}
+    rows = [_row(predictions, role, None, model) for role, model in branches.items()]
+    for source, part in SOURCES.items():
+        if part in predictions.targets:
+            for strategy, model in _fusions(predictions, part):
+                rows.append(_row(predictions, strategy, source, model))
+    missing = [source for source, part in SOURCES.items() if part not in predictions.targets]
+    return {"labels": list(predictions.labels), "split": predictions.split["name"], "rows": rows, "missing": missing}
+
+
+def _roles(predictions: Predictions) -> dict[str, str]:
+    return {"spectrogram": SPECTROGRAM, "context": predictions.context}
+
+
+def _fusions(predictions: Predictions, part: str) -> Iterator[tuple[str, Fused]]:
+    """Every strategy of Table V, fitted on a part; the logistic regression by Table II's Adam and exactly."""
+    config = predictions.config
+    train = (predictions.branches(part), predictions.targets[part])
+    validation = (predictions.branches("validation"), predictions.targets["validation"])
+    yield "weighted", fit_weighted(train)
+    with TemporaryDirectory() as folder:
+        gate = fit_gated(config.fusion_stage, train, validation, Path(folder), config.seed)
+    yield "gated", lambda probabilities: _probabilities(gate, probabilities)
+    for solver, name in (("adam", "logistic regression"), ("lbfgs", "logistic regression, exact")):
+        settings: FusionConfig = replace(config.fusion, solver=solver)
+        with TemporaryDirectory() as folder:
+            yield name, fit_logistic(settings, config.fusion_stage, train, validation, Path(folder), config.seed)
+
+
+def _probabilities(gate: Any, probabilities: Probabilities) -> np.ndarray:
+    gate.eval()
+    with torch.no_grad():
+        return gate.head(torch.from_numpy(stacked(probabilities))).softmax(dim=1).numpy()
+
+
+def _row(predictions: Predictions, strategy: str, source: str | None, model: Fused) -> dict[str, Any]:
+    test, validation = predictions.branches("test"), predictions.branches("validation")
+    truth, fused = predictions.targets["test"], model(test)
+    against = (predictions.targets["validation"], model(validation))
+    row = {"strategy": strategy, "fit_on": source, **figures(truth, fused, predictions.labels, against)}
+    if strategy != "context":
+        row["mcnemar"] = compare(truth, fused, test[predictions.context])
+    return row

@@ -1,0 +1,196 @@
+"""Tables III, IV and V and the protocols as Markdown, the paper's figure beside the measured one.
+
+All figures are per cent; a difference is measured − paper, in points. What no committed result measures is said to
+be missing, with the command that would measure it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from training.protocols import averaged, by_seed, pooled, pooled_mcnemar
+from training.published import EMOBOX, TABLE_III, TABLE_IV, TABLE_V, Scores
+from training.results import Experiment, Kind, spread
+
+COLUMNS = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
+HEADINGS = ("accuracy", "macro-P", "macro-R", "macro-F1")
+MODELS = ("spectrogram", "context", "fused")
+COMMANDS: dict[Kind, str] = {
+    "protocol": "ser-train protocol {protocol} --recipe paper --data RAVDESS --out RUNS",
+    "unfreezing": "ser-train unfreeze --recipe paper --data RAVDESS --out RUNS",
+    "fusion": "ser-train fusion RUN",
+}
+
+
+def select(experiments: Iterable[Experiment], kind: Kind, protocol: str) -> list[Experiment]:
+    """The experiments of one kind under one protocol."""
+    return [e for e in experiments if e.experiment == kind and e.protocol == protocol]
+
+
+def table_iii(experiments: Sequence[Experiment]) -> str:
+    """Published methods, then every measured fusion under the paper's protocol, with its difference to the paper's."""
+    rows = [[name, "published", *_cells(scores), ""] for name, scores in TABLE_III.items()]
+    paper, found = TABLE_III["the paper"], select(experiments, "protocol", "paper")
+    for experiment in found:
+        means = averaged(experiment.results["runs"].values(), "fused")
+        cells = [_mean(means[column]) for column in COLUMNS]
+        difference = _points(means["accuracy"]["mean"], paper.accuracy)
+        rows.append([f"ours: {_title(experiment)}", f"{means['accuracy']['n']} seed(s)", *cells, difference])
+    table = _table(["method", "source", *HEADINGS, "accuracy − the paper's"], rows)
+    return "\n\n".join([table, *_missing(found, "protocol", "paper"), *_notes(found)])
+
+
+def table_iv(experiments: Sequence[Experiment]) -> str:
+    """Unfreezing depths: the paper's wav2vec 2.0 base, twelve layers, beside every measured backbone."""
+    found, parts = select(experiments, "unfreezing", "paper"), []
+    for experiment in found:
+        runs = {run["layers"]: run for run in experiment.results["runs"].values()}
+        rows = []
+        for k in sorted(set(TABLE_IV) | set(runs)):
+            figures = runs[k]["figures"] if k in runs else None
+            here = [_percent(figures[c]) for c in COLUMNS] if figures else ["–"] * 4
+            interval = _interval(figures["accuracy_interval"]) if figures else "–"
+            epochs = f"{runs[k]['stage']['epochs']}" if k in runs else "–"
+            paper = _cells(TABLE_IV[k]) if k in TABLE_IV else ["–"] * 4
+            both = figures and k in TABLE_IV
+            difference = _points(figures["accuracy"], TABLE_IV[k].accuracy) if both else ""
+            rows.append([str(k), *paper, *here, interval, difference, epochs])
+        headings = ["unfrozen", *(f"paper: {h}" for h in HEADINGS), *HEADINGS, "95 %", "accuracy − paper", "epochs"]
+        title = f"**{_title(experiment)}**, {experiment.results['depth']} layers; the paper's has 12."
+        parts += [title, _table(headings, rows)]
+    if not found:
+        parts.append(_table(["unfrozen", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_IV)))
+    return "\n\n".join([*parts, *_missing(found, "unfreezing", "paper"), *_notes(found)])
+
+
+def table_v(experiments: Sequence[Experiment]) -> str:
+    """Fusion strategies, each by what it was fitted on, beside the paper's."""
+    found, parts = select(experiments, "fusion", "paper"), []
+    for experiment in found:
+        parts += [f"**{_title(experiment)}**, split {experiment.results['split']}.", _fusion_rows(experiment)]
+        for source in experiment.results["missing"]:
+            parts.append(f"Not measured here: fusions fitted on {source} probabilities (`ser-train out-of-fold RUN`).")
+    if not found:
+        parts.append(_table(["strategy", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_V)))
+    return "\n\n".join([*parts, *_missing(found, "fusion", "paper"), *_notes(found)])
+
+
+def _fusion_rows(experiment: Experiment) -> str:
+    rows = []
+    for row in experiment.results["rows"]:
+        paper = TABLE_V.get(row["strategy"].removesuffix(", exact"))
+        versus = row.get("mcnemar")
+        rows.append(
+            [
+                row["strategy"],
+                row["fit_on"] or "–",
+                *(_cells(paper) if paper else ["–"] * 4),
+                *(_percent(row[column]) for column in COLUMNS),
+                _interval(row["accuracy_interval"]),
+                _points(row["accuracy"], paper.accuracy) if paper else "",
+                f"+{versus['only_first']} −{versus['only_second']}, p {versus['p']:.2g}" if versus else "",
+                f"{100 * row['ece']:.1f} → {100 * row['ece_scaled']:.1f} (T {row['temperature']:.2f})",
+            ]
+        )
+    paper_headings = [f"paper: {h}" for h in HEADINGS]
+    headings = ["model", "fitted on", *paper_headings, *HEADINGS, "95 %", "accuracy − paper"]
+    return _table([*headings, "clips against context alone (McNemar)", "ECE, scaled"], rows)
+
+
+def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
+    """Every measured model under one protocol: pooled over a seed's folds, and mean ± sd over runs."""
+    found, rows = select(experiments, "protocol", protocol), []
+    for experiment in found:
+        runs = list(experiment.results["runs"].values())
+        seeds = by_seed(runs)
+        for model in MODELS:
+            whole = [pooled(of_seed, model) for of_seed in seeds.values()]
+            means = averaged(runs, model)
+            first = whole[0]
+            intervals = [_interval(first["ua_interval"]), _interval(first["accuracy_interval"])]
+            figures = [_mean(spread(p[m] for p in whole)) for m in ("ua", "accuracy", "macro_f1")]
+            test = pooled_mcnemar(next(iter(seeds.values())))
+            versus = f"+{test['only_first']} −{test['only_second']}, p {test['p']:.2g}" if model == "fused" else ""
+            calibration = f"{_mean(means['ece'])} → {_mean(means['ece_scaled'])}"
+            row = [_title(experiment), model, *figures, *intervals, _mean(means["ua"]), _mean(means["accuracy"])]
+            rows.append([*row, f"{len(seeds)} × {len(runs) // len(seeds)}", calibration, versus])
+    if protocol == "emobox":
+        rows += [[f"{name}, frozen (EmoBox)", "published", *map(_plain, s)] + [""] * 7 for name, s in EMOBOX.items()]
+    headings = ["recipe", "model", "UA", "WA", "macro-F1", "UA 95 %, first seed", "WA 95 %, first seed"]
+    headings += ["UA by run", "WA by run", "seeds × splits", "ECE → scaled"]
+    table = _table([*headings, "clips against context alone (McNemar)"], rows)
+    parts = [table] if rows else []
+    return "\n\n".join([*parts, *_shares(found), *_missing(found, "protocol", protocol), *_notes(found)])
+
+
+def _shares(found: Iterable[Experiment]) -> list[str]:
+    lines = []
+    for experiment in found:
+        share = spread(run["other_take_share"] for run in experiment.results["runs"].values())
+        text = f"{_title(experiment)}: the other take of {_mean(share)} % of the test clips was in training."
+        lines.append(text)
+    return lines
+
+
+def _missing(found: Sequence[Experiment], kind: Kind, protocol: str) -> list[str]:
+    if any(e.backbone == "wav2vec2-base" and e.recipe == "paper" for e in found):
+        return []
+    command = COMMANDS[kind].format(protocol=protocol)
+    return [f"Not measured here: wav2vec2-base with recipe paper; `{command}` measures it."]
+
+
+def _notes(found: Iterable[Experiment]) -> list[str]:
+    """What each experiment changed in the paper's configuration, and where it was measured."""
+    lines = []
+    for e in found:
+        changed = "; ".join(f"{key} {_short(paper)} → {_short(here)}" for key, (paper, here) in e.changed.items())
+        commit = str(e.measured["git"])[:12]
+        lines.append(
+            f"- {_title(e)}: `{e.measured['command']}`, {e.measured['seconds']:.0f} s, {e.measured['date']}, "
+            f"commit {commit}, {e.measured['processor']}. "
+            + (f"Changed from the paper: {changed}." if changed else "As the paper.")
+        )
+    return ["\n".join(lines)] if lines else []
+
+
+def _title(experiment: Experiment) -> str:
+    return f"{experiment.backbone}, recipe {experiment.recipe}"
+
+
+def _paper_rows(table: dict[Any, Scores]) -> list[list[str]]:
+    return [[str(key), *_cells(scores)] for key, scores in table.items()]
+
+
+def _cells(scores: Scores) -> list[str]:
+    return [_plain(value) for value in scores]
+
+
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _interval(interval: Sequence[float]) -> str:
+    return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
+
+
+def _mean(found: dict[str, Any]) -> str:
+    return _percent(found["mean"]) + ("" if found["sd"] is None else f" ± {_percent(found['sd'])}")
+
+
+def _points(measured: float, paper: float) -> str:
+    return f"{100 * measured - paper:+.2f}".replace("-", "−")
+
+
+def _short(value: Any) -> str:
+    text = "off" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,73 @@
+"""Table IV: the context branch trained with its top k Transformer layers unfrozen, k by k.
+
+Source: paper, section IV-D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ser_batch.errors import TrainingError
+from training import runs
+from training.config import RunConfig
+from training.data import Corpus
+from training.files import read_arrays, write_arrays
+from training.loop import Progress
+from training.material import Material, prepare
+from training.predictions import figures, stage_figures
+from training.stages import branch_probabilities, train_context
+
+PREDICTIONS = "context_predictions.npz"
+
+
+def unfreeze(
+    config: RunConfig,
+    layers: Sequence[int],
+    corpus: Corpus,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    compiled: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train and test the context branch with each number of unfrozen layers, in `folder`/layers<k>.
+
+    Finished depths are read, killed ones go on. Returns {"depth": layers of the backbone, "runs": {name: figures}}.
+    Raises TrainingError before any training when data, split or a number of layers does not fit.
+    """
+    if not layers or len(set(layers)) != len(layers) or min(layers) < 0:
+        raise TrainingError("unfreezing needs numbers of layers", got=list(layers), expected="different ones from 0")
+    planned = {k: replace(config, context=replace(config.context, unfrozen_layers=k)) for k in sorted(layers)}
+    deepest = runs.build_branches(planned[max(layers)], len(corpus.labels))[config.context.name]
+    found = {}
+    for k, settings in planned.items():
+        place = folder / f"layers{k:02}"
+        material = prepare(settings, corpus, place, device=device, compiled=compiled, progress=progress)
+        found[place.name] = {"layers": k, "seed": config.seed, **_measure(material)}
+    return {"depth": deepest.depth, "labels": list(corpus.labels), "runs": found}
+
+
+def _measure(material: Material) -> dict[str, Any]:
+    """Figures of one depth on test clips, and what its training took."""
+    arrays = _predictions(material)
+    truth, validation = (material.targets(part).numpy() for part in ("test", "validation"))
+    row = figures(truth, arrays["test"], material.corpus.labels, (validation, arrays["validation"]))
+    stage = stage_figures(material.folder)[material.config.context.name]
+    return {"trained_parameters": int(arrays["trained_parameters"]), "stage": stage, "figures": row}
+
+
+def _predictions(material: Material) -> dict[str, Any]:
+    """Part → probabilities (n, C) of the depth's context branch, trained if it is not yet."""
+    path, name = material.folder / PREDICTIONS, material.config.context.name
+    if path.is_file():
+        return read_arrays(path)
+    branches = runs.build_branches(material.config, len(material.corpus.labels))
+    context = {name: branches[name]}
+    train_context(material, context)
+    trained = sum(p.numel() for p in context[name].parameters() if p.requires_grad)
+    arrays = {part: branch_probabilities(material, context, part)[name] for part in ("validation", "test")}
+    write_arrays(path, {**arrays, "trained_parameters": trained})
+    return read_arrays(path)
