@@ -166,6 +166,8 @@ class Stage:
     """Epochs between drops of the step schedule."""
     step_gamma: float = 0.7
     """Factor of each drop of the step schedule."""
+    cycles: int = 1
+    """Times the one-cycle schedule is run through within `epochs`."""
     momentum: float = 0.8
     """SGD only (ancestor)."""
     weight_decay: float = 0.0

@@ -117,7 +117,7 @@ def learning_rate(stage: Stage, epoch: int, fraction: float) -> float:
     if stage.schedule == "step":
         return stage.learning_rate * stage.step_gamma ** (epoch // stage.step_size)
     if stage.schedule == "one_cycle":  # linear warm-up over a tenth, then half a cosine
-        done = (epoch + fraction) / stage.epochs
+        done = (epoch + fraction) * stage.cycles / stage.epochs % 1.0
         return stage.learning_rate * (done / 0.1 if done < 0.1 else (1 + math.cos(math.pi * (done - 0.1) / 0.9)) / 2)
     return stage.learning_rate
 
