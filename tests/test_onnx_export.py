@@ -16,14 +16,14 @@ from export.metadata import read_metadata
 from export.onnx_export import OPSET, TOLERANCE, Exported, export_branch
 from ser_batch.errors import ExportError
 from ser_batch.reference import synthetic_clips
+from training.context_branch import ContextBranch
 from training.ravdess import LABELS
 from training.spectrogram_branch import SpectrogramBranch
-from training.wav2vec2_branch import Wav2Vec2Branch
 
 
 def make_wav2vec2() -> nn.Module:
     torch.manual_seed(1)
-    return Wav2Vec2Branch(CONTEXT, len(LABELS))
+    return ContextBranch(CONTEXT, len(LABELS))
 
 
 def make_spectrogram() -> nn.Module:
