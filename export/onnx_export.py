@@ -88,6 +88,7 @@ def export_branch(branch: nn.Module, path: Path, *, name: str, labels: tuple[str
     _check_probabilities(name, expected, labels)
     _simplify(model)
     proto = _to_onnx(model, clip.samples, name)
+    _check_batch(proto, name)
     _describe(proto, name, labels)
     _save(proto, path)
     difference = largest_difference(path, waveform, expected)
@@ -151,6 +152,17 @@ def _to_onnx(model: nn.Module, samples: int, name: str) -> onnx.ModelProto:
         raise ExportError(f"torch cannot export branch {name}", got=str(error).strip().partition("\n")[0]) from error
     # Typed as optional for the TorchScript exporter, which returns nothing.
     return cast(torch.onnx.ONNXProgram, program).model_proto
+
+
+def _check_batch(proto: onnx.ModelProto, name: str) -> None:
+    """The exporter falls back on a fixed batch without a word where a branch reads it as a Python number."""
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    if not batch.dim_param:
+        raise ExportError(
+            f"the graph of branch {name} has a fixed batch size",
+            got=batch.dim_value,
+            remedy="Let the branch reshape with -1 or tensor.shape[0], not with len(tensor).",
+        )
 
 
 def _describe(proto: onnx.ModelProto, name: str, labels: tuple[str, ...]) -> None:

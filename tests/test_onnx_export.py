@@ -116,6 +116,8 @@ class Broken(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         levels = waveform.reshape(-1, 8, waveform.shape[1] // 8).square().mean(dim=2)
+        if self.fault == "fixed batch":
+            levels = levels.reshape(len(levels), 8)
         if self.fault == "log of silence":
             levels = levels.log()
         if self.fault == "batch statistics":
@@ -134,6 +136,7 @@ class Broken(nn.Module):
         ("classes", "does not fit the labels"),
         ("log of silence", "not finite in torch; got reference clip 2"),
         ("control flow", "torch cannot export branch toy"),
+        ("fixed batch", "has a fixed batch size; got 2"),
         ("another graph", "not equal to the branch"),
         ("batch statistics", "not equal to the branch"),
     ],

@@ -171,5 +171,6 @@ class ContextBranch(nn.Module):
 
     def _weigh(self, rows: Tensor) -> Tensor:
         """The weighted sum of all layers' statistics: (B, (depth + 1) · statistics, D) → (B, statistics · D)."""
-        statistics = rows.reshape(len(rows), self.depth + 1, self.statistics * self.width)
+        # -1 and not len(rows), which would fix the batch size of an exported graph.
+        statistics = rows.reshape(-1, self.depth + 1, self.statistics * self.width)
         return (self.layer_mix.softmax(dim=0)[:, None] * statistics).sum(dim=1)
