@@ -11,13 +11,13 @@ import pytest
 
 pytest.importorskip("torch")
 
-from toy_corpus import CONFIG, write_corpus  # noqa: E402
+from toy_corpus import CONFIG, write_corpus
 
-from ser_batch.errors import TrainingError  # noqa: E402
-from training.data import Corpus  # noqa: E402
-from training.predictions import load_predictions, measure  # noqa: E402
-from training.protocols import averaged, by_seed, pooled, pooled_mcnemar, run_protocol  # noqa: E402
-from training.splits import folds_of, sentence_split, splits_of  # noqa: E402
+from ser_batch.errors import TrainingError
+from training.data import Corpus
+from training.predictions import load_predictions, measure
+from training.protocols import averaged, by_seed, pooled, pooled_mcnemar, run_protocol
+from training.splits import folds_of, sentence_split, splits_of
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_protocol_that_does_not_fit_is_refused_before_training(corpus: Corpus,
 def fake(seed: int, fold: int, confusion: list[list[int]], mcnemar: tuple[int, int]) -> dict:
     matrix = np.array(confusion)
     figures = {"confusion": confusion, "accuracy": float(np.trace(matrix) / matrix.sum())}
-    figures |= {m: 0.5 for m in ("macro_precision", "macro_recall", "macro_f1", "ua", "ece", "ece_scaled")}
+    figures |= dict.fromkeys(("macro_precision", "macro_recall", "macro_f1", "ua", "ece", "ece_scaled"), 0.5)
     test = {"only_first": mcnemar[0], "only_second": mcnemar[1], "p": 1.0}
     return {"seed": seed, "fold": fold, "models": {"fused": figures}, "mcnemar_fused_context": test}
 

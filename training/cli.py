@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ser_batch.errors import SerError
+
+if TYPE_CHECKING:
+    from training.experiments import Setting
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,6 +64,177 @@ def run(
     result = train(config, ravdess.load(data), out, device=device, compiled=compiled, progress=print_epoch, only=only)
     if result:
         print_result(result["test"])
+
+
+class Numbers(click.ParamType):
+    """Whole numbers such as "0,1,2" or "0-4"."""
+
+    name = "numbers"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """The numbers in the order given; a usage error for anything else."""
+        if isinstance(value, list):
+            return value
+        found = []
+        for part in str(value).split(","):
+            first, dash, last = part.strip().partition("-")
+            if not first.isdigit() or (dash and not last.isdigit()):
+                self.fail(f"{value!r} is not a list of numbers such as 0,1,2 or 0-4", param, ctx)
+            found += range(int(first), int(last if dash else first) + 1)
+        return found
+
+
+NUMBERS = Numbers()
+PATH = click.Path(path_type=Path)
+PROTOCOLS = click.Choice(["paper", "emobox", "sentence"])
+
+
+def trains(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that trains an experiment."""
+    options = [
+        click.option("--recipe", default="paper", show_default=True, help="A name or a .toml file."),
+        click.option("--data", required=True, type=PATH, help="Folder of the RAVDESS speech clips."),
+        click.option("--out", required=True, type=PATH, help="Folder of the runs; given again, the command goes on."),
+        click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]"),
+        click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]"),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+        click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+context_epochs = click.option("--context-epochs", type=click.IntRange(1), help="Cap, told in the results.")
+spectrogram_epochs = click.option("--spectrogram-epochs", type=click.IntRange(1), help="Cap, told in the results.")
+
+
+@cli.command()
+@click.argument("name", type=PROTOCOLS)
+@trains
+@click.option("--seeds", type=NUMBERS, default="0", show_default=True, help="Such as 0,1,2 or 0-4.")
+@context_epochs
+@spectrogram_epochs
+@click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch of each run and stop.")
+def protocol(
+    name: str, seeds: list[int], context_epochs: int | None, spectrogram_epochs: int | None, only: str, **given: Any
+) -> None:
+    """Train and test every split of a protocol with every seed; write the result as JSON.
+
+    paper: one random split a seed. emobox: six speaker-independent folds. sentence: two, one sentence held out.
+    """
+    from training.experiments import measure_protocol
+
+    path = measure_protocol(_setting(given, context_epochs, spectrogram_epochs), name, seeds, only)
+    if path:
+        click.echo(path)
+
+
+@cli.command()
+@trains
+@click.option("--layers", type=NUMBERS, default="0-6", show_default=True, help="Unfrozen layers, such as 1,3,5,9.")
+@click.option("--epochs", type=click.IntRange(1), help="Cap of each depth's epochs, told in the results.")
+def unfreeze(layers: list[int], epochs: int | None, **given: Any) -> None:
+    """Table IV: train the context branch with each number of unfrozen layers; write the result as JSON."""
+    from training.experiments import measure_unfreezing
+
+    click.echo(measure_unfreezing(_setting(given, epochs, None), layers))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
+@click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]")
+def fusion(run_folder: Path, results: Path | None) -> None:
+    """Table V from a finished run's probabilities, without training a branch; write the result as JSON."""
+    from training.experiments import measure_fusion
+    from training.results import RESULTS
+
+    click.echo(measure_fusion(run_folder, results or RESULTS, "ser-train fusion RUN"))
+
+
+@cli.command("out-of-fold")
+@click.argument("run_folder", metavar="RUN", type=PATH)
+@click.option("--data", required=True, type=PATH, help="Folder of the RAVDESS speech clips.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches.")
+def out_of_fold(run_folder: Path, data: Path, device: str, compiled: bool) -> None:
+    """Train a run's branches once a fold of its training clips, so that Table V can fit fusions on them."""
+    from training import ravdess
+    from training.experiments import train_out_of_fold
+    from training.progress import print_epoch
+
+    how = {"device": device, "compiled": compiled, "progress": print_epoch}
+    train_out_of_fold(run_folder, ravdess.load(data), how)
+
+
+@cli.command()
+@trains
+@click.option("--seeds", type=NUMBERS, default="0-4", show_default=True, help="Of the paper's protocol.")
+@click.option("--layers", type=NUMBERS, default="1,3,5,9", show_default=True, help="Of Table IV.")
+@click.option("--protocols", type=PROTOCOLS, multiple=True, default=["emobox", "sentence"], show_default=True)
+@click.option("--out-of-fold", "folds", is_flag=True, help="Also fit fusions on out-of-fold probabilities.")
+@context_epochs
+@spectrogram_epochs
+def reproduce(
+    seeds: list[int],
+    layers: list[int],
+    protocols: tuple[str, ...],
+    folds: bool,
+    context_epochs: int | None,
+    spectrogram_epochs: int | None,
+    **given: Any,
+) -> None:
+    """Tables III, IV and V, the figures and every protocol, on one page: paper beside measured."""
+    from training.experiments import reproduce as reproduce_all
+
+    others = [name for name in dict.fromkeys(protocols) if name != "paper"]
+    setting = _setting(given, context_epochs, spectrogram_epochs)
+    click.echo(reproduce_all(setting, seeds, layers, others, folds))
+
+
+@cli.command()
+@click.option("--page", type=PATH, help="Page to renew.  [default: docs/reproduction.md]")
+@click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]")
+@click.option("--figures", type=PATH, help="Also draw the figures there.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the page is not what the results say.")
+def tables(page: Path | None, results: Path | None, figures: Path | None, check: bool) -> None:
+    """Renew the generated regions of docs/reproduction.md from committed results."""
+    from training.reproduction import PAGE, draw, is_current, renew
+    from training.results import RESULTS, load
+
+    page, results = page or PAGE, results or RESULTS
+    if check:
+        if not is_current(page, results):
+            raise click.ClickException(f"{page} is not what {results} says; run ser-train tables")
+        return
+    click.echo(f"{page}: {'renewed' if renew(page, results) else 'unchanged'}")
+    if figures:
+        draw(load(results), figures)
+
+
+def _setting(given: dict[str, Any], context: int | None, spectrogram: int | None) -> Setting:
+    """What the shared options of an experiment say; the command is told without this machine's paths."""
+    from training import ravdess
+    from training.experiments import Setting, configure
+    from training.memory import keep_freed_memory
+    from training.progress import print_epoch
+    from training.results import RESULTS, backbone_name
+
+    keep_freed_memory()
+    config = configure(given["recipe"], given["backbone"], context, spectrogram)
+    shown = {str(given["data"]): "RAVDESS", str(given["out"]): "RUNS", given["backbone"]: backbone_name(config)}
+    shown[str(given["results"])] = "RESULTS"
+    command = shlex.join(["ser-train", *(shown.get(argument, argument) for argument in sys.argv[1:])])
+    return Setting(
+        config=config,
+        corpus=ravdess.load(given["data"]),
+        out=given["out"],
+        results=given["results"] or RESULTS,
+        command=command,
+        device=given["device"],
+        compiled=given["compiled"],
+        progress=print_epoch,
+    )
 
 
 def main() -> None:

@@ -82,7 +82,10 @@ def fit_logistic(
         from sklearn.linear_model import LogisticRegression
 
         model = LogisticRegression(C=config.inverse_penalty, max_iter=10_000).fit(features, train[1])
-        return Fusion(model.coef_.astype(np.float32), model.intercept_.astype(np.float32), names)
+        weight, bias = model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
+        if len(weight) == 1:  # of two classes scikit-learn gives the logit of the second against the first
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        return Fusion(weight, bias, names)
     torch.manual_seed(seed)
     module = LogisticFusion(len(names), features.shape[1] // len(names))
     _fit_module(module, stage, train, validation, folder, seed)

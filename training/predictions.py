@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,19 +131,15 @@ def measure(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def stage_figures(folder: Path) -> dict[str, dict[str, float]]:
-    """Epochs, best validation accuracy and seconds of every stage that left metrics in a run's folder."""
+def stage_figures(folder: Path) -> dict[str, dict[str, Any]]:
+    """Epochs, seconds and curves of every stage that left metrics in a run's folder."""
     found = {}
     for path in sorted(folder.glob("*/metrics.jsonl")):
-        rows = read_curve(path)
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
         found[path.parent.name] = {
             "epochs": len(rows),
-            "best_validation_accuracy": max(row["accuracy"] for row in rows),
             "seconds": sum(row["seconds"] for row in rows),
+            "train_loss": [row["train_loss"] for row in rows],
+            "validation_accuracy": [row["accuracy"] for row in rows],
         }
     return found
-
-
-def read_curve(path: Path) -> list[Mapping[str, float]]:
-    """The epochs of a metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text().splitlines()]

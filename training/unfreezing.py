@@ -38,16 +38,22 @@ def unfreeze(
     Finished depths are read, killed ones go on. Returns {"depth": layers of the backbone, "runs": {name: figures}}.
     Raises TrainingError before any training when data, split or a number of layers does not fit.
     """
-    if not layers or len(set(layers)) != len(layers) or min(layers) < 0:
-        raise TrainingError("unfreezing needs numbers of layers", got=list(layers), expected="different ones from 0")
-    planned = {k: replace(config, context=replace(config.context, unfrozen_layers=k)) for k in sorted(layers)}
-    deepest = runs.build_branches(planned[max(layers)], len(corpus.labels))[config.context.name]
+    planned, depth = plan(config, layers, len(corpus.labels))
     found = {}
     for k, settings in planned.items():
         place = folder / f"layers{k:02}"
         material = prepare(settings, corpus, place, device=device, compiled=compiled, progress=progress)
         found[place.name] = {"layers": k, "seed": config.seed, **_measure(material)}
-    return {"depth": deepest.depth, "labels": list(corpus.labels), "runs": found}
+    return {"depth": depth, "labels": list(corpus.labels), "runs": found}
+
+
+def plan(config: RunConfig, layers: Sequence[int], classes: int) -> tuple[dict[int, RunConfig], int]:
+    """Each number of unfrozen layers → its configuration, and how many layers the backbone has."""
+    if not layers or len(set(layers)) != len(layers) or min(layers) < 0:
+        raise TrainingError("unfreezing needs numbers of layers", got=list(layers), expected="different ones from 0")
+    planned = {k: replace(config, context=replace(config.context, unfrozen_layers=k)) for k in sorted(layers)}
+    deepest = runs.build_branches(planned[max(layers)], classes)[config.context.name]
+    return planned, deepest.depth
 
 
 def _measure(material: Material) -> dict[str, Any]:
