@@ -1,0 +1,1 @@
+"""bench: what scoring costs here, and beside what a user would pick instead."""

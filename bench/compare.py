@@ -1,0 +1,76 @@
+"""`bench compare`: what changed between two results, as ratios of the second to the first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.results import IDENTITY, Document
+from ser_batch.errors import InputError
+
+_LISTS = {
+    "latency": ("measurements", IDENTITY, "clips_per_second"),
+    "gpu_sweep": ("measurements", IDENTITY, "clips_per_second"),
+    "throughput": (
+        "measurements",
+        ("bundle", "backend", "precision", "device", "workers", "batch"),
+        "files_per_second",
+    ),
+    "peers": ("candidates", ("label", "device", "target", "batch"), "clips_per_second"),
+    "startup": ("commands", ("command",), None),
+}
+"""Kind → where its rows are, what tells them apart, and their rate (None: the median time decides)."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One row that both results have."""
+
+    key: str
+    first: float
+    second: float
+    unit: str
+    ratio: float
+    """second / first."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ratios, and the rows that only one of the two has."""
+
+    ratios: list[Ratio]
+    only_first: list[str]
+    only_second: list[str]
+
+
+def compare(first: Document, second: Document) -> Comparison:
+    """Match the rows of two results of one kind.
+
+    The bundle's hash is left out of the match: the same measurement of a retrained bundle is what one compares.
+
+    Raises:
+        InputError: the results are of different kinds, or of one without rows, or share no row.
+    """
+    if first["kind"] != second["kind"]:
+        raise InputError("the two results are of different kinds", got=f"{first['kind']} and {second['kind']}")
+    if first["kind"] not in _LISTS:
+        raise InputError(f"results of kind {first['kind']} are not compared", expected=", ".join(_LISTS))
+    left, right = _rows(first), _rows(second)
+    unit = "s" if _LISTS[first["kind"]][2] is None else "clips/s"
+    both = [key for key in left if key in right]
+    if not both:
+        raise InputError("the two results share no row", got=f"{sorted(left)} and {sorted(right)}")
+    ratios = [Ratio(key, left[key], right[key], unit, right[key] / left[key]) for key in both]
+    return Comparison(ratios, [key for key in left if key not in right], [key for key in right if key not in left])
+
+
+def _rows(result: Document) -> dict[str, float]:
+    name, columns, rate = _LISTS[result["kind"]]
+    rows = {}
+    for row in result[name]:
+        shown = {key: str(row[key]) for key in columns if row.get(key) is not None}
+        if "bundle" in shown:
+            shown["bundle"] = shown["bundle"].rpartition("-")[0]
+        numbers = {"batch": "batch {}", "workers": "{} workers"}
+        key = ", ".join(numbers.get(key, "{}").format(value) for key, value in shown.items())
+        rows[key] = row[rate] if rate else row["seconds"]["median"]
+    return rows

@@ -1,0 +1,105 @@
+"""What a figure was measured on: the machine, the versions, the commit, the command, and who else was busy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    *("ser-batch", "numpy", "soundfile", "soxr", "pyarrow", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt"),
+    *("tensorrt-rtx-cu13-libs", "torch", "transformers", "optimum-onnx", "onnx"),
+)
+ISA = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8")
+"""Instruction sets that decide how fast a matrix product is."""
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+
+
+def describe() -> dict[str, Any]:
+    """Everything as plain JSON types; call it first, so that the load average is that before the measurement."""
+    load = os.getloadavg() if hasattr(os, "getloadavg") else None
+    return {
+        "load_average_at_start": None if load is None else [round(value, 2) for value in load],
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "cpu": _cpu(),
+        "memory_bytes": _memory(),
+        "gpus": gpus(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "git": git_commit(),
+    }
+
+
+def summary(environment: dict[str, Any]) -> str:
+    """One line for tables: processor, cores, instruction sets, GPU."""
+    cpu, cards = environment["cpu"], environment["gpus"]
+    parts = [f"{cpu['model']}, {cpu['cores_usable']} cores", " ".join(cpu["isa"]) or "no vector flags known"]
+    return "; ".join([*parts, *(card["name"] for card in cards)])
+
+
+def gpus() -> list[dict[str, str]]:
+    """Name, driver, memory and clocks of each NVIDIA GPU, as nvidia-smi states them; empty where there is none."""
+    fields = ("name", "driver_version", "memory.total", "compute_cap", "clocks.sm", "clocks.max.sm")
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = (line.split(", ") for line in done.stdout.strip().splitlines())
+    return [dict(zip(fields, row, strict=False)) for row in rows]
+
+
+def git_commit() -> str | None:
+    """Commit of this checkout, with "+" if a tracked file has changed since; None outside one."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu() -> dict[str, Any]:
+    facts: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            facts.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    flags = facts.get("flags", "").split()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "model": facts.get("model name") or platform.processor() or "unknown",
+        "cores": os.cpu_count(),
+        "cores_usable": usable,
+        "isa": [flag for flag in ISA if flag in flags],
+    }
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,233 @@
+"""Latency in a closed loop: a batch is scored, then the next; every backend, branch, and batch size.
+
+Stages of one measurement, each a series: `total` = the engine's run + the fusion; `compute`, `host_to_device`,
+`device_to_host` and `enqueue` as an engine's `timings()` tells them, and without it `compute` = the engine's run;
+`fusion`, the numpy product; `from_file`, decode + cut + score (with the scorer's checks), which only "fused" has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bench.backends import check_batch, open_backend
+from bench.flops import count_bundle
+from bench.memory import peak_resident, reset_peak
+from bench.peak import Peak, best
+from bench.samples import Series, warnings
+from bench.targets import FUSED, Timed, branch_view, read_clips, take, targets_of
+from ser_batch.audio import read_clip
+from ser_batch.bundle import Bundle
+from ser_batch.clip import Waveform
+from ser_batch.engines import Engine
+from ser_batch.errors import EngineError
+from ser_batch.fusion import Fusion
+from ser_batch.scorer import Scorer
+from ser_batch.sources import Source
+
+Clock = Callable[[], float]
+BATCH_SIZES = (1, 2, 4, 8, 16)
+"""Measured unless told otherwise; a GPU is worth 1 … 512."""
+CLOSED = "closed loop"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How often something is run: `warmup` calls unmeasured, then up to `iterations`, ended early by `seconds`."""
+
+    warmup: int = 3
+    iterations: int = 50
+    seconds: float = 10.0
+    """Measured time after which no further call starts, once there are `least`."""
+    least: int = 3
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One target in one engine at one batch size."""
+
+    bundle: str
+    backend: str
+    precision: str
+    device: str
+    target: str
+    """A branch, or "fused"."""
+    batch: int
+    mode: str
+    warmup: int
+    stages: dict[str, Series]
+    """Stage → seconds a batch."""
+    clips_per_second: float
+    """batch / median total."""
+    real_time_factor: float
+    """Seconds of clip a second."""
+    flops_per_clip: int | None
+    """Counted from the graphs; None where they cannot be."""
+    peak_share: float | None
+    """Operations a second over the measured peak of a matrix product in that precision; None without a peak."""
+    peak_rss: int
+    """Largest resident memory in bytes since before the engine was opened, whatever the batch sizes until then."""
+    device_memory: int | None
+    """Bytes, as the engine tells them; None where it does not."""
+    warnings: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    """What only some modes have."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `measure` measures, on which clips."""
+
+    bundle: Bundle
+    backends: tuple[str, ...]
+    targets: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    clips: Waveform
+    sources: list[Source]
+    threads: int | None = None
+    budget: Budget = field(default_factory=Budget)
+
+
+def plan(
+    bundle: Bundle,
+    sources: Sequence[Source],
+    backends: tuple[str, ...],
+    *,
+    targets: tuple[str, ...] = (),
+    batch_sizes: tuple[int, ...] = BATCH_SIZES,
+    threads: int | None = None,
+    budget: Budget | None = None,
+) -> Plan:
+    """Read the clips and check the request; nothing runs yet.
+
+    Raises:
+        InputError: an unknown target, or no recording can be read.
+    """
+    wanted = targets or targets_of(bundle)
+    for target in wanted:
+        branch_view(bundle, target)
+    clips, readable = read_clips(sources, bundle.manifest.clip, limit=max(batch_sizes))
+    return Plan(bundle, backends, wanted, batch_sizes, clips, readable, threads, budget or Budget())
+
+
+def measure(plan: Plan, peaks: Sequence[Peak]) -> Iterator[Measurement]:
+    """One measurement after the other, batch sizes innermost; each engine is opened once for its target."""
+    flops = flops_by_target(plan.bundle)
+    for backend in plan.backends:
+        for target in plan.targets:
+            reset_peak()
+            engine = open_backend(branch_view(plan.bundle, target), backend, plan.threads)
+            try:
+                check_batch(engine, plan.batch_sizes)
+                for batch in plan.batch_sizes:
+                    found = measure_engine(engine, plan, target, batch)
+                    yield with_share(found, flops.get(target), peaks)
+            finally:
+                engine.close()
+
+
+def measure_engine(engine: Engine, plan: Plan, target: str, batch: int) -> Measurement:
+    """Time one open engine; the share of the peak is left for `with_share`."""
+    fusion = plan.bundle.fusion if target == FUSED else None
+    stages = closed_loop(engine, fusion, plan.clips, batch, plan.budget)
+    if target == FUSED and plan.sources:
+        stages["from_file"] = _from_files(Scorer(plan.bundle, engine), plan.sources, batch, plan.budget)
+    rate = batch / stages["total"].median
+    return Measurement(
+        bundle=plan.bundle.id,
+        backend=engine.name,
+        precision=engine.precision,
+        device=engine.device,
+        target=target,
+        batch=batch,
+        mode=CLOSED,
+        warmup=plan.budget.warmup,
+        stages=stages,
+        clips_per_second=rate,
+        real_time_factor=rate * plan.bundle.manifest.clip.seconds,
+        flops_per_clip=None,
+        peak_share=None,
+        peak_rss=peak_resident(),
+        device_memory=device_memory(engine),
+        warnings=warnings(stages),
+    )
+
+
+def closed_loop(
+    engine: Engine, fusion: Fusion | None, clips: Waveform, batch: int, budget: Budget, clock: Clock = time.perf_counter
+) -> dict[str, Series]:
+    """Stage → series of `engine` on batches taken from `clips` (N, samples) in turn, `fusion` after it if given."""
+    found: dict[str, list[float]] = {}
+
+    def once(turn: int) -> float:
+        waveform = take(clips, batch, turn)
+        started = clock()
+        rows = engine.run(waveform)
+        scored = clock()
+        if fusion is not None:
+            fusion(rows)
+        ended = clock()
+        stages = dict(engine.timings()) if isinstance(engine, Timed) else {}
+        stages.setdefault("compute", scored - started)
+        if fusion is not None:
+            stages["fusion"] = ended - scored
+        for name, seconds in {"total": ended - started, **stages}.items():
+            found.setdefault(name, []).append(seconds)
+        return ended - started
+
+    repeat(once, budget, forget=found.clear)
+    return {name: Series.of(raw) for name, raw in found.items()}
+
+
+def repeat(once: Callable[[int], float], budget: Budget, forget: Callable[[], None]) -> None:
+    """Call `once(turn)`, which returns its seconds, as `budget` says; `forget` drops what warm-up gathered."""
+    for turn in range(budget.warmup):
+        once(turn)
+    forget()
+    spent = 0.0
+    for turn in range(budget.iterations):
+        if spent >= budget.seconds and turn >= budget.least:
+            break
+        spent += once(turn)
+
+
+def _from_files(scorer: Scorer, sources: Sequence[Source], batch: int, budget: Budget) -> Series:
+    raw: list[float] = []
+    rule = scorer.bundle.manifest.clip
+
+    def once(turn: int) -> float:
+        chosen = [sources[i % len(sources)] for i in range(turn * batch, (turn + 1) * batch)]
+        started = time.perf_counter()
+        scorer.score(np.stack([read_clip(source.path, rule).waveform for source in chosen]))
+        raw.append(time.perf_counter() - started)
+        return raw[-1]
+
+    repeat(once, budget, forget=raw.clear)
+    return Series.of(raw)
+
+
+def flops_by_target(bundle: Bundle) -> dict[str, int]:
+    """Target → operations a clip; empty where onnx is missing or a graph cannot be counted."""
+    try:
+        counts = {name: count.total for name, count in count_bundle(bundle).items()}
+    except EngineError:
+        return {}
+    return {**counts, FUSED: sum(counts.values())}
+
+
+def with_share(found: Measurement, flops: int | None, peaks: Sequence[Peak]) -> Measurement:
+    """`found` with its operations a clip and its share of the peak in its precision."""
+    peak = best(peaks, found.precision, found.device)
+    compute = found.stages["compute"].median
+    share = flops * found.batch / compute / peak.flops if flops and peak else None
+    return replace(found, flops_per_clip=flops, peak_share=share)
+
+
+def device_memory(engine: Engine) -> int | None:
+    """Bytes held on the device at most, where the engine tells."""
+    tell: Callable[[], Mapping[str, int] | int] | None = getattr(engine, "device_memory", None)
+    return None if tell is None else int(tell())  # type: ignore[arg-type]

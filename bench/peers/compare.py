@@ -1,0 +1,85 @@
+"""`bench peers`: torch eager, torch.compile, transformers' pipeline and every backend, same weights, same clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+
+from bench.backends import open_backend
+from bench.interleave import Candidate, interleave
+from bench.peers.models import Model
+from bench.peers.torch_engine import TorchEngine
+from bench.targets import branch_view
+from ser_batch.clip import Waveform
+from ser_batch.engines import Engine
+from ser_batch.errors import SerError
+
+REFERENCE = "torch eager fp32"
+OPTIMUM = "optimum ONNX export"
+OPTIMUM_REASON = (
+    "not compared: optimum-onnx 0.1.0, the latest, needs transformers < 4.58, and this project's is newer; "
+    "its graph would be run by the same ONNX Runtime"
+)
+
+
+def compare_peers(
+    model: Model,
+    backends: tuple[str, ...],
+    clips: Waveform,
+    batch_sizes: tuple[int, ...],
+    *,
+    device: str = "cpu",
+    rounds: int = 20,
+    threads: int | None = None,
+    target: str | None = None,
+) -> tuple[list[Candidate], dict[str, str]]:
+    """Candidates at each batch size, and why others are missing.
+
+    Args:
+        target: the branch compared; None: the first, which is the context branch.
+
+    Raises:
+        SerError: the reference cannot run, or a candidate computes something else.
+    """
+    target = target or next(iter(model.branches))
+    branch_view(model.bundle, target)
+    absent = {OPTIMUM: OPTIMUM_REASON}
+    with ExitStack() as stack:
+        engines: dict[str, Engine] = {}
+        for label, make in _makers(model, backends, target, device, threads).items():
+            try:
+                engine = make()
+                stack.callback(engine.close)
+                engine.run(clips[:1])
+            except SerError as error:
+                if label == REFERENCE:
+                    raise
+                absent[label] = str(error)
+                continue
+            engines[f"{label} {engine.precision}" if label in backends else label] = engine
+        found = [c for batch in batch_sizes for c in interleave(engines, target, clips, batch, rounds=rounds)]
+    return found, absent
+
+
+def _makers(
+    model: Model, backends: tuple[str, ...], target: str, device: str, threads: int | None
+) -> Mapping[str, Callable[[], Engine]]:
+    branches = {target: model.branches[target]}
+    makers: dict[str, Callable[[], Engine]] = {}
+    for kind in ("eager", "compile"):
+        for precision in ("fp32", "bf16"):
+            makers[f"torch {kind} {precision}"] = partial(
+                TorchEngine, branches, device=device, precision=precision, compiled=kind == "compile", threads=threads
+            )
+    makers["transformers pipeline fp32"] = partial(_transformers, model, target, device)
+    for backend in backends:
+        makers[backend] = partial(open_backend, branch_view(model.bundle, target), backend, threads)
+    return makers
+
+
+def _transformers(model: Model, target: str, device: str) -> Engine:
+    from bench.peers.transformers_engine import TransformersEngine
+
+    clip = model.bundle.manifest.clip
+    return TransformersEngine(target, model.branches[target], sample_rate=clip.sample_rate, device=device)

@@ -1,0 +1,118 @@
+"""The models that peers are compared on: branches in torch and the same weights as a bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from export.onnx_export import export_branch
+from ser_batch.bundle import Branch, Bundle, write_bundle
+from ser_batch.errors import InputError
+from ser_batch.fusion import Fusion
+from ser_batch.reference import Reference, synthetic_clips
+from training.config import ContextConfig, RunConfig, SpectrogramConfig
+from training.configfile import load_config
+from training.ravdess import LABELS
+from training.runs import build_branches, load_run
+
+SMALL = RunConfig(
+    recipe="small",
+    context=ContextConfig(
+        backbone="scratch",
+        architecture={
+            "conv_dim": [16] * 7,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+        },
+        hidden=(16, 16),
+        unfrozen_layers=1,
+    ),
+    spectrogram=SpectrogramConfig(channels=(4, 8, 8, 8), layers=1, feed_forward=32),
+)
+"""So small that it only shows that everything runs."""
+BASE = RunConfig(recipe="base", context=ContextConfig(backbone="scratch"))
+"""The paper's: wav2vec 2.0 base and the spectrogram branch of section III-D."""
+SIZES = ("small", "compact", "base")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The same weights twice."""
+
+    branches: dict[str, nn.Module]
+    """Name → module in evaluation mode, waveform to logits."""
+    bundle: Bundle
+
+
+def random_model(folder: Path, size: str, seed: int = 0, only_context: bool = False) -> Model:
+    """Random weights of `size` from `seed`, exported to a bundle at `folder`: its speed is that of trained ones.
+
+    Args:
+        size: "small", "compact" (the embedded default's architecture) or "base".
+        only_context: leave out the spectrogram branch.
+
+    Raises:
+        InputError: no such size.
+    """
+    config, branches = random_branches(size, seed, only_context)
+    # Each branch's vote, summed: the fusion's cost does not depend on its values.
+    fusion = Fusion(np.tile(np.eye(len(LABELS)), len(branches)), np.zeros(len(LABELS)), tuple(branches))
+    provenance = {"made_by": "bench.peers.models", "size": size, "seed": seed, "weights": "random"}
+    return _exported(folder, f"random-{size}", config, branches, tuple(LABELS), fusion, provenance)
+
+
+def random_branches(size: str, seed: int = 0, only_context: bool = False) -> tuple[RunConfig, dict[str, nn.Module]]:
+    """The torch side of `random_model`, and its configuration."""
+    if size not in SIZES:
+        raise InputError("there is no model of that size", got=repr(size), expected=", ".join(SIZES))
+    config = load_config("compact") if size == "compact" else {"small": SMALL, "base": BASE}[size]
+    config = replace(config, seed=seed)
+    branches = {name: branch.eval() for name, branch in build_branches(config, len(LABELS)).items()}
+    return config, {config.context.name: branches[config.context.name]} if only_context else branches
+
+
+def trained_model(folder: Path, run_folder: Path) -> Model:
+    """The branches of a finished training run, exported to a bundle at `folder`."""
+    run = load_run(run_folder)
+    provenance = {"made_by": "bench.peers.models", "run": run_folder.name}
+    return _exported(folder, run.config.recipe, run.config, run.branches, run.labels, run.fusion, provenance)
+
+
+def _exported(
+    folder: Path,
+    name: str,
+    config: RunConfig,
+    branches: dict[str, nn.Module],
+    labels: tuple[str, ...],
+    fusion: Fusion,
+    provenance: dict[str, object],
+) -> Model:
+    with tempfile.TemporaryDirectory() as work:
+        exports = [
+            export_branch(branch, Path(work) / f"{branch_name}.onnx", name=branch_name, labels=labels, clip=config.clip)
+            for branch_name, branch in branches.items()
+        ]
+        rows = {export.name: export.probabilities for export in exports}
+        bundle = write_bundle(
+            folder,
+            name=name,
+            labels=labels,
+            clip=config.clip,
+            branches=tuple(Branch(export.name, export.path.name) for export in exports),
+            fusion=fusion,
+            reference=Reference(synthetic_clips(config.clip), rows, fusion(rows)),
+            files={export.path.name: export.path for export in exports},
+            provenance=provenance,
+            metrics={},
+            licence="none: for timing only",
+            model_card="# A model for timing\n\nIts probabilities mean nothing unless it was trained.\n",
+        )
+    return Model(branches, bundle)

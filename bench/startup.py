@@ -1,0 +1,53 @@
+"""How long one waits for a single answer: `ser-batch --help`, and `ser-batch run` on one file, from process to exit."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import SER_BATCH, run_process
+from bench.samples import Series, warnings
+from ser_batch.errors import InputError
+
+
+@dataclass(frozen=True)
+class Startup:
+    """One command, repeated, each time in a fresh process."""
+
+    command: str
+    """As a user types it."""
+    seconds: Series
+    peak_rss: int
+    """Bytes, the largest of all repetitions."""
+    warnings: list[str]
+
+
+def measure_startup(audio: Path, bundle: Path | None, backend: str = "auto", repeats: int = 10) -> list[Startup]:
+    """Time Python alone (the floor), `--help`, and `run` on one file; the first of each is warm-up.
+
+    Raises:
+        InputError: `audio` is no file.
+        EngineError: a command failed.
+    """
+    if not audio.is_file():
+        raise InputError(f"{audio} is no file", expected="one recording")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "preds.parquet"
+        run = ["run", str(audio), "--out", str(out), "--overwrite", "--quiet", "--backend", backend]
+        run += ["--bundle", str(bundle)] if bundle else []
+        shown = f"ser-batch run {audio.name} --out preds.parquet"
+        return [
+            _measure("python -c pass", [sys.executable, "-c", "pass"], repeats),
+            _measure("ser-batch --help", [*SER_BATCH, "--help"], repeats),
+            _measure(shown, [*SER_BATCH, *run], repeats),
+        ]
+
+
+def _measure(shown: str, command: Sequence[str], repeats: int) -> Startup:
+    run_process(command)
+    done = [run_process(command) for _ in range(repeats)]
+    series = Series.of([one.seconds for one in done])
+    return Startup(shown, series, max(one.peak_rss for one in done), warnings({"total": series}))

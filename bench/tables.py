@@ -1,0 +1,133 @@
+"""Results as tables: one description of the columns, for the terminal and for Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.results import Document
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells ready to show."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def tables(result: Document) -> list[Table]:
+    """The tables of a result of any kind, in reading order."""
+    return _TABLES[result["kind"]](result)
+
+
+def markdown(table: Table) -> str:
+    """`table` in GitHub's Markdown, without its title."""
+    lines = [table.columns, tuple("---" for _ in table.columns), *table.rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _latency(result: Document) -> list[Table]:
+    found = result["measurements"]
+    stages = [
+        name
+        for name in ("queueing", "host_to_device", "enqueue", "device_to_host", "fusion", "from_file")
+        if any(name in m["stages"] for m in found)
+    ]
+    columns = ("target", "backend", "mode", "batch", "p50", "p90", "p95", "p99", "sd", "CoV", "compute")
+    rest = ("clips/s", "× real time", "GFLOP/clip", "of peak", "RSS", "n")
+    rows = [
+        (
+            *(m["target"], f"{m['backend']} {m['precision']}, {m['device']}", m["mode"], str(m["batch"])),
+            *(_ms(m["stages"]["total"][name]) for name in ("median", "p90", "p95", "p99", "sd")),
+            f"{m['stages']['total']['cov']:.1%}",
+            *(_ms(m["stages"][name]["median"]) if name in m["stages"] else "–" for name in ("compute", *stages)),
+            f"{m['clips_per_second']:.1f}",
+            f"{m['real_time_factor']:.0f}",
+            "–" if m["flops_per_clip"] is None else f"{m['flops_per_clip'] / 1e9:.2f}",
+            "–" if m["peak_share"] is None else f"{m['peak_share']:.0%}",
+            _mib(m["peak_rss"]),
+            str(m["stages"]["total"]["n"]),
+        )
+        for m in found
+    ]
+    shown = (*columns, *(name.replace("_", " ") for name in stages), *rest)
+    return [Table("Latency, ms a batch", shown, rows), *_peaks(result)]
+
+
+def _throughput(result: Document) -> list[Table]:
+    columns = ("backend", "workers", "batch", "files", "failed", "files/s", "audio h/s", "of bare engine")
+    rest = ("engine clips/s", "decode files/s", "RSS", "n")
+    rows = [
+        (
+            *(f"{m['backend']} {m['precision']}, {m['device']}", str(m["workers"]), str(m["batch"]), str(m["files"])),
+            *(str(m["failures"]), f"{m['files_per_second']:.1f}", f"{m['audio_hours_per_second']:.3f}"),
+            *(f"{m['engine_share']:.0%}", f"{m['engine_clips_per_second']:.1f}"),
+            *(f"{m['decode_files_per_second']:.1f}", _mib(m["peak_rss"]), str(m["seconds"]["n"])),
+        )
+        for m in result["measurements"]
+    ]
+    memory = [(str(m["files"]), f"{m['seconds']:.1f}", _mib(m["peak_rss"])) for m in result.get("memory", [])]
+    found = [Table("Throughput from files", (*columns, *rest), rows)]
+    return [*found, Table("Memory against files", ("files", "seconds", "RSS"), memory)] if memory else found
+
+
+def _peers(result: Document) -> list[Table]:
+    columns = ("engine", "batch", "p50 ms", "p95 ms", "CoV", "clips/s", "× torch eager fp32", "max Δp", "n")
+    rows = [
+        (
+            *(c["label"], str(c["batch"]), _ms(c["seconds"]["median"]), _ms(c["seconds"]["p95"])),
+            *(f"{c['seconds']['cov']:.1%}", f"{c['clips_per_second']:.1f}", f"{c['speedup']:.2f}"),
+            *(f"{c['max_difference']:.1e}", str(c["seconds"]["n"])),
+        )
+        for c in result["candidates"]
+    ]
+    return [Table(f"Peers, branch {result['target']} of {result['model']}", columns, rows), *_peaks(result)]
+
+
+def _startup(result: Document) -> list[Table]:
+    rows = [
+        (c["command"], *(f"{c['seconds'][name]:.3f}" for name in ("median", "p95")), _mib(c["peak_rss"]))
+        for c in result["commands"]
+    ]
+    return [Table("From process start to exit", ("command", "median s", "p95 s", "RSS"), rows)]
+
+
+def _smoke(result: Document) -> list[Table]:
+    rows = [(name, f"{value:.3f}") for name, value in result["ratios"].items()]
+    return [Table("Ratios of `bench smoke`", ("ratio", "value"), rows)]
+
+
+def _sweep(result: Document) -> list[Table]:
+    return [*_latency(result), *(_throughput({**result, "measurements": t}) if (t := result["throughput"]) else [])]
+
+
+def _peaks(result: Document) -> Sequence[Table]:
+    rows = [
+        (p["library"], p["precision"], p["device"], str(p["size"]), f"{p['flops'] / 1e9:,.0f}")
+        for p in result.get("peaks", [])
+    ]
+    columns = ("library", "precision", "device", "matrix", "GFLOP/s")
+    return [Table("The machine's own matrix product, same run", columns, rows)] if rows else []
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
+
+
+_TABLES: dict[str, Callable[[Document], list[Table]]] = {
+    "latency": _latency,
+    "throughput": _throughput,
+    "peers": _peers,
+    "startup": _startup,
+    "smoke": _smoke,
+    "gpu_sweep": _sweep,
+}

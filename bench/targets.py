@@ -1,0 +1,81 @@
+"""What is timed: the fused output of a bundle, or one branch alone in an engine that holds nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from ser_batch.audio import read_clip
+from ser_batch.bundle import Bundle
+from ser_batch.clip import ClipRule, Waveform
+from ser_batch.errors import AudioError, InputError
+from ser_batch.sources import Source
+
+FUSED = "fused"
+"""The target that runs every branch and the fusion."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """What an engine may offer besides: where the time of its last `run` went."""
+
+    def timings(self) -> Mapping[str, float]:
+        """Seconds of any of host_to_device, enqueue, compute and device_to_host."""
+        ...
+
+
+def branch_view(bundle: Bundle, target: str) -> Bundle:
+    """`bundle` as an engine needs it to load `target` alone; its fusion no longer fits, so no scorer takes it.
+
+    Raises:
+        InputError: the bundle has no such branch.
+    """
+    if target == FUSED:
+        return bundle
+    chosen = tuple(branch for branch in bundle.manifest.branches if branch.name == target)
+    if not chosen:
+        raise InputError(f"{bundle.id} has no branch {target!r}", expected=" or ".join(targets_of(bundle)))
+    return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, branches=chosen))
+
+
+def targets_of(bundle: Bundle) -> tuple[str, ...]:
+    """Every target of a bundle: its branches, then "fused"."""
+    return (*(branch.name for branch in bundle.manifest.branches), FUSED)
+
+
+def check_positive(**numbers: float | Sequence[float]) -> None:
+    """InputError that names the first number (or list) that is empty or below 1."""
+    for name, value in numbers.items():
+        values = value if isinstance(value, Sequence) else (value,)
+        if not values or min(values) < 1:
+            raise InputError(f"{name.replace('_', ' ')} must be at least 1", got=value)
+
+
+def read_clips(sources: Sequence[Source], rule: ClipRule, limit: int) -> tuple[Waveform, list[Source]]:
+    """The clips of the first `limit` readable sources, (N, samples), and those sources.
+
+    Raises:
+        InputError: none can be read.
+    """
+    clips: list[Waveform] = []
+    readable: list[Source] = []
+    failure: AudioError | None = None
+    for source in sources:
+        if len(clips) == limit:
+            break
+        try:
+            clips.append(read_clip(source.path, rule).waveform)
+            readable.append(source)
+        except AudioError as error:
+            failure = error
+    if not clips:
+        raise InputError("there are no clips to measure with: no recording can be read", got=failure)
+    return np.stack(clips), readable
+
+
+def take(clips: Waveform, batch: int, turn: int) -> Waveform:
+    """Batch number `turn` of `clips` (N, samples), going round: (batch, samples), contiguous."""
+    return clips[np.arange(turn * batch, (turn + 1) * batch) % len(clips)]

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from bench import results
+from bench.cli import main
+from bench.interleave import interleave
+from bench.processes import run_process
+from bench.throughput import measure_throughput
+from ser_batch.bundle import Bundle
+from ser_batch.errors import EngineError, InputError
+from ser_batch.sources import find_audio
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("audio")
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        soundfile.write(folder / f"{number}.wav", rng.uniform(-0.3, 0.3, 24_000), 8_000)
+    return folder
+
+
+def test_latency_writes_json_and_parquet(toy_bundle: Bundle, audio, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bench.peak.measure_peaks", lambda *_: [])
+    arguments = ["latency", str(audio), "--bundle", str(toy_bundle.root), "--backend", "onnxruntime:fp32"]
+    arguments += ["--batch-size", "1", "--batch-size", "2", "--iterations", "3", "--warmup", "1", "--threads", "1"]
+    outputs = ["--json", str(tmp_path / "a.json"), "--parquet", str(tmp_path / "a.parquet")]
+    assert main([*arguments, *outputs, "--rate", "500", "--offline", "4"]) == 0
+    found = results.read(tmp_path / "a.json")["measurements"]
+    assert len(found) == 3 * 2 * 3 and (tmp_path / "a.parquet").is_file()
+    assert {m["mode"] for m in found} == {"closed loop", "fixed rate", "offline"}
+    assert "Latency, ms a batch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["latency", "{audio}", "--backend", "warp"], "no backend 'warp'"),
+        (["latency", "{audio}", "--backend", "onnxruntime:fp4"], "no precision 'fp4'"),
+        (["latency", "{audio}", "--batch-size", "0"], "batch size must be at least 1"),
+        (["latency", "{audio}/absent"], "does not exist"),
+        (["latency", "{empty}"], "no audio found"),
+        (["throughput", "{audio}", "--workers", "0"], "workers must be at least 1"),
+        (["throughput", "{audio}", "--backend", "warp"], "no backend 'warp'"),
+        (["startup", "{empty}"], "is no file"),
+        (["report"], "nothing to write"),
+        (["compare", "{empty}/a.json", "{empty}/b.json"], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_runs(
+    arguments, message, audio, tmp_path, toy_bundle, capsys, monkeypatch
+):
+    def warmed_up(*_: object) -> None:
+        raise AssertionError("an engine was opened")
+
+    monkeypatch.setattr("bench.backends.open_engine", warmed_up)
+    filled = [argument.format(audio=audio, empty=tmp_path) for argument in arguments]
+    bundle = ["--bundle", str(toy_bundle.root)] if arguments[0] in ("latency", "throughput") else []
+    assert main([*filled, *bundle]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_throughput_stands_beside_the_engine_and_the_decoder(toy_bundle, audio):
+    (found,) = measure_throughput(toy_bundle, find_audio([audio]), ["onnxruntime"], workers=[1], batch=2, repeats=2)
+    assert (found.files, found.failures, found.seconds.n) == (3, 0, 2)
+    assert found.files_per_second == pytest.approx(3 / found.seconds.median)
+    assert found.engine_share == pytest.approx(found.files_per_second / found.engine_clips_per_second)
+    assert found.audio_hours == pytest.approx(3 * 2.5 / 3600) or found.audio_hours == pytest.approx(3 * 3 / 3600)
+
+
+class Steady:
+    """An engine whose runs take a known time on a clock of its own."""
+
+    precision, device = "fp32", "cpu"
+
+    def __init__(self, clock: list[float], seconds: float, value: float = 0.5) -> None:
+        self.name, self.clock, self.seconds, self.value = "steady", clock, seconds, value
+
+    def run(self, waveform):
+        self.clock[0] += self.seconds
+        return {"only": np.full((len(waveform), 2), self.value, np.float32)}
+
+    def close(self) -> None: ...
+
+
+def test_engines_take_turns_and_ratios_are_to_the_first():
+    clock = [0.0]
+    engines = {"slow": Steady(clock, 0.4), "fast": Steady(clock, 0.1)}
+    found = interleave(
+        engines, "only", np.zeros((2, 8), np.float32), 2, rounds=4, clock=lambda: clock[0], pause=lambda _: None
+    )
+    assert [(c.label, c.speedup, c.clips_per_second) for c in found] == [
+        ("slow", pytest.approx(1), pytest.approx(5)),
+        ("fast", pytest.approx(4), pytest.approx(20)),
+    ]
+    assert clock[0] == pytest.approx((1 + 2 + 4) * 0.5)
+
+
+def test_an_engine_that_computes_something_else_is_no_peer():
+    clock = [0.0]
+    engines = {"one": Steady(clock, 1), "other": Steady(clock, 1, value=0.6)}
+    with pytest.raises(EngineError, match="other does not compute what the others do"):
+        interleave(engines, "only", np.zeros((1, 8), np.float32), 1)
+    with pytest.raises(InputError):
+        interleave({}, "only", np.zeros((1, 8), np.float32), 1)
+
+
+def test_a_process_is_timed_and_its_failure_told():
+    done = run_process([sys.executable, "-c", "pass"])
+    assert done.seconds > 0 and done.peak_rss > 1e6
+    with pytest.raises(EngineError, match="ended with 1; got boom"):
+        run_process([sys.executable, "-c", "raise SystemExit('boom')"])
