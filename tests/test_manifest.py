@@ -1,139 +1,156 @@
+"""Labelled manifests: what they say is what is trained on, and what is wrong with them is named."""
+
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from ser_batch.clip import ClipRule
-from ser_batch.errors import BundleError
-from ser_batch.manifest import Branch, Manifest, check_member, parse_manifest
+from ser_batch.errors import TrainingError
+from training.corpora import load_corpus
+from training.data import Example
+from training.manifest import load, states_split
+from training.splits import splits_of
 
-DIGEST = "0" * 64
-MANIFEST = Manifest(
-    name="toy",
-    labels=("calm", "très gai"),
-    clip=ClipRule(16_000, 8_000, 0.25),
-    branches=(Branch("wav2vec2", "w.onnx"), Branch("spectrogram", "sub/s.onnx", "in", "out")),
-    fusion_file="fusion.npz",
-    reference_file="reference.npz",
-    files=dict.fromkeys(("fusion.npz", "reference.npz", "sub/s.onnx", "w.onnx"), DIGEST),
-    provenance={"seed": 1, "nested": {"list": [1, 2.5, None]}},
-    metrics={"accuracy": 0.5},
-    licence="Apache-2.0",
-    created="2025-01-01T00:00:00+00:00",
-)
+ROWS = """path,label,speaker,split,sentence,utterance,note
+a/1.wav,joy,ann,train,s1,u1,x
+a/2.wav,fear,ann,train,s1,u2,
+b/1.wav,joy,ben,validation,s2,u3,
+b/2.wav,fear,ben,validation,,u4,
+"c, d.wav",fear,cat,test,s1,,
+d.wav,joy,cat,test,s1,,
+"""
 
 
-def edited(change: Callable[[dict[str, Any]], Any]) -> bytes:
-    data = json.loads(MANIFEST.to_json())
-    change(data)
-    return json.dumps(data).encode()
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a/1.wav", "a/2.wav", "b/1.wav", "b/2.wav", "c, d.wav", "d.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
 
 
-def test_it_survives_json() -> None:
-    assert parse_manifest(MANIFEST.to_json().encode()) == MANIFEST
+def written(folder: Path, text: str = ROWS, name: str = "corpus.csv") -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
 
 
-def test_it_is_readable() -> None:
-    text = MANIFEST.to_json()
-    assert '\n  "labels": [\n    "calm",\n    "très gai"\n  ]' in text
-    assert text.startswith('{\n  "schema_version": 1,')
-    assert text.endswith("}\n")
+def test_a_csv_is_read_in_its_own_order(folder: Path) -> None:
+    corpus = load(written(folder))
+    assert (corpus.name, corpus.root, corpus.labels) == ("corpus", folder, ("fear", "joy"))
+    assert corpus.examples[0] == Example("a/1.wav", "joy", "ann", "s1", "u1", "train")
+    assert corpus.examples[3].sentence is None and corpus.examples[4].utterance is None
+    assert corpus.examples[4].file == "c, d.wav"
+    assert corpus.targets.tolist() == [1, 0, 1, 0, 0, 1]
+    assert corpus.path(0) == folder / "a/1.wav"
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", 1.0, True, None])
-def test_another_schema_is_refused_before_anything_else(version: object) -> None:
-    raw = edited(lambda data: data.update(schema_version=version, something_new=1))
-    with pytest.raises(BundleError, match="schema version is not known"):
-        parse_manifest(raw)
+def test_parquet_says_the_same(folder: Path) -> None:
+    lines = load(written(folder)).examples
+    columns = {
+        "path": [e.file for e in lines],
+        "label": [e.label for e in lines],
+        "speaker": [e.speaker for e in lines],
+        "split": [e.part for e in lines],
+        "sentence": [e.sentence for e in lines],
+        "utterance": [e.utterance for e in lines],
+    }
+    pq.write_table(pa.table(columns), folder / "corpus.parquet")
+    assert load(folder / "corpus.parquet") == load(written(folder))
 
 
-def test_no_schema_is_refused() -> None:
-    with pytest.raises(BundleError, match="schema version"):
-        parse_manifest(b"{}")
+def test_path_and_label_are_enough(folder: Path) -> None:
+    corpus = load(written(folder, f"label,path\njoy,{folder}/d.wav\nfear,a/../a/1.wav\n"))
+    assert corpus.examples == (Example(f"{folder}/d.wav", "joy"), Example("a/../a/1.wav", "fear"))
+    assert corpus.path(0) == folder / "d.wav" and not states_split(corpus)
 
 
-@pytest.mark.parametrize("key", [key for key in json.loads(MANIFEST.to_json()) if key != "schema_version"])
-def test_a_missing_key_is_named(key: str) -> None:
-    with pytest.raises(BundleError, match=rf"missing \['{key}'\]"):
-        parse_manifest(edited(lambda data: data.pop(key)))
+def test_labels_set_the_order_of_the_classes(folder: Path) -> None:
+    corpus = load_corpus(written(folder), ("joy", "fear"))
+    assert corpus.labels == ("joy", "fear") and corpus.targets.tolist() == [0, 1, 0, 1, 1, 0]
+
+
+def test_a_given_split_is_kept(folder: Path) -> None:
+    corpus = load(written(folder))
+    assert states_split(corpus)
+    (split,) = splits_of("given", corpus)
+    assert (split.train, split.validation, split.test) == ((0, 1), (2, 3), (4, 5))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(folder: Path) -> None:
+    assert load(written(folder, "\ufeff" + ROWS)) == load(written(folder))
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("old", "new", "named"),
     [
-        (lambda d: d.update(extra=1), r"manifest .* unknown \['extra'\]"),
-        (lambda d: d["clip"].update(window=1), r"clip .* unknown \['window'\]"),
-        (lambda d: d["clip"].pop("offset"), r"clip .* missing \['offset'\]"),
-        (lambda d: d["branches"][0].update(sha256="x"), r"branch .* unknown \['sha256'\]"),
-        (lambda d: d["branches"][0].pop("input"), r"branch .* missing \['input'\]"),
-        (lambda d: d.update(labels="calm"), "'labels'.*type.*expected a list"),
-        (lambda d: d.update(labels=["calm", 1]), "strings only"),
-        (lambda d: d["files"].update({"w.onnx": 1}), "strings only"),
-        (lambda d: d["clip"].update(samples=True), "'samples'.*expected an integer"),
-        (lambda d: d["clip"].update(samples=1.5), "'samples'.*expected an integer"),
-        (lambda d: d["clip"].update(offset="0"), "'offset'.*expected a number"),
-        (lambda d: d["clip"].update(samples=10**400), "'samples'.*expected an integer"),
-        (lambda d: d["clip"].update(offset=10**400), "'offset'.*expected a number"),
-        (lambda d: d["clip"].update(samples=0), "clip rule is impossible"),
-        (lambda d: d["clip"].update(offset=-1), "clip rule is impossible"),
-        (lambda d: d.update(branches=["w.onnx"]), "branch .* not an object"),
-        (lambda d: d.update(metrics=None), "'metrics'.*expected an object"),
-        (lambda d: d.update(branches=[]), "no branches"),
-        (lambda d: d["branches"][1].update(name="wav2vec2"), r"branches are named twice.*\['wav2vec2'\]"),
-        (lambda d: d["branches"][1].update(name="Spec-1"), "no identifier"),
-        (lambda d: d["branches"][1].update(output=""), "does not name"),
-        (lambda d: d.update(labels=["calm", "calm"]), r"labels are named twice.*\['calm'\]"),
-        (lambda d: d.update(labels=["calm", " "]), "none empty"),
-        (lambda d: d.update(labels=["calm", "sad\n"]), "none empty"),
-        (lambda d: d.update(labels=["calm"]), "at least two labels"),
-        (lambda d: d.update(name="../evil"), "name is not plain"),
-        (lambda d: d["files"].pop("w.onnx"), "w.onnx is used but has no sha256"),
-        (lambda d: d["files"].pop("fusion.npz"), "fusion.npz is used but has no sha256"),
-        (lambda d: d["files"].pop("reference.npz"), "reference.npz is used but has no sha256"),
-        (lambda d: d["files"].update({"w.onnx": DIGEST.upper() + "0"}), "sha256 of w.onnx is not one"),
-        (lambda d: d["files"].update({"../w": DIGEST}), "leaves the bundle"),
-        (lambda d: d["branches"][0].update(file="/etc/passwd"), "leaves the bundle"),
-        (lambda d: d["files"].update({"manifest.json": DIGEST}), "one of its own files"),
+        ("a/2.wav", "a/3.wav", "a/3.wav"),
+        ("a/2.wav", "a/../a/1.wav", "rows 1 and 2"),
+        ("b/1.wav,joy", "b/1.wav,", "row 3 .* has no label"),
+        ("d.wav,joy,cat", ",joy,cat", "row 6 .* has no path"),
+        ("ben,validation", "ben,dev", "split of row 3 .*'dev'"),
+        ("ben,validation,s2", "ben,,s2", "row 3 .* has no split"),
+        ("s2,u3,", "s2", "row 3 .* more or fewer values"),
+        ("s2,u3,", "s2,u3,,,", "row 3 .* more or fewer values"),
+        ("path,label", "file,label", "no column path"),
+        ("path,label", "path,emotion", "no column label"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: Callable[[dict[str, Any]], Any], message: str) -> None:
-    with pytest.raises(BundleError, match=message):
-        parse_manifest(edited(change))
+def test_what_is_wrong_is_named(folder: Path, old: str, new: str, named: str) -> None:
+    with pytest.raises(TrainingError, match=named):
+        load(written(folder, ROWS.replace(old, new, 1)))
 
 
 @pytest.mark.parametrize(
-    "raw",
-    [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"schema_version": 1, "schema_version": 1}', b'{"a": NaN}'],
-    ids=["empty", "cut", "not utf-8", "deep", "repeated key", "NaN"],
+    ("labels", "named"),
+    [
+        (("joy", "anger"), "'fear' of a/2.wav is not in the label set"),
+        (("joy", "fear", "anger"), "no recording is labelled anger"),
+        (("joy", "fear", "joy"), "different labels"),
+    ],
 )
-def test_what_is_not_json_is_refused(raw: bytes) -> None:
-    with pytest.raises(BundleError, match="not valid JSON"):
-        parse_manifest(raw)
+def test_labels_that_do_not_fit_are_refused(folder: Path, labels: tuple[str, ...], named: str) -> None:
+    with pytest.raises(TrainingError, match=named):
+        load(written(folder), labels)
 
 
-def test_a_list_is_refused() -> None:
-    with pytest.raises(BundleError, match="not a JSON object"):
-        parse_manifest(b"[]")
+def test_a_speaker_in_two_parts_is_refused(folder: Path) -> None:
+    corpus = load(written(folder, ROWS.replace("cat,test", "ann,test", 1)))
+    with pytest.raises(TrainingError, match="speaker ann is in the train part and in the test part"):
+        splits_of("given", corpus)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
-def test_metrics_that_json_cannot_hold_are_refused(value: object) -> None:
-    with pytest.raises(BundleError, match="cannot be written as JSON"):
-        replace(MANIFEST, metrics={"accuracy": value}).to_json()
+def test_a_class_without_a_clip_in_a_part_is_refused(folder: Path) -> None:
+    corpus = load(written(folder, ROWS.replace("d.wav,joy,cat,test", "d.wav,joy,ann,train")))
+    with pytest.raises(TrainingError, match="no clip labelled joy in its test part"):
+        splits_of("given", corpus)
 
 
-@pytest.mark.parametrize(
-    "path", ["", ".", "..", "/a", "../a", "a/../../b", "a/./b", "a//b", "a/", "a\\b", "C:/a", "~\x00", "a\n"]
-)
-def test_paths_that_leave_or_confuse_are_refused(path: str) -> None:
-    with pytest.raises(BundleError, match="leaves the bundle"):
-        check_member(path)
+def test_a_sentence_that_is_not_known_cannot_be_held_out(folder: Path) -> None:
+    with pytest.raises(TrainingError, match=r"none of b/2\.wav"):
+        splits_of("sentence", load(written(folder)))
 
 
-@pytest.mark.parametrize("path", ["a", "a.onnx", "engines/trt-fp16/w.plan", "..a", "a..b", "ü.txt"])
-def test_plain_paths_pass(path: str) -> None:
-    check_member(path)
+@pytest.mark.parametrize("name", ["missing.csv", "corpus.txt", "a"])
+def test_what_is_no_manifest_is_refused(folder: Path, name: str) -> None:
+    written(folder, name="corpus.txt")
+    with pytest.raises(TrainingError, match=name):
+        load(folder / name)
+
+
+def test_what_cannot_be_read_is_refused(folder: Path) -> None:
+    (folder / "x.parquet").write_bytes(b"PAR1 no")
+    (folder / "x.csv").write_bytes(b"path,label\n\xff\xfe,joy\n")
+    for name in ("x.parquet", "x.csv"):
+        with pytest.raises(TrainingError, match="cannot be read"):
+            load(folder / name)
+
+
+def test_data_is_a_folder_or_a_manifest(folder: Path) -> None:
+    for data, named in ((folder / "nothing", "there is no"), (folder, "not the whole speech subset")):
+        with pytest.raises(TrainingError, match=named):
+            load_corpus(data)
+    with pytest.raises(TrainingError, match="RAVDESS has its own"):
+        load_corpus(folder, ("a", "b"))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ser_batch.clip import ClipRule, Waveform
 from training.augment import fresh_version
 from training.config import AugmentConfig
+from training.spectrogram_branch import SpectrogramBranch
 
 ENCODE_BATCH = 32
 """Clips whose features are computed at a time."""
@@ -78,7 +79,9 @@ class FreshSet:
             versions = [fresh_version(self.recordings[i], self.rule, self.augment, rng) for i in index]
             with torch.no_grad():
                 features = self.branch.features(torch.from_numpy(np.stack(versions)).to(self.device))
-            yield mask_spectrogram(features, self.augment, rng), self.targets[index]
+            if isinstance(self.branch, SpectrogramBranch):  # features of a speech encoder have no bands to mask
+                features = mask_spectrogram(features, self.augment, rng)
+            yield features, self.targets[index]
 
 
 def mask_spectrogram(features: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:

@@ -20,7 +20,10 @@ import transformers  # noqa: E402
 EAGER = {"attn_implementation": "eager"}
 """The attention whose graph every runtime builds."""
 UNUSED = "masked_spec_embed"
-"""What masked frames are replaced by; checkpoints fine-tuned without masking leave it out."""
+"""What masked frames are replaced by where `spec_augment` asks for it; some checkpoints leave it out."""
+
+INCIDENTAL = ("dtype", "_name_or_path", "transformers_version", "apply_spec_augment")
+"""Fields of a transformers configuration that say nothing about the float32 model built from it here."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Encoder:
 
     def describe(self) -> dict[str, Any]:
         """What `from_description` needs to build it again without its weights, as JSON types."""
-        return {"normalise": self.normalise, "config": self.model.config.to_dict()}
+        config = self.model.config.to_dict()
+        return {"normalise": self.normalise, "config": {k: v for k, v in config.items() if k not in INCIDENTAL}}
 
 
 def load_encoder(config: ContextConfig) -> Encoder:
@@ -47,6 +51,7 @@ def load_encoder(config: ContextConfig) -> Encoder:
     if config.backbone == "scratch":
         fields = dict(config.architecture)
         model_type = fields.pop("model_type", "wav2vec2")
+        _check_fields(model_type, fields)
         return _build(model_type, fields, config.normalise is not False, config.spec_augment)
     with _quiet():
         description = _fetch(config.backbone, transformers.AutoConfig)
@@ -63,17 +68,19 @@ def from_description(description: dict[str, Any], spec_augment: bool = False) ->
     return _build(fields.pop("model_type"), fields, bool(description["normalise"]), spec_augment)
 
 
+def _check_fields(model_type: str, fields: dict[str, Any]) -> None:
+    kind = family_of(model_type).config
+    known = set(kind().to_dict()) - set(INCIDENTAL)
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise TrainingError(f"architecture: {kind.__name__} has no field {unknown[0]!r}")
+
+
 def _build(model_type: str, fields: dict[str, Any], normalise: bool, spec_augment: bool) -> Encoder:
     family = family_of(model_type)
-    # "dtype" and "architectures" of a checkpoint say nothing about the float32 model that is built here.
-    plain = {key: value for key, value in fields.items() if key not in ("dtype", "apply_spec_augment")}
-    known = set(family.config().to_dict())
-    unknown = sorted(set(plain) - known)
-    if unknown:
-        raise TrainingError(f"{family.config.__name__} has no field {unknown[0]!r}", expected="a field of architecture")
     try:
-        model = family.model(family.config(**plain, apply_spec_augment=spec_augment, **EAGER))
-    except (TypeError, ValueError, KeyError) as error:
+        model = family.model(family.config(**fields, apply_spec_augment=spec_augment, **EAGER))
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise TrainingError(f"the architecture cannot be built as {family.model.__name__}", got=error) from error
     return _checked(Encoder(model, family, normalise), spec_augment)
 
@@ -138,7 +145,8 @@ def _check_tensors(backbone: str, model: Any, report: dict[str, Any], strict: bo
     where = f"the backbone {backbone!r} does not fit its own config.json"
     for name, found, wanted in sorted(report["mismatched_keys"]):
         raise TrainingError(f"{where}: tensor {name}", got=tuple(found), expected=f"shape {tuple(wanted)}")
-    missing = sorted(name for name in report["missing_keys"] if name.rpartition(".")[2] != UNUSED)
+    unused = () if model.config.apply_spec_augment else (UNUSED,)
+    missing = sorted(name for name in report["missing_keys"] if name.rpartition(".")[2] not in unused)
     if missing:
         raise TrainingError(where, got=f"no tensor {missing[0]}", expected=f"{len(missing)} more tensors")
     parts = {name for name, _ in model.named_children()}

@@ -77,8 +77,9 @@ def start(folder: Path, config: RunConfig, corpus: Corpus, split: Split) -> None
 
 def keep_backbone(folder: Path, encoder: Encoder) -> None:
     """Write what the backbone is into the run's folder, so that the run loads where its checkpoint is not at hand."""
-    described = json.loads(json.dumps(encoder.describe()))
-    _keep(folder / "backbone.json", described, lambda path: json.loads(path.read_text()) == described)
+    path = folder / "backbone.json"
+    if not path.is_file():  # another version of transformers would describe the same backbone in other words
+        path.write_text(json.dumps(encoder.describe(), indent=2) + "\n")
 
 
 def _keep(path: Path, content: dict[str, Any], same: Callable[[Path], bool]) -> None:

@@ -103,6 +103,9 @@ def emobox_split(corpus: Corpus, fold: int, seed: int = 0, validation_actors: in
 
 def sentence_split(corpus: Corpus, sentence: str, seed: int = 0) -> Split:
     """Test on one sentence, train on the others; a tenth of each emotion's training clips validates."""
+    unknown = next((e.file for e in corpus.examples if e.sentence is None), None)
+    if unknown is not None:
+        raise TrainingError("a sentence is held out, so each recording's must be known", got=f"none of {unknown}")
     sentences = sorted({str(e.sentence) for e in corpus.examples})
     if sentence not in sentences or len(sentences) < 2:
         raise TrainingError("the corpus has no such sentence to hold out", got=sentence, expected=sentences)
