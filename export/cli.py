@@ -65,14 +65,22 @@ def onnx(run: Path, out: Path, name: str | None, licence: str | None, overwrite:
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of a runtime.  [default: its choice]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here, too.")
 def verify(bundle: Path | None, backends: tuple[str, ...], threads: int | None, json_file: Path | None) -> int:
-    """Recompute the reference probabilities of BUNDLE (default: the embedded one) in each installed runtime."""
+    """Recompute the reference probabilities of BUNDLE (default: the embedded one) in each installed runtime.
+
+    What was found, and how fast each runtime is here, goes into this machine's certificate of the bundle, by which
+    `ser-batch run --backend auto` chooses.
+    """
+    from export.certify import certify
     from export.parity import verify as verify_bundle
     from ser_batch.bundle import load_bundle
 
-    report = verify_bundle(load_bundle(bundle), list(backends) or None, threads)
+    model = load_bundle(bundle)
+    report = verify_bundle(model, list(backends) or None, threads)
     if json_file is not None:
         _write(json_file, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
     _print_report(report)
+    if report.comparisons:
+        click.echo(f"certificate: {certify(model, report, threads)}", err=True)
     return 0 if report.passed else FAILED
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ser_batch.engines.protocol import LABELS_KEY
+from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY
 from ser_batch.errors import ExportError
 
-__all__ = ["BRANCH_KEY", "LABELS_KEY", "OPSET_KEY", "read_metadata"]
+__all__ = ["BRANCH_KEY", "FRONTEND_KEY", "LABELS_KEY", "OPSET_KEY", "read_metadata"]
 
 BRANCH_KEY = "branch"
 OPSET_KEY = "opset"

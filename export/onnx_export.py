@@ -6,6 +6,7 @@ exporter at opset 20, eager attention, weight norm folded into its convolution.
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import logging
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from export.metadata import BRANCH_KEY, LABELS_KEY, OPSET_KEY
+from export.metadata import BRANCH_KEY, FRONTEND_KEY, LABELS_KEY, OPSET_KEY
 from ser_batch.clip import ClipRule, Waveform
 from ser_batch.errors import ExportError
 from ser_batch.fusion import Probabilities
@@ -36,6 +37,9 @@ TOLERANCE = 1e-4
 """Largest |Δp| between torch and the graph, both in float32."""
 INPUT, OUTPUT = "waveform", "probabilities"
 PRODUCER = "ser-batch"
+FRONTEND_MODULES = frozenset({"branch.decimate", "branch.frontend", "branch.standardise"})
+"""Modules of a `Probabilistic` branch that every precision leaves in float32: decibels do not survive rounding."""
+_SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _TRACED_BATCH = 2
 """A batch of 1 would be traced as a constant."""
 _CHATTY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
@@ -168,13 +172,43 @@ def _check_batch(proto: onnx.ModelProto, name: str) -> None:
 def _describe(proto: onnx.ModelProto, name: str, labels: tuple[str, ...]) -> None:
     """Replace the exporter's notes, which hold stack traces with local paths, by what a reader of the file needs."""
     graph = proto.graph
+    frontend = frontend_output(proto)
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
     graph.name = name
     proto.producer_name, proto.producer_version = PRODUCER, version(PRODUCER)
     properties = {LABELS_KEY: json.dumps(labels, ensure_ascii=False), BRANCH_KEY: name, OPSET_KEY: str(OPSET)}
+    if frontend is not None:
+        properties[FRONTEND_KEY] = frontend
     onnx.helper.set_model_props(proto, properties)
+
+
+def frontend_output(proto: onnx.ModelProto) -> str | None:
+    """The tensor where the front-end of a graph ends, by the exporter's notes; None if the branch has no front-end.
+
+    Raises:
+        ExportError: sound reaches the probabilities past that tensor, so that no cut there keeps the front-end whole.
+    """
+    boundary = None
+    for node in proto.graph.node:  # in topological order
+        scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES_KEY), "[]")
+        if not FRONTEND_MODULES.isdisjoint(ast.literal_eval(scopes)):
+            boundary = node.output[0]
+    if boundary is None:
+        return None
+    reached = {proto.graph.input[0].name}
+    for node in proto.graph.node:
+        # A batch size that is read off the waveform is no sound.
+        if node.op_type != "Shape" and boundary not in node.output and not reached.isdisjoint(node.input):
+            reached.update(node.output)
+    if proto.graph.output[0].name in reached:
+        raise ExportError(
+            "the front-end does not end in one tensor",
+            got=f"a way from {proto.graph.input[0].name} to {proto.graph.output[0].name} past {boundary}",
+            expected=f"all of {', '.join(sorted(FRONTEND_MODULES))} before the rest of the branch",
+        )
+    return boundary
 
 
 def _save(proto: onnx.ModelProto, path: Path) -> None:

@@ -27,7 +27,10 @@ Edit = Callable[[dict[str, Any]], None]
 
 
 def broken(path: Path, edit: Edit | None = None, **options: Any) -> Report:
-    return verify(make_toy_bundle(path / "bundle", clip=CLIP, edit=edit, **options))
+    bundle = make_toy_bundle(path / "bundle", clip=CLIP, edit=edit, **options)
+    # One runtime, the one that is there in every development install: what fails is the bundle.
+    reasons = export.parity.available_backends()
+    return verify(bundle, ["onnxruntime"] if reasons["onnxruntime"] is None else None)
 
 
 def replace_graphs(change: Callable[[str], onnx.ModelProto]) -> Edit:
@@ -54,8 +57,9 @@ def test_a_sound_bundle_passes_and_everything_was_compared(tmp_path: Path) -> No
     ]
     for comparison in report.comparisons:
         assert comparison.rows == 2 * len(bundle.reference().waveform)
-        assert comparison.max_difference is not None and 0 < comparison.max_difference < 1e-5
-        assert (comparison.flips, comparison.non_finite) == (0, 0)
+        assert comparison.max_difference is not None and comparison.non_finite == 0
+        if comparison.precision == "fp32":
+            assert 0 < comparison.max_difference < 1e-5 and comparison.flips == 0
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["passed"] is True
 
 
@@ -157,7 +161,7 @@ def test_a_graph_that_no_runtime_takes_fails(tmp_path: Path) -> None:
         arguments["files"]["wav2vec2.onnx"].write_bytes(b"not a model")
 
     report = broken(tmp_path, edit)
-    assert any(reason.startswith("onnxruntime: ONNX Runtime refuses") for reason in report.failures)
+    assert any(reason.startswith("onnxruntime fp32: ONNX Runtime refuses") for reason in report.failures)
     assert any("nothing was compared" in reason for reason in report.failures)
 
 

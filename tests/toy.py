@@ -50,8 +50,12 @@ def toy_graph(
     input_name: str = "waveform",
     output_name: str = "probabilities",
     last: str = "Softmax",
+    frontend: str | None = "features",
 ) -> onnx.ModelProto:
-    """An ONNX model of `toy_probabilities`; `last` replaces its softmax, to make graphs that are wrong."""
+    """An ONNX model of `toy_probabilities`; `last` replaces its softmax, to make graphs that are wrong.
+
+    `frontend` is the tensor that the metadata, where there are labels, name as the end of the front-end.
+    """
     constants = {
         "shape": np.array([0, BLOCKS, samples // BLOCKS], dtype=np.int64),
         "axis": np.array([2], dtype=np.int64),
@@ -79,7 +83,8 @@ def toy_graph(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     if labels is not None:
-        helper.set_model_props(model, {"labels": json.dumps(labels)})
+        named = {} if frontend is None else {"frontend_output": frontend}
+        helper.set_model_props(model, {"labels": json.dumps(labels)} | named)
     onnx.checker.check_model(model)
     return model
 

@@ -1,8 +1,14 @@
 """Runtimes behind one protocol; each is a module that is imported only when it is asked for.
 
-A backend's module offers two functions: `unavailable() -> str | None`, why it cannot run here (None: it can),
-without importing the runtime; and `open_bundle(bundle, threads) -> Engine`. To add one, write the module
-and add its line to `BACKENDS`.
+A backend's module offers
+
+    PRECISIONS                                   what it can be opened in, the default first
+    unavailable() -> str | None                  why it cannot run here (None: it can), without importing the runtime
+    unsupported(precision) -> str | None         why this machine cannot run that precision; may import the runtime
+    version() -> str                             of the runtime that is installed
+    open_bundle(bundle, threads, precision)      -> Engine
+
+To add one, write the module and add its line to `BACKENDS`.
 """
 
 from __future__ import annotations
@@ -14,12 +20,14 @@ from ser_batch.bundle import Bundle
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import EngineError
 
-__all__ = ["BACKENDS", "Engine", "available_backends", "open_engine"]
+__all__ = ["AUTO", "BACKENDS", "Engine", "available_backends", "backend_version", "open_engine", "precisions"]
 
+AUTO = "auto"
 BACKENDS: dict[str, str] = {
     "onnxruntime": "ser_batch.engines.onnxruntime",
+    "openvino": "ser_batch.engines.openvino",
 }
-"""Backend -> module, in the order in which "auto" tries them."""
+"""Backend -> module, the portable default first."""
 
 
 def available_backends() -> dict[str, str | None]:
@@ -27,35 +35,61 @@ def available_backends() -> dict[str, str | None]:
     return {name: _module(name).unavailable() for name in BACKENDS}
 
 
-def open_engine(bundle: Bundle, backend: str = "auto", threads: int | None = None) -> Engine:
+def precisions(backend: str) -> dict[str, str | None]:
+    """Every precision of an installed backend, its default first, and why this machine cannot run it, or None."""
+    module = _installed(backend)
+    return {precision: module.unsupported(precision) for precision in module.PRECISIONS}
+
+
+def backend_version(backend: str) -> str:
+    """The version of an installed backend's runtime."""
+    return str(_installed(backend).version())
+
+
+def open_engine(
+    bundle: Bundle, backend: str = AUTO, threads: int | None = None, precision: str | None = None
+) -> Engine:
     """Load the branches of `bundle` in a runtime.
 
     Args:
-        backend: a name of `BACKENDS`, or "auto" for the first that is available.
+        backend: a name of `BACKENDS`, or "auto": see `ser_batch.engines.choice.choose`.
         threads: CPU threads within one branch; None leaves the choice to the runtime.
+        precision: of the arithmetic ("fp32", "bf16"); None: the backend's default, or what "auto" finds best.
 
     Raises:
-        EngineError: no such backend, none installed, or the runtime refuses a branch.
+        EngineError: no such backend or precision, none installed, or the runtime refuses a branch.
     """
-    reasons = available_backends()
     if threads is not None and threads < 1:
         raise EngineError("an engine needs at least one thread", got=threads)
-    if backend == "auto":
-        backend = next((name for name, reason in reasons.items() if reason is None), "")
-        if not backend:
-            raise EngineError(
-                "no backend can run here", got="; ".join(f"{k}: {v}" for k, v in reasons.items())
-            )
-    if backend not in reasons:
-        raise EngineError(f"there is no backend {backend!r}", expected=f"auto, {_listing(reasons)}")
-    if reasons[backend] is not None:
-        raise EngineError(f"backend {backend} cannot run here: {reasons[backend]}", got=_listing(reasons))
-    engine: Engine = _module(backend).open_bundle(bundle, threads)
+    if backend == AUTO:
+        # Here, because the choice itself asks what is installed.
+        from ser_batch.engines.choice import choose
+
+        chosen = choose(bundle, precision=precision)
+        backend, precision = chosen.backend, chosen.precision
+    module = _installed(backend)
+    precision = precision or module.PRECISIONS[0]
+    if precision not in module.PRECISIONS:
+        raise EngineError(
+            f"backend {backend} has no such precision", got=precision, expected=" or ".join(module.PRECISIONS)
+        )
+    engine: Engine = module.open_bundle(bundle, threads, precision)
     return engine
 
 
-def _listing(reasons: dict[str, str | None]) -> str:
-    return ", ".join(f"{k} ({'not installed' if reason else 'installed'})" for k, reason in reasons.items())
+def _installed(backend: str) -> ModuleType:
+    if backend not in BACKENDS:
+        raise EngineError(f"there is no backend {backend!r}", expected=f"auto, {_listing()}")
+    module = _module(backend)
+    if (reason := module.unavailable()) is not None:
+        raise EngineError(f"backend {backend} cannot run here: {reason}", got=_listing())
+    return module
+
+
+def _listing() -> str:
+    return ", ".join(
+        f"{name} ({'not installed' if reason else 'installed'})" for name, reason in available_backends().items()
+    )
 
 
 def _module(name: str) -> ModuleType:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,11 @@ from ser_batch.clip import Waveform
 from ser_batch.engines.protocol import LABELS_KEY, check_labels, check_tensor
 from ser_batch.errors import EngineError
 
+PRECISIONS = ("fp32",)
+"""What the engine can be opened in, the default first."""
+
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+"""Distributions that bring the module `onnxruntime`."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _EXTRAS = {"cpu": "cpu", "cuda": "gpu"}
 _ERRORS_ONLY = 3
@@ -25,8 +32,27 @@ def unavailable() -> str | None:
     return None
 
 
-def open_bundle(bundle: Bundle, threads: int | None) -> OnnxRuntimeEngine:
+def unsupported(precision: str) -> str | None:
+    """Why this machine cannot run one of `PRECISIONS`; None if it can."""
+    return None
+
+
+def version() -> str:
+    """The version of ONNX Runtime that is installed."""
+    for package in _PACKAGES:
+        try:
+            return installed_version(package)
+        except PackageNotFoundError:
+            continue
+    import onnxruntime as ort
+
+    return str(ort.__version__)
+
+
+def open_bundle(bundle: Bundle, threads: int | None, precision: str) -> OnnxRuntimeEngine:
     """Load `bundle` on the CPU."""
+    if precision not in PRECISIONS:
+        raise EngineError("ONNX Runtime has no such precision here", got=precision, expected=" or ".join(PRECISIONS))
     return OnnxRuntimeEngine(bundle, threads=threads)
 
 
@@ -47,14 +73,10 @@ class OnnxRuntimeEngine:
 
     def __init__(self, bundle: Bundle, threads: int | None = None, device: str = "cpu") -> None:
         if device not in _PROVIDERS:
-            raise EngineError(
-                "ONNX Runtime has no such device here", got=device, expected=" or ".join(_PROVIDERS)
-            )
+            raise EngineError("ONNX Runtime has no such device here", got=device, expected=" or ".join(_PROVIDERS))
         self.device = device
         self._branches = bundle.manifest.branches
-        self._sessions = {
-            branch.name: _open_session(bundle, branch, threads, device) for branch in self._branches
-        }
+        self._sessions = {branch.name: _open_session(bundle, branch, threads, device) for branch in self._branches}
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
@@ -98,9 +120,7 @@ def _open_session(bundle: Bundle, branch: Branch, threads: int | None, device: s
         raise EngineError(f"ONNX Runtime refuses {bundle.path(branch.file)}", got=error) from error
     # A provider whose libraries are missing is dropped with no more than a log line.
     if session.get_providers()[0] != provider:
-        raise EngineError(
-            f"ONNX Runtime fell back from {device}", got=session.get_providers(), expected=provider
-        )
+        raise EngineError(f"ONNX Runtime fell back from {device}", got=session.get_providers(), expected=provider)
     samples, classes = bundle.manifest.clip.samples, len(bundle.labels)
     check_tensor(branch, "input", _tensors(session.get_inputs()), columns=samples, bundle=bundle)
     check_tensor(branch, "output", _tensors(session.get_outputs()), columns=classes, bundle=bundle)

@@ -15,6 +15,8 @@ from ser_batch.errors import EngineError
 
 LABELS_KEY = "labels"
 """Key of the ONNX metadata_props under which an exported graph carries its labels, as a JSON list."""
+FRONTEND_KEY = "frontend_output"
+"""Key under which it names the tensor where its front-end ends: all before it stays in fp32 at every precision."""
 
 
 class Engine(Protocol):

@@ -1,0 +1,230 @@
+"""OpenVINO on CPUs, in fp32 or bf16; in bf16 each branch's front-end stays in fp32.
+
+OpenVINO's own default is bf16 wherever the CPU has it, for the whole graph: a log-mel value of a RAVDESS clip was then
+wrong by up to 23 dB. So the precision is always asked for, and checked. OpenVINO 2026.4 has no public way to exempt
+operators from it (the `precise_0` mark of older versions is gone), but a graph can be cut in two: the part up to
+the tensor that the export names as the front-end's output is compiled in fp32, the rest in bf16. What comes after the
+last matrix product, the softmax, OpenVINO leaves in fp32.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import version as installed_version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ser_batch.bundle import Branch, Bundle
+from ser_batch.clip import Waveform
+from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY, check_labels, check_tensor
+from ser_batch.errors import EngineError
+
+Rows = npt.NDArray[np.float32]
+
+PRECISIONS = ("fp32", "bf16")
+"""What the engine can be opened in, the default first."""
+
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_REMEDY = "Install it: pip install 'ser-batch[openvino]'."
+_METADATA = "framework"
+"""Where OpenVINO keeps the metadata_props of an ONNX model."""
+
+
+def unavailable() -> str | None:
+    """Why OpenVINO cannot run here; None if it can."""
+    if importlib.util.find_spec("openvino") is None:
+        return "openvino is not installed; install it with pip install 'ser-batch[openvino]'"
+    return None
+
+
+def unsupported(precision: str) -> str | None:
+    """Why this machine cannot run one of `PRECISIONS`; None if it can. Imports OpenVINO."""
+    if precision == "bf16" and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "this CPU has no bf16 instructions"
+    return None
+
+
+def version() -> str:
+    """The version of OpenVINO that is installed."""
+    return installed_version("openvino")
+
+
+def open_bundle(bundle: Bundle, threads: int | None, precision: str) -> OpenVinoEngine:
+    """Load `bundle` on the CPU."""
+    return OpenVinoEngine(bundle, threads=threads, precision=precision)
+
+
+class OpenVinoEngine:
+    """One compiled graph a branch (two in bf16), run one after the other with all threads.
+
+    Args:
+        threads: CPU threads; None lets OpenVINO choose.
+        precision: one of `PRECISIONS`.
+        streams: into how many pieces, run side by side, a batch is split. 1 gives every thread to each operator.
+
+    Raises:
+        EngineError: OpenVINO is not installed, the CPU lacks the precision, OpenVINO refuses a model or changes its
+            precision, a model's tensors or labels are not those of the bundle, or (bf16) a model does not say
+            where its front-end ends.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, threads: int | None = None, precision: str = "fp32", streams: int = 1) -> None:
+        if precision not in PRECISIONS:
+            raise EngineError("OpenVINO has no such precision here", got=precision, expected=" or ".join(PRECISIONS))
+        core = _core()
+        if (reason := unsupported(precision)) is not None:
+            raise EngineError(f"OpenVINO cannot run in {precision}: {reason}", remedy="Ask for --precision fp32.")
+        self.precision = precision
+        self.streams = streams
+        # With one stream nothing runs beside a batch, so latency is what counts.
+        hint = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}
+        settings = hint | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        self._stages = {
+            branch.name: _compile(core, bundle, branch, precision, settings) for branch in bundle.manifest.branches
+        }
+
+    def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
+        """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
+        results = {}
+        for name in list(self._stages):
+            try:
+                pieces = waveforms = np.array_split(waveform, min(self.streams, len(waveform)))
+                for model in self._stages[name]:
+                    pieces = _infer(model, pieces, waveforms)
+            except Exception as error:
+                # OpenVINO raises RuntimeError and its children for everything.
+                raise EngineError(f"OpenVINO failed on branch {name}", got=_first_line(error)) from error
+            results[name] = np.concatenate(pieces)
+        if not results:
+            raise EngineError("this engine has been closed")
+        return results
+
+    def close(self) -> None:
+        """Release the compiled graphs."""
+        self._stages.clear()
+
+
+def _core() -> Any:
+    # Imported here: it takes half a second, which `--help` and `info` need not wait for.
+    try:
+        import openvino
+    except ImportError as error:
+        raise EngineError("OpenVINO cannot be imported", got=error, remedy=_REMEDY) from error
+    return openvino.Core()
+
+
+def _compile(core: Any, bundle: Bundle, branch: Branch, precision: str, settings: dict[str, Any]) -> list[Any]:
+    path = bundle.path(branch.file)
+    try:
+        model = core.read_model(path)
+    except Exception as error:
+        raise EngineError(f"OpenVINO refuses {path}", got=_first_line(error)) from error
+    samples, classes = bundle.manifest.clip.samples, len(bundle.labels)
+    check_tensor(branch, "input", _tensors(model.inputs), columns=samples, bundle=bundle)
+    check_tensor(branch, "output", _tensors(model.outputs), columns=classes, bundle=bundle)
+    check_labels(branch, _metadata(model, LABELS_KEY), bundle)
+    if precision == "fp32":
+        return [_compile_in(core, model, precision, settings, path)]
+    boundary = _metadata(model, FRONTEND_KEY)
+    if boundary is None:
+        raise EngineError(
+            f"{path} does not say where its front-end ends, which {precision} must not touch",
+            remedy="Export the bundle again, or ask for --precision fp32.",
+        )
+    # Each part is cut from a graph of its own: cutting the network loose changes the graph.
+    frontend = _frontend(model, boundary, path)
+    network = _network(core.read_model(path), boundary, path)
+    return [_compile_in(core, frontend, "fp32", settings, path), _compile_in(core, network, precision, settings, path)]
+
+
+def _compile_in(core: Any, model: Any, precision: str, settings: dict[str, Any], path: object) -> Any:
+    hint = _HINTS[precision]
+    try:
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint, **settings})
+    except Exception as error:
+        raise EngineError(f"OpenVINO refuses {path}", got=_first_line(error)) from error
+    used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if used != hint:
+        raise EngineError(f"OpenVINO changed the precision of {path}", got=used, expected=hint)
+    return compiled
+
+
+def _frontend(model: Any, boundary: str, path: object) -> Any:
+    """Everything from the waveform to the tensor `boundary`."""
+    import openvino
+
+    return openvino.Model([_tensor(model, boundary, path)], model.get_parameters())
+
+
+def _network(model: Any, boundary: str, path: object) -> Any:
+    """Everything from the tensor `boundary` to the probabilities."""
+    import openvino
+    from openvino import opset13
+
+    cut = _tensor(model, boundary, path)
+    features = opset13.parameter(cut.get_partial_shape(), openvino.Type.f32, name="features")
+    for consumer in cut.get_target_inputs():
+        consumer.replace_source_output(features.output(0))
+    # Some exports read the batch size off the waveform, far into the network: that part then gets it, too.
+    waveform = [parameter for parameter in model.get_parameters() if _depends(model, parameter)]
+    return openvino.Model(model.get_results(), [features, *waveform])
+
+
+def _depends(model: Any, parameter: Any) -> bool:
+    """Whether a result of `model`, whose graph may have been cut, still needs `parameter`."""
+    todo, seen = list(model.get_results()), set()
+    while todo:
+        node = todo.pop()
+        if (name := node.get_name()) in seen:
+            continue
+        seen.add(name)
+        todo += [source.get_source_output().get_node() for source in node.inputs()]
+    return parameter.get_name() in seen
+
+
+def _tensor(model: Any, name: str, path: object) -> Any:
+    for operator in model.get_ordered_ops():
+        for output in operator.outputs():
+            if name in output.get_names():
+                return output
+    raise EngineError(f"{path} has no tensor {name!r}, where it says its front-end ends")
+
+
+def _infer(model: Any, pieces: list[Rows], waveforms: list[Waveform]) -> list[Rows]:
+    """Run every piece, side by side as far as the model has streams; `waveforms` is what the pieces came from."""
+    requests = [model.create_infer_request() for _ in pieces]
+    for request, *tensors in zip(requests, pieces, waveforms, strict=True):
+        request.start_async(tensors[: len(model.inputs)])
+    for request in requests:
+        request.wait()
+    # Copied: the tensors belong to requests that end here.
+    return [request.get_output_tensor(0).data.copy() for request in requests]
+
+
+def _metadata(model: Any, key: str) -> str | None:
+    path = [_METADATA, key]
+    return str(model.get_rt_info(path).astype(str)) if model.has_rt_info(path) else None
+
+
+def _tensors(nodes: list[Any]) -> list[tuple[str, list[Any], str]]:
+    names = {"f32": "float32", "f64": "float64"}
+    return [(node.get_any_name(), _shape(node), _named(node, names)) for node in nodes]
+
+
+def _shape(node: Any) -> list[Any]:
+    return [d.get_length() if d.is_static else "batch" for d in node.get_partial_shape()]
+
+
+def _named(node: Any, names: dict[str, str]) -> str:
+    kind = str(node.get_element_type().to_string())
+    return names.get(kind, kind)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
