@@ -5,17 +5,12 @@ What measures is imported inside the commands, so that `--help` is quick and onl
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from ser_batch.errors import SerError
-
-if TYPE_CHECKING:
-    from bench.results import Document
 
 Command = Callable[..., None]
 FOUND = 0
@@ -71,6 +66,7 @@ def latency(
     from bench import environment, latency, results, served
     from bench.agreement import agreement
     from bench.backends import check_backends
+    from bench.console import finish, progress
     from bench.peak import measure_peaks
     from bench.targets import check_positive
     from ser_batch.bundle import load_bundle
@@ -87,14 +83,14 @@ def latency(
     found = []
     for measurement in latency.measure(plan, peaks):
         found.append(measurement)
-        _progress(f"{measurement.target}, {measurement.backend}, batch {measurement.batch}")
+        progress(f"{measurement.target}, {measurement.backend}, batch {measurement.batch}")
     if rate is not None:
         found += served.measure_fixed_rate(plan, rate, clips=iterations * max(sizes))
     if offline is not None:
         found += served.measure_offline(plan, peaks, clips=offline)
     content = {"peaks": peaks, "absent": absent, "agreement": agreement(model, chosen, threads)}
     result = results.document("latency", surroundings, measurements=found, **content)
-    _finish(result, json_path)
+    finish(result, json_path)
     if parquet:
         results.write_parquet(result, parquet)
 
@@ -123,6 +119,7 @@ def throughput(
     """Score AUDIO end to end, from files to Parquet, beside the bare engine and the bare decoder."""
     from bench import environment, results
     from bench.backends import check_backends
+    from bench.console import finish
     from bench.targets import check_positive
     from bench.throughput import measure_memory, measure_throughput
     from ser_batch.bundle import load_bundle
@@ -138,7 +135,7 @@ def throughput(
         model, sources, chosen, workers=decoders, batch=batch_size, repeats=repeats, threads=threads
     )
     content = {"measurements": list(measured), "memory": list(measure_memory(sources, counts, bundle, chosen[0]))}
-    _finish(results.document("throughput", surroundings, absent=absent, **content), json_path)
+    finish(results.document("throughput", surroundings, absent=absent, **content), json_path)
 
 
 @cli.command()
@@ -174,6 +171,7 @@ def peers(
 
     from bench import environment, results
     from bench.backends import check_backends
+    from bench.console import finish
     from bench.peak import measure_peaks
     from bench.targets import check_positive, read_clips
     from ser_batch.reference import synthetic_clips
@@ -199,7 +197,7 @@ def peers(
     result = results.document(
         "peers", surroundings, candidates=found, peaks=measure_peaks(device), absent={**absent, **missing}, **content
     )
-    _finish(result, json_path)
+    finish(result, json_path)
 
 
 @cli.command()
@@ -212,6 +210,7 @@ def startup(audio: Path, bundle: Path | None, backend: str, repeats: int, json_p
     """Time `ser-batch --help` and `ser-batch run AUDIO` on one file, from process start to exit."""
     from bench import environment, results
     from bench.backends import check_backends
+    from bench.console import finish
     from bench.startup import measure_startup
     from bench.targets import check_positive
 
@@ -219,7 +218,7 @@ def startup(audio: Path, bundle: Path | None, backend: str, repeats: int, json_p
     check_positive(repeats=repeats)
     check_backends([] if backend == "auto" else [backend])
     found = measure_startup(audio, bundle, backend, repeats)
-    _finish(results.document("startup", surroundings, commands=found), json_path)
+    finish(results.document("startup", surroundings, commands=found), json_path)
 
 
 @cli.command()
@@ -232,11 +231,12 @@ def compare(first: Path, second: Path, json_path: Path | None) -> None:
 
     from bench import results
     from bench.compare import compare as compare_results
+    from bench.console import show
     from bench.tables import Table
 
     found = compare_results(results.read(first), results.read(second))
     rows = [(r.key, f"{r.first:.4g}", f"{r.second:.4g}", r.unit, f"{r.ratio:.3f}") for r in found.ratios]
-    _show(Table(f"{second} / {first}", ("row", "first", "second", "unit", "ratio"), rows))
+    show(Table(f"{second} / {first}", ("row", "first", "second", "unit", "ratio"), rows))
     for name, keys in ((first, found.only_first), (second, found.only_second)):
         for key in keys:
             click.echo(f"only in {name}: {key}")
@@ -272,6 +272,7 @@ def smoke(bundle: Path | None, backends: tuple[str, ...], json_path: Path | None
     """Print a few ratios in under a minute beside the committed ones; it informs, and exits 0 whatever they are."""
     from bench import environment, results
     from bench.backends import check_backends
+    from bench.console import show
     from bench.smoke import COMMITTED, deltas, smoke_ratios
     from bench.tables import Table
     from ser_batch.bundle import load_bundle
@@ -281,7 +282,7 @@ def smoke(bundle: Path | None, backends: tuple[str, ...], json_path: Path | None
     ratios = smoke_ratios(load_bundle(bundle), chosen)
     before = results.read(COMMITTED)["ratios"] if COMMITTED.is_file() else None
     rows = [(n, f"{r:.3f}", "no committed ratio" if d is None else f"{d:+.1%}") for n, r, d in deltas(ratios, before)]
-    _show(Table("bench smoke", ("ratio", "now", "Δ"), rows))
+    show(Table("bench smoke", ("ratio", "now", "Δ"), rows))
     if json_path:
         results.write(results.document("smoke", surroundings, ratios=ratios), json_path)
 
@@ -302,36 +303,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     return FOUND
-
-
-def _finish(result: Document, json_path: Path | None) -> None:
-    from bench import results
-    from bench.report import warnings_of
-    from bench.tables import tables
-
-    if json_path:
-        results.write(result, json_path)
-    for table in tables(result):
-        _show(table)
-    for warning in warnings_of(result):
-        click.echo(f"note: {warning}", err=True)
-
-
-def _show(table: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(title=table.title, title_justify="left")
-    for number, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
-    for row in table.rows:
-        # As text: a name may hold what rich reads as markup.
-        shown.add_row(*(Text(cell) for cell in row))
-    # A pipe has no width, and a narrow guess would break every row.
-    Console(width=None if sys.stdout.isatty() else 240).print(shown)
-
-
-def _progress(line: str) -> None:
-    if sys.stderr.isatty():
-        click.echo(line, err=True)
