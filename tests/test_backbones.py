@@ -34,6 +34,8 @@ def branch(name: str, **changes: Any) -> ContextBranch:
     with torch.no_grad():  # weights as made are so small that a swapped part would go unseen
         for parameter in made.encoder.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
+        for parameter in made.classifier.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
     return made
 
 

@@ -25,11 +25,16 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("recipe", default="paper")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the RAVDESS speech clips.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="RAVDESS folder, or a .csv or .parquet manifest."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--labels", help="Order of a manifest's classes, such as a,b,c.  [default: sorted]")
 @click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
 @click.option("--seed", type=int, help="Seed of split, augmentation, weights and order.  [default: the recipe's]")
-@click.option("--protocol", help="paper, emobox, sentence or given.  [default: the recipe's]")
+@click.option(
+    "--protocol", help="paper, emobox, sentence or given.  [default: given where a manifest states it, or the recipe's]"
+)
 @click.option("--fold", type=int, help="Which of the protocol's splits, from 0.  [default: the recipe's]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches; pays off in long stages.")
@@ -38,6 +43,7 @@ def run(
     recipe: str,
     data: Path,
     out: Path,
+    labels: str | None,
     backbone: str | None,
     seed: int | None,
     protocol: str | None,
@@ -50,18 +56,21 @@ def run(
 
     A run that was killed goes on where it was when the same command is given again.
     """
-    from training import ravdess
     from training.configfile import load_config
+    from training.corpora import load_corpus
+    from training.manifest import states_split
     from training.memory import keep_freed_memory
     from training.progress import print_epoch, print_result
     from training.stages import train
 
     keep_freed_memory()
+    corpus = load_corpus(data, tuple(label.strip() for label in labels.split(",")) if labels else None)
+    protocol = protocol or ("given" if states_split(corpus) else None)
     given = {"seed": seed, "protocol": protocol, "fold": fold}
     config = load_config(recipe, **{key: value for key, value in given.items() if value is not None})
     if backbone:
         config = replace(config, context=replace(config.context, backbone=backbone))
-    result = train(config, ravdess.load(data), out, device=device, compiled=compiled, progress=print_epoch, only=only)
+    result = train(config, corpus, out, device=device, compiled=compiled, progress=print_epoch, only=only)
     if result:
         print_result(result["test"])
 
