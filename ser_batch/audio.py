@@ -22,9 +22,9 @@ import soxr
 from ser_batch.clip import ClipRule, Waveform, cut
 from ser_batch.container import check_complete
 from ser_batch.errors import AudioError
-from ser_batch.sources import Source, find_audio, printable
+from ser_batch.sources import printable
 
-__all__ = ["Clip", "Recording", "Source", "find_audio", "read_clip", "read_recording"]
+__all__ = ["Clip", "Recording", "Span", "level", "opened", "read_clip", "read_recording"]
 
 MIN_RATE, MAX_RATE = 4_000, 192_000
 """Hz of the recordings accepted."""
@@ -32,8 +32,13 @@ CONTEXT = 0.25
 """Seconds decoded past a clip to resample: its filter then sees what it sees in the whole recording."""
 BLOCK_SAMPLES = 1 << 18
 """Samples, of all channels, decoded at a time: neither a header's length nor its channels allocate more."""
+SHORTFALL = 0.02
+"""Seconds that a recording may end before the span asked of it."""
 MAX_PEAK = 1e6
 """Largest magnitude taken for a sample; integer-scaled floats (32768) pass, damage (1e30) does not."""
+
+Span = tuple[float, float]
+"""Start and end in seconds."""
 
 
 @dataclass(frozen=True)
@@ -74,44 +79,93 @@ def read_recording(path: str | os.PathLike[str], sample_rate: int) -> Recording:
     Raises:
         AudioError: see `read_clip`.
     """
-    with _opened(path) as (sound, descriptor):
-        frames = _decode(sound, descriptor)
+    with opened(path) as (sound, descriptor):
+        frames = _decode(sound)
+        check_complete(sound, descriptor, len(frames), ended=True)
         rate, channels = sound.samplerate, sound.channels
         samples = _resample(frames, rate, sample_rate)
     return Recording(samples, rate, channels, len(frames) / rate)
 
 
-def read_clip(path: str | os.PathLike[str], rule: ClipRule) -> Clip:
+def read_clip(
+    path: str | os.PathLike[str], rule: ClipRule, *, span: Span | None = None, descriptor: int | None = None
+) -> Clip:
     """Decode the one clip of a recording; equal to `cut` of the whole recording to float rounding (2e-7).
+
+    Args:
+        span: take this stretch of the file for the recording; the clip's times are still those of the file.
+        descriptor: of the file already open, if `path` only names it; it is closed.
 
     Raises:
         AudioError: not a readable regular file, not audio, a rate outside 4 to 192 kHz, no frames, over 20 ms
-            shorter than its header says (5 % for an MP3, whose header is an estimate), or samples among those
-            decoded that are NaN, infinite or beyond 1e6.
+            shorter than its header or its span says (5 % for an MP3, whose header is an estimate), or samples
+            among those decoded that are NaN, infinite or beyond 1e6.
     """
-    with _opened(path) as (sound, descriptor):
-        rate = sound.samplerate
-        exact = rate == rule.sample_rate
+    with opened(path, descriptor) as (sound, descriptor):
+        rate, channels = sound.samplerate, sound.channels
         # One frame more than a clip tells whether the recording is longer than a clip, which is all that
         # the rule asks of its length; the header is not needed for it.
-        wanted = math.ceil((rule.offset + rule.seconds + (0 if exact else CONTEXT)) * rate) + 1
-        frames = _decode(sound, descriptor, wanted)
-        # A header may promise less than there is: what was decoded counts, too.
-        total = len(frames) if len(frames) < wanted else max(sound.frames, wanted)
-        channels = sound.channels
+        context = 0 if rate == rule.sample_rate else CONTEXT
+        wanted = math.ceil((rule.offset + rule.seconds + context) * rate) + 1
+        if span is None:
+            frames = _decode(sound, wanted)
+            check_complete(sound, descriptor, len(frames), ended=len(frames) < wanted)
+            # A header may promise less than there is: what was decoded counts, too.
+            begin, length = 0.0, len(frames) / rate if len(frames) < wanted else max(sound.frames, wanted) / rate
+            duration = length
+        else:
+            begin, length = span[0], span[1] - span[0]
+            frames = _decode(sound, min(wanted, seek(sound, span)))
+            check_span(len(frames) / rate, min(length, wanted / rate))
+            duration = max(sound.frames / rate, begin + len(frames) / rate)
     samples = _resample(frames, rate, rule.sample_rate)
     start = rule.start(len(samples)) / rule.sample_rate
-    duration = total / rate
-    return Clip(cut(samples, rule), start, min(start + rule.seconds, duration), duration, rate, channels)
+    end = begin + min(start + rule.seconds, length)
+    return Clip(cut(samples, rule), begin + start, min(end, duration), duration, rate, channels)
+
+
+def level(samples: Waveform) -> float:
+    """RMS of `samples` (n,) in dBFS: 0 for a square wave of full scale, minus infinity for digital silence."""
+    power = float(np.dot(samples, samples)) / max(1, len(samples))
+    return 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def seek(sound: soundfile.SoundFile, span: Span) -> int:
+    """Go to the start of `span`; how many frames it has.
+
+    Raises:
+        AudioError: the recording ends before.
+    """
+    rate: int = sound.samplerate
+    first, last = round(span[0] * rate), round(span[1] * rate)
+    if first >= sound.frames:
+        check_span(sound.frames / rate - span[0], span[1] - span[0])
+    sound.seek(first)
+    return max(1, last - first)
+
+
+def check_span(held: float, wanted: float) -> None:
+    """Raise AudioError if a span of `wanted` seconds holds only `held`."""
+    if held < wanted - SHORTFALL:
+        raise AudioError(
+            "ends before the stretch asked for", got=f"{max(0.0, held):.3f} s of it", expected=f"{wanted:.3f} s"
+        )
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[soundfile.SoundFile, int]]:
-    """Open a regular file, with its descriptor; every failure becomes an AudioError that names the file."""
+def opened(path: str | os.PathLike[str], descriptor: int | None = None) -> Iterator[tuple[soundfile.SoundFile, int]]:
+    """Open a regular file, with its descriptor; every failure becomes an AudioError that names the file.
+
+    Args:
+        descriptor: of the file already open, if `path` only names it; it is closed.
+    """
     name = printable(Path(path).name)
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for its writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        if descriptor is None:
+            # Without O_NONBLOCK, opening a named pipe waits for its writer for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        else:
+            os.lseek(descriptor, 0, os.SEEK_SET)
         try:
             _check_file(os.fstat(descriptor))
             # By descriptor, since a path would let the file's ending choose the format.
@@ -143,8 +197,8 @@ def _check_rate(rate: int) -> None:
         raise AudioError("has a rate out of range", got=f"{rate} Hz", expected=f"{MIN_RATE} to {MAX_RATE} Hz")
 
 
-def _decode(sound: soundfile.SoundFile, descriptor: int, wanted: float = math.inf) -> Waveform:
-    """Decode the first `wanted` frames, or all there are, to mono (n,) float32, and check them."""
+def _decode(sound: soundfile.SoundFile, wanted: float = math.inf) -> Waveform:
+    """Decode the next `wanted` frames, or all there are, to mono (n,) float32, and check them."""
     block = max(1, BLOCK_SAMPLES // sound.channels)
     parts: list[Waveform] = []
     got = 0
@@ -152,16 +206,15 @@ def _decode(sound: soundfile.SoundFile, descriptor: int, wanted: float = math.in
         frames = sound.read(int(min(block, wanted - got)), "float32", always_2d=True)
         if not len(frames):
             break
-        parts.append(_mono(frames))
+        parts.append(mono(frames))
         got += len(frames)
     if not got:
         raise AudioError("holds no audio", got="0 frames")
-    check_complete(sound, descriptor, got, ended=got < wanted)
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _mono(frames: Waveform) -> Waveform:
-    """Mean over the channels of (n, channels), as (n,)."""
+def mono(frames: Waveform) -> Waveform:
+    """Mean over the channels of (n, channels), as (n,); AudioError if it is no audio."""
     with np.errstate(invalid="ignore", over="ignore"):
         mono: Waveform = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
         low, high = float(mono.min()), float(mono.max())

@@ -6,19 +6,22 @@ The library is imported inside the commands, so that `--help` and a single file 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ser_batch.errors import OutputError, SerError
 
 if TYPE_CHECKING:
-    from ser_batch.pipeline import Progress
-    from ser_batch.summary import RunSummary
+    from ser_batch.job import Job, Watch
+    from ser_batch.progress import Progress
+    from ser_batch.reporters import JsonLines, Log
 
 Command = Callable[..., int]
 SOME_FAILED = 3
@@ -31,6 +34,7 @@ Exit codes:
   0    every recording was scored
   {SOME_FAILED}    some recordings failed: their rows have status "error" and the reason
   {USAGE}    nothing was done, or the run had to stop: the message says why
+       (what was made is kept: --resume)
   {INTERRUPTED}  interrupted; go on with --resume
 """
 
@@ -41,6 +45,15 @@ def _count_or_auto(_: click.Context, parameter: click.Parameter, value: str) -> 
     if value.isdecimal() and int(value) >= 1:
         return int(value)
     raise click.BadParameter(f"{value!r} is neither a number of at least 1 nor {AUTO!r}.", param=parameter)
+
+
+def _shard(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    part, slash, count = value.partition("/")
+    if slash and part.isdecimal() and count.isdecimal():
+        return int(part), int(count)
+    raise click.BadParameter(f"{value!r} is not of the form 2/8.", param=parameter)
 
 
 def _count(name: str, text: str) -> Callable[[Command], Command]:
@@ -56,68 +69,82 @@ def cli() -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("audio", nargs=-1, required=True, type=click.Path())
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
+@click.option("--out", required=True, type=click.Path(), help="Parquet file to write, or a folder of parts: DIR/.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Model bundle.  [default: the embedded one]")
 @click.option("--backend", default=AUTO, show_default=True, help="Runtime; `info` lists them.")
-@_count("--batch-size", "Clips scored together.")
-@_count("--workers", "Decode threads.")
+@click.option("--precision", metavar="P", help="fp32 or bf16.  [default: fp32; with auto: the fastest verified]")
+@click.option("--window", type=float, metavar="S", help="A row for each S seconds of a recording, not one for all.")
+@click.option("--hop", type=float, metavar="S", help="Seconds from one window to the next.  [default: the window]")
+@click.option("--min-duration", type=float, default=0.0, metavar="S", help="Less sound is status short, no label.")
+@click.option(
+    "--silence", type=float, metavar="DBFS", help="Up to this RMS, status silent, no label.  [-60; see below]"
+)
+@click.option("--aggregate", type=click.Path(path_type=Path), metavar="FILE", help="Also write one row a recording.")
+@click.option("--shard", callback=_shard, metavar="I/N", help="Take the I-th of N parts of the recordings.")
+@_count("--batch-size", "Clips scored together; auto: 16 on a CPU, else 64.")
+@_count("--workers", "Decode processes at most; auto: one a CPU, up to 32.")
 @_count("--threads", "CPU threads of the runtime.")
+@click.option("--file-timeout", type=float, default=120.0, show_default=True, metavar="S", help="For decoding a file.")
 @click.option("--no-branches", is_flag=True, help="Leave out the branches' own probabilities.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, or an unfinished one.")
-@click.option("--resume", is_flag=True, help="Go on with an unfinished output.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished output, or add to a finished one.")
+@click.option("--retry-errors", is_flag=True, help="With --resume: try recordings again that failed.")
+@click.option("--max-errors", type=int, metavar="N", help="Stop when more than N recordings have failed.")
+@click.option("--fail-over", type=float, metavar="RATIO", help="Stop when more than this share has failed.")
+@click.option("--json", "as_json", is_flag=True, help="Progress and summary as JSON lines on stdout.")
+@click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="Add starts, failures and ends to FILE.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
-def run(
-    audio: tuple[str, ...],
-    out: Path,
-    bundle: Path | None,
-    backend: str,
-    batch_size: int | None,
-    workers: int | None,
-    threads: int | None,
-    no_branches: bool,
-    overwrite: bool,
-    resume: bool,
-    quiet: bool,
-) -> int:
-    """Score AUDIO, recordings and folders searched for them, and write one row a recording.
+def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
+    """Score AUDIO and write one row a recording; with --window, one row a segment.
 
-    Of each recording the model hears one clip, as long as its bundle says. With one AUDIO, the column `file`
-    is relative to it; with several, it starts with the AUDIO as given. A recording that cannot be read is a
-    row with the reason. Rows are kept in OUT.parts/ until all are there; OUT appears whole.
+    AUDIO is folders, searched for recordings, recordings and globs; or tables of recordings: CSV, JSON lines or
+    Parquet with a column path (optionally id, start, end or duration; others are handed through), a .txt of paths,
+    or Parquet with the audio in a column. Without --window, the model hears one clip of each recording, as long as
+    its bundle says. A recording that cannot be read is a row with the reason. Rows go out in parts; OUT appears
+    whole. Windows up to -60 dBFS are silent, and so is a clip without --window if every sample is zero.
     """
-    if overwrite and resume:
+    if options["overwrite"] and options["resume"]:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")
-    from ser_batch.parts import check_output
-    from ser_batch.sources import find_audio
+    if options["retry_errors"] and not options["resume"]:
+        raise click.UsageError("--retry-errors is for --resume: give both.")
+    from ser_batch import summary_text
+    from ser_batch.job import execute
+    from ser_batch.reporters import JsonLines, Log
 
-    sources = find_audio(audio)
-    check_output(out, overwrite=overwrite, resume=resume)
-    from ser_batch.bundle import load_bundle
-    from ser_batch.engines import open_engine
-    from ser_batch.pipeline import run as run_pipeline
-    from ser_batch.scorer import Scorer
-
-    model = load_bundle(bundle)
-    engine = open_engine(model, backend, threads)
+    json_lines, log_file = JsonLines(sys.stdout) if as_json else None, Log(log) if log else None
     try:
-        with _progress_bar(len(sources), shown=sys.stderr.isatty() and not quiet) as progress:
-            summary = run_pipeline(
-                sources,
-                Scorer(model, engine),
-                out,
-                batch_size=batch_size,
-                workers=workers,
-                branch_columns=not no_branches,
-                overwrite=overwrite,
-                resume=resume,
-                progress=progress,
-            )
-    finally:
-        engine.close()
-    _report_failures(summary)
-    if not quiet:
-        click.echo(_format(summary, out, f"{model.id} on {engine.name} {engine.precision}, {engine.device}"))
-    return SOME_FAILED if summary.failures else 0
+        with _interruptible():
+            done = execute(_job(options), _watchers(json_lines, log_file, bar=sys.stderr.isatty() and not quiet))
+    except (SerError, KeyboardInterrupt) as error:
+        if log_file:
+            log_file.write(f"stopped: {error or 'interrupted'}")
+        raise
+    text = summary_text.format_summary(done.summary, options["out"], done.model)
+    if log_file:
+        log_file.write(f"done\n{text}")
+    for line in summary_text.failure_lines(done.summary):
+        click.echo(line, err=True)
+    if json_lines:
+        json_lines.write(summary_text.summary_json(done.summary, options["out"], done.model))
+    elif not quiet:
+        click.echo(text)
+    return SOME_FAILED if done.summary.failures else 0
+
+
+def _job(options: dict[str, Any]) -> Job:
+    from ser_batch.job import Job
+    from ser_batch.limits import Limits
+    from ser_batch.pipeline import Settings
+
+    limits = Limits(options.pop("max_errors"), options.pop("fail_over"))
+    settings = Settings(
+        batch_size=options.pop("batch_size"),
+        workers=options.pop("workers"),
+        timeout=options.pop("file_timeout"),
+        retry_errors=options.pop("retry_errors"),
+        limits=limits,
+    )
+    return Job(branch_columns=not options.pop("no_branches"), settings=settings, **options)
 
 
 @cli.command()
@@ -187,59 +214,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _watchers(json_lines: JsonLines | None, log: Log | None, *, bar: bool) -> Watch:
+    """What watches a run: all that were asked for, at once."""
+    from ser_batch.reporters import progress_bar, together
+
+    @contextmanager
+    def watch(total: int) -> Iterator[Progress | None]:
+        watchers: list[Progress] = [watcher for watcher in (json_lines, log) if watcher]
+        if log:
+            log.write(f"started: {total} recordings; {' '.join(sys.argv)}")
+        if bar and not json_lines:
+            with progress_bar(total) as shown:
+                yield together([*watchers, shown])
+        else:
+            yield together(watchers)
+
+    return watch
+
+
 @contextmanager
-def _progress_bar(total: int, *, shown: bool) -> Iterator[Progress | None]:
-    """A progress bar on stderr, fed by the callback it yields; None where it is not shown."""
-    if not shown:
-        yield None
+def _interruptible() -> Iterator[None]:
+    """Take a scheduler's SIGTERM for Ctrl-C, so that it, too, leaves a clear end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    from rich import progress as rich_progress
-    from rich.console import Console
-
-    columns = (
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("{task.fields[failed]} failed"),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TimeRemainingColumn(),
-    )
-    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, failed=0)
-        failures = 0
-
-        def advance(rows: int, failed: int, _: float) -> None:
-            nonlocal failures
-            failures += failed
-            bar.update(task, advance=rows, failed=failures)
-
-        yield advance
-
-
-def _report_failures(summary: RunSummary) -> None:
-    for file, reason in summary.errors:
-        # Names are the users' own, and may hold what would move the cursor.
-        click.echo(f"failed: {_plain(file)}: {_plain(reason)}", err=True)
-    if summary.failures > len(summary.errors):
-        click.echo(f"failed: {summary.failures - len(summary.errors)} more, see column `error`", err=True)
-
-
-def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def _format(summary: RunSummary, out: Path, model: str) -> str:
-    counts = ", ".join(f"{label} {count}" for label, count in summary.labels.items() if count)
-    rows = [
-        ("model", model),
-        ("clips", f"{summary.clips}"),
-        ("failures", f"{summary.failures}"),
-        ("audio", f"{summary.audio_hours:.3f} hours heard"),
-        ("labels", counts or "none"),
-        ("time", f"{summary.seconds:.2f} s"),
-        ("rate", f"{summary.clips_per_second:.1f} clips/s, {summary.real_time_factor:.0f} x real time"),
-        ("memory", f"{summary.peak_rss / 2**20:.0f} MiB at most"),
-        ("output", _plain(str(out))),
-    ]
-    if summary.reused:
-        rows.insert(3, ("reused", f"{summary.reused} rows of an earlier run"))
-    return "\n".join(f"{name:<9} {value}" for name, value in rows)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

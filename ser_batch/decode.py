@@ -1,34 +1,54 @@
-"""The decode stage: sources in, clips or reasons out, in the same order, whatever the number of workers."""
+"""One source to what the model is to hear of it, or to the reason why there is nothing."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from ser_batch.audio import Clip, read_clip
-from ser_batch.clip import ClipRule
+from ser_batch.audio import Clip, level, read_clip
+from ser_batch.clip import Waveform
 from ser_batch.errors import AudioError
+from ser_batch.hearing import Hearing
 from ser_batch.sources import Source
+from ser_batch.windows import read_windows
 
 ABSENT = (-1, -1)
 """The version of a source that cannot be asked for its size and time."""
+Version = tuple[int, int]
+"""Size in bytes and modification time in ns."""
 
 
-@dataclass(frozen=True, eq=False)
+class Segment(NamedTuple):
+    """What was heard, without its samples."""
+
+    start: float
+    """Seconds, as in `Clip`."""
+    end: float
+    duration: float
+    sample_rate: int
+    channels: int
+    level: float
+    """dBFS (RMS) of the sound from start to end."""
+
+
+@dataclass(frozen=True)
 class Decoded:
-    """What became of one source: a clip, or the reason why there is none."""
+    """A row to be: a segment of one source, or the reason why there is none."""
 
     source: Source
-    version: tuple[int, int]
-    """Size in bytes and modification time in ns, taken before reading."""
-    clip: Clip | None
-    error: str | None
+    version: Version
+    """Taken before reading."""
+    segment: Segment | None
+    status: str
+    """"ok": to be scored; "silent", "short": not to be; "error"."""
+    error: str | None = None
+    last: bool = True
+    """Whether it is the last of its source."""
 
 
-def source_version(source: Source) -> tuple[int, int]:
+def source_version(source: Source) -> Version:
     """Size in bytes and modification time in ns of a source: what tells that it has changed."""
     try:
         status = os.stat(source.path)  # noqa: PTH116 — names need not be UTF-8
@@ -37,32 +57,53 @@ def source_version(source: Source) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def decode(source: Source, rule: ClipRule) -> Decoded:
-    """Read the clip of one source; whatever is wrong with it becomes its `error`, never an exception."""
+def failure(source: Source, version: Version, reason: str) -> Decoded:
+    """The row of a source that cannot be read (further)."""
+    return Decoded(source, version, None, "error", reason)
+
+
+def decode(
+    source: Source, hearing: Hearing, descriptor: int | None = None
+) -> Iterator[tuple[Decoded, Waveform | None]]:
+    """Read one source, segment by segment; whatever is wrong with it becomes its last row, never an exception.
+
+    Args:
+        descriptor: of the recording's file, if it is no file by itself; it is closed.
+
+    Yields:
+        a row, and the waveform to score for it (None: nothing to score).
+    """
     version = source_version(source)
+    held: tuple[Segment, Waveform] | None = None
     try:
-        return Decoded(source, version, read_clip(source.path, rule), None)
+        for clip in _clips(source, hearing, descriptor):
+            if held is not None:
+                yield _row(source, version, hearing, *held, last=False)
+            heard = clip.waveform[: max(1, round((clip.end - clip.start) * hearing.clip.sample_rate))]
+            times = (clip.start, clip.end, clip.duration)
+            held = Segment(*times, clip.sample_rate, clip.channels, level(heard)), clip.waveform
     except AudioError as error:
-        return Decoded(source, version, None, str(error))
+        reason = str(error)
     except Exception as error:
         # One file must not end a run of a hundred thousand; the row names the surprise.
-        return Decoded(source, version, None, f"unexpected {type(error).__name__}: {error!r}")
+        reason = f"unexpected {type(error).__name__}: {error!r}"
+    else:
+        reason = ""
+    if held is not None:
+        yield _row(source, version, hearing, *held, last=not reason)
+    if reason or held is None:
+        yield failure(source, version, reason or "holds no audio"), None
 
 
-def decode_all(sources: Iterable[Source], rule: ClipRule, *, workers: int, ahead: int) -> Generator[Decoded]:
-    """Decode in `workers` threads (libsndfile and soxr release the GIL), in the order of `sources`.
+def _clips(source: Source, hearing: Hearing, descriptor: int | None) -> Iterator[Clip]:
+    if hearing.window is not None:
+        yield from read_windows(source.path, hearing, span=source.span, descriptor=descriptor)
+    else:
+        yield read_clip(source.path, hearing.clip, span=source.span, descriptor=descriptor)
 
-    At most `ahead` clips wait to be taken, which bounds the memory. Closing the iterator stops the workers.
-    """
-    waiting: deque[Future[Decoded]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        try:
-            for source in sources:
-                waiting.append(pool.submit(decode, source, rule))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+
+def _row(
+    source: Source, version: Version, hearing: Hearing, segment: Segment, waveform: Waveform, *, last: bool
+) -> tuple[Decoded, Waveform | None]:
+    status = hearing.status(segment.end - segment.start, segment.level)
+    return Decoded(source, version, segment, status, last=last), waveform if status == "ok" else None

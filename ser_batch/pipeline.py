@@ -1,156 +1,175 @@
-"""The run: decode threads, a bounded queue, batches through the scorer, atomic parts, one table."""
+"""The run: decode processes, batches through the scorer, atomic parts, one table."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from ser_batch.decode import ABSENT, Decoded, decode_all, source_version
-from ser_batch.errors import EngineError, InputError
-from ser_batch.parts import Parts, check_output
+from ser_batch.clip import Waveform
+from ser_batch.decode import ABSENT, Decoded, source_version
+from ser_batch.decode_pool import FILE_TIMEOUT, DecodePool
+from ser_batch.errors import InputError, OutputError
+from ser_batch.hearing import Hearing
+from ser_batch.inputs import Inputs
+from ser_batch.limits import Limits
+from ser_batch.output import Output, check_output
+from ser_batch.parts import Parts
 from ser_batch.predictions import record_batch, schema
-from ser_batch.scorer import Scorer, Scores
+from ser_batch.progress import Progress, Tally
+from ser_batch.scorer import Scorer
+from ser_batch.scoring import score_all
 from ser_batch.sources import Source
 from ser_batch.summary import RunSummary, summarise
 
-__all__ = ["Progress", "RunSummary", "default_workers", "run", "score_all"]
+__all__ = ["RunSummary", "Settings", "run"]
 
 BATCH_SIZE = 16
-"""Clips scored together unless told otherwise."""
+"""Clips scored together on a CPU, where more gain nothing and cost memory."""
+GPU_BATCH_SIZE = 64
 MAX_WORKERS = 32
-"""Decode threads at most unless told otherwise: beyond, Python's own lock binds them."""
+"""Decode processes at most unless told otherwise: beyond, the one process that scores binds them."""
 
-Progress = Callable[[int, int, float], None]
-"""Called after each batch with what it brought: rows, those of them that failed, seconds of sound scored."""
-Scored = tuple[list[Decoded], Scores]
-"""Outcomes in order, and a row of scores for each of them that has no error."""
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes about it; none of these changes a row."""
+
+    batch_size: int | None = None
+    """Clips scored together; None: 16 on a CPU, 64 elsewhere."""
+    workers: int | None = None
+    """Decode processes at most; None: one for each CPU that this process may use, 32 at most."""
+    timeout: float = FILE_TIMEOUT
+    """Seconds that a decoder may take for a file, or for the next few segments of it."""
+    retry_errors: bool = False
+    """When resuming, whether recordings that failed are tried again."""
+    limits: Limits = field(default_factory=Limits)
+    """When too many failures end the run."""
+
+    def __post_init__(self) -> None:
+        if min(1 if n is None else n for n in (self.batch_size, self.workers)) < 1 or self.timeout <= 0:
+            raise InputError("a run needs workers, a batch size and time", got=self)
+
+    def open_pool(self, hearing: Hearing) -> DecodePool:
+        """Start decoding; worth doing before the engine is loaded, since it takes as long."""
+        workers = self.workers or default_workers()
+        ahead = 2 * (self.batch_size or BATCH_SIZE) + workers
+        return DecodePool(hearing, workers=workers, ahead=ahead, timeout=self.timeout)
+
+    def batch(self, device: str) -> int:
+        """Clips scored together on `device`."""
+        return self.batch_size or (BATCH_SIZE if device.startswith("cpu") else GPU_BATCH_SIZE)
 
 
 def run(
-    sources: Sequence[Source],
+    inputs: Inputs | Sequence[Source],
     scorer: Scorer,
-    out: Path,
+    out: Output | str | os.PathLike[str],
     *,
-    batch_size: int | None = None,
-    workers: int | None = None,
+    hearing: Hearing | None = None,
+    settings: Settings | None = None,
+    pool: DecodePool | None = None,
     branch_columns: bool = True,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> RunSummary:
-    """Score the clip of each source, and write one row a source, in that order, to the Parquet file `out`.
+    """Score each recording of `inputs`, and write its rows, in their order, to `out`.
 
-    A recording that cannot be read or scored is a row with `status` "error". Rows go to `<out>.parts/` first;
-    `out` appears, whole, at the end. An interrupted run leaves the rows it has for `resume`.
+    A recording that cannot be read or scored is a row with `status` "error". Rows go out in parts first; `out`
+    appears, whole, at the end. An interrupted run leaves the rows it has for `resume`.
 
     Args:
-        batch_size: clips scored together; None: 16.
-        workers: decode threads; None: one for each CPU that this process may use.
+        out: a Parquet file, or a folder (see `Output`).
+        hearing: what is heard of each source; None: the clip of the bundle's rule.
+        pool: one made with this hearing by `Settings.open_pool`; None: one of its own. It is closed.
         branch_columns: whether the table has the branches' own probabilities.
         overwrite: replace an existing output, and delete an unfinished one.
-        resume: go on with an unfinished output; rows whose input has changed since are made again.
+        resume: go on with an unfinished output or add to a finished one; rows whose input has changed since are
+            made again.
 
     Raises:
-        InputError: no sources, or a number below 1.
+        InputError: no sources, or more failures than the limits allow.
         OutputError: see `check_output` and `Parts`.
         EngineError: the engine failed before it scored anything.
     """
-    started = time.perf_counter()
-    size, threads = batch_size or BATCH_SIZE, workers or default_workers()
-    if not sources or min(size, threads) < 1:
-        raise InputError("a run needs sources, a batch size and workers", got=(len(sources), size, threads))
+    settings = settings or Settings()
+    hearing = hearing or Hearing(scorer.bundle.manifest.clip)
+    out = out if isinstance(out, Output) else Output.parse(out)
+    inputs = inputs if isinstance(inputs, Inputs) else Inputs(inputs)
+    tally = Tally(len(inputs.sources))
+    if not tally.total:
+        raise InputError("a run needs recordings", got="none")
     check_output(out, overwrite=overwrite, resume=resume)
-    table = schema(scorer.bundle, scorer.engine, branch_columns=branch_columns)
-    parts = Parts(out, table, resume=resume and not overwrite)
-    rows, heard = 0, 0.0
+    carried = inputs.carried.schema if inputs.carried is not None else None
+    table = schema(scorer.bundle, scorer.engine, hearing, branch_columns=branch_columns, carried=carried)
+    parts = Parts(out, table, key=inputs.key, resume=resume and not overwrite)
     try:
-        todo = _unfinished(sources, parts)
-        decoded = decode_all(todo, scorer.bundle.manifest.clip, workers=threads, ahead=2 * size + threads)
-        with closing(decoded):
-            for outcomes, scores in score_all(decoded, scorer, size):
-                parts.append(record_batch(parts.schema, scorer.labels, outcomes, scores))
-                sound = sum(done.clip.end - done.clip.start for done in outcomes if done.clip)
-                rows, heard = rows + len(outcomes), heard + sound
-                if progress is not None:
-                    progress(len(outcomes), sum(done.clip is None for done in outcomes), sound)
-        parts.finish([source.file for source in sources])
-    except KeyboardInterrupt:
-        parts.flush()
+        with pool or settings.open_pool(hearing) as decoders:
+            todo = _unfinished(inputs.sources, parts, tally, settings.retry_errors)
+            _score_into(parts, inputs, decoders.decode(todo, inputs.content), scorer, settings, tally, progress)
+        with tally.stage("write"):
+            parts.finish(_Names(inputs.sources))
+    except BaseException:
+        # Whatever ended the run, what it made is kept, if that is still possible.
+        with suppress(OutputError):
+            parts.flush()
         raise
     finally:
         parts.close()
-    seconds = time.perf_counter() - started
-    return summarise(out, scorer.labels, rows=rows, audio_seconds=heard, seconds=seconds)
+    return summarise(out.tables(), scorer.labels, tally)
 
 
-def score_all(decoded: Iterable[Decoded], scorer: Scorer, batch_size: int) -> Iterator[Scored]:
-    """Gather clips into batches and score them; outcomes keep their order, failed ones in their places.
-
-    Raises:
-        EngineError: the engine failed before it scored anything; later, a clip at which it fails when alone
-            becomes an error.
-    """
-    buffer = np.empty((batch_size, scorer.bundle.manifest.clip.samples), dtype=np.float32)
-    outcomes: list[Decoded] = []
-    filled = 0
-    proven = False
-    for outcome in decoded:
-        outcomes.append(outcome)
-        if outcome.clip is not None:
-            buffer[filled] = outcome.clip.waveform
-            filled += 1
-        # A long stretch of failures is let go, too, without a clip to score.
-        if filled == batch_size or len(outcomes) >= 8 * batch_size:
-            yield _score(outcomes, buffer[:filled], scorer, proven)
-            proven = proven or filled > 0
-            outcomes, filled = [], 0
-    if outcomes:
-        yield _score(outcomes, buffer[:filled], scorer, proven)
-
-
-def _score(outcomes: list[Decoded], waveform: np.ndarray, scorer: Scorer, proven: bool) -> Scored:
-    try:
-        return outcomes, scorer.score(waveform)
-    except EngineError:
-        # Which clip is it? If it is all of them, and no other has ever been scored, it is the engine.
-        results = [_score_alone(outcome, scorer) for outcome in outcomes]
-        if not proven and not any(done.clip for done, _ in results):
-            raise
-    kept = [scores for _, scores in results if scores is not None]
-    empty = scorer.score(waveform[:0])
-    return [done for done, _ in results], Scores(
-        np.concatenate([empty.fused, *(scores.fused for scores in kept)]),
-        {
-            name: np.concatenate([rows, *(scores.branches[name] for scores in kept)])
-            for name, rows in empty.branches.items()
-        },
-    )
-
-
-def _score_alone(outcome: Decoded, scorer: Scorer) -> tuple[Decoded, Scores | None]:
-    if outcome.clip is None:
-        return outcome, None
-    try:
-        return outcome, scorer.score(outcome.clip.waveform[None])
-    except EngineError as error:
-        return Decoded(outcome.source, outcome.version, None, str(error)), None
+def _score_into(
+    parts: Parts,
+    inputs: Inputs,
+    decoded: Generator[tuple[Decoded, Waveform | None]],
+    scorer: Scorer,
+    settings: Settings,
+    tally: Tally,
+    progress: Progress | None,
+) -> None:
+    with closing(decoded):
+        for rows, scores in score_all(decoded, scorer, settings.batch(scorer.engine.device), tally):
+            with tally.stage("write"):
+                parts.append(
+                    record_batch(parts.table, scorer.labels, rows, scores, inputs.carried), complete=rows[-1].last
+                )
+            tally.rows += len(rows)
+            tally.files += sum(row.last for row in rows)
+            tally.failures += sum(row.status == "error" for row in rows)
+            tally.fresh = [(row.source.file, row.error) for row in rows if row.error is not None]
+            tally.heard += sum(row.segment.end - row.segment.start for row in rows if row.segment)
+            settings.limits.check(tally)
+            if progress is not None:
+                progress(tally)
+    settings.limits.check(tally, at_end=True)
 
 
 def default_workers() -> int:
-    """One decode thread for each CPU that this process may use, and no more than `MAX_WORKERS`."""
+    """One decode process for each CPU that this process may use, and no more than `MAX_WORKERS`."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(count, MAX_WORKERS)
 
 
-def _unfinished(sources: Sequence[Source], parts: Parts) -> Iterator[Source]:
-    """Sources without a row, or whose row is about another version of the input; absent ones are retried."""
-    done = parts.done()
+def _unfinished(sources: Iterable[Source], parts: Parts, tally: Tally, retry_errors: bool) -> Iterator[Source]:
+    """Sources without rows, or whose rows are about another version of the input; absent ones are retried."""
+    index = parts.index()
     for source in sources:
-        version = done.get(source.file, ABSENT)
-        if version == ABSENT or version != source_version(source):
+        found = index.find(source.key) if len(index) else None
+        again = found is None or found.version == ABSENT or (retry_errors and found.failed)
+        if again or (found and found.version != source_version(source)):
             yield source
+        else:
+            tally.reused += 1
+
+
+class _Names:
+    """The names of `sources`, one at a time and as often as asked."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+
+    def __iter__(self) -> Iterator[str]:
+        return (source.key for source in self._sources)

@@ -1,4 +1,4 @@
-"""The table of predictions: its columns, its provenance, and how outcomes become Arrow record batches."""
+"""The table of predictions: its columns, its provenance, and how rows become Arrow record batches."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ import ser_batch
 from ser_batch.bundle import Bundle
 from ser_batch.decode import Decoded
 from ser_batch.engines.protocol import Engine
+from ser_batch.hearing import Hearing
 from ser_batch.scorer import Scores
 
-STATUSES = ("ok", "error")
-SECONDS = ("start", "end", "duration")
-COUNTS = ("sample_rate", "channels")
+STATUSES = ("ok", "silent", "short", "error")
+HEARD: dict[str, type[np.generic]] = {
+    **dict.fromkeys(("start", "end", "duration"), np.float64),
+    **dict.fromkeys(("sample_rate", "channels"), np.int32),
+    "level": np.float32,
+}
+"""Columns that say what was heard, as in `ser_batch.decode.Segment`."""
 NAMESPACE = "ser_batch."
 """Prefix of the schema metadata's keys."""
-VERSION_FIELDS = (pa.field("source_size", pa.int64()), pa.field("source_mtime_ns", pa.int64()))
-"""Columns of a part that the finished table leaves out: which version of the input a row is about."""
+VERSION = ("source_size", "source_mtime_ns")
+"""Columns that say which version of the input a row is about."""
 
 
-def schema(bundle: Bundle, engine: Engine, *, branch_columns: bool = True) -> pa.Schema:
+def schema(
+    bundle: Bundle, engine: Engine, hearing: Hearing, *, branch_columns: bool = True, carried: pa.Schema | None = None
+) -> pa.Schema:
     """Columns of the finished table, with the provenance of every row in the metadata.
 
     One float32 column a label (`p_<label>` fused, `<branch>_p_<label>` each branch's own): larger than a list
-    column by a tenth, and plain in every reader. Only `file` and `status` are never null.
+    column by a tenth, and plain in every reader. `file`, `status` and the input's size and time are never null.
     """
     words = pa.dictionary(pa.int16(), pa.string())
     names = [f"p_{label}" for label in bundle.labels]
@@ -37,19 +44,20 @@ def schema(bundle: Bundle, engine: Engine, *, branch_columns: bool = True) -> pa
         names += [f"{b.name}_p_{label}" for b in bundle.manifest.branches for label in bundle.labels]
     fields = [
         pa.field("file", pa.string(), nullable=False),
-        *(pa.field(name, pa.float64()) for name in SECONDS),
-        *(pa.field(name, pa.int32()) for name in COUNTS),
+        *(pa.field(name, pa.from_numpy_dtype(kind)) for name, kind in HEARD.items()),
         pa.field("label", words),
         *(pa.field(name, pa.float32()) for name in ("score", *names)),
         pa.field("status", words, nullable=False),
         pa.field("error", pa.string()),
+        *(pa.field(name, pa.int64(), nullable=False) for name in VERSION),
     ]
-    return pa.schema(fields, metadata=_provenance(bundle, engine))
+    ours = {field.name for field in fields}
+    # The label that a table of recordings gives must not pass for the one predicted.
+    fields += [each.with_name(f"given_{each.name}" if each.name in ours else each.name) for each in carried or ()]
+    return pa.schema(fields, metadata=_provenance(bundle, engine, hearing))
 
 
-def _provenance(bundle: Bundle, engine: Engine) -> dict[str, str]:
-    clip = bundle.manifest.clip
-    rule = {"sample_rate": clip.sample_rate, "samples": clip.samples, "offset": clip.offset}
+def _provenance(bundle: Bundle, engine: Engine, hearing: Hearing) -> dict[str, str]:
     values = {
         "version": ser_batch.__version__,
         "bundle_id": bundle.id,
@@ -59,44 +67,47 @@ def _provenance(bundle: Bundle, engine: Engine) -> dict[str, str]:
         "backend": engine.name,
         "precision": engine.precision,
         "device": engine.device,
-        "clip": json.dumps(rule),
+        "clip": hearing.to_json(),
     }
     return {NAMESPACE + key: value for key, value in values.items()}
 
 
-def part_schema(table: pa.Schema) -> pa.Schema:
-    """Columns of a part: those of the table, and the version of each input."""
-    return pa.schema([*table, *VERSION_FIELDS], metadata=table.metadata)
-
-
-def record_batch(part: pa.Schema, labels: Sequence[str], outcomes: Sequence[Decoded], scores: Scores) -> Any:
-    """Rows of a part, built column by column.
+def record_batch(
+    table: pa.Schema, labels: Sequence[str], rows: Sequence[Decoded], scores: Scores, carried: pa.Table | None = None
+) -> Any:
+    """Rows of the table, built column by column.
 
     Args:
-        part: a `part_schema`.
-        outcomes: one a row, in order; those without an error have a row each in `scores`, in the same order.
+        table: its `schema`.
+        rows: one a row, in order; those with status "ok" have a row each in `scores`, in the same order.
+        carried: columns handed through, with a row for each source; they are the last of the table.
 
     Returns:
-        pyarrow.RecordBatch of `part`.
+        pyarrow.RecordBatch of `table`.
     """
-    ok = np.array([outcome.error is None for outcome in outcomes], dtype=bool)
-    clips = [outcome.clip for outcome in outcomes if outcome.clip]
+    ok = np.array([row.status == "ok" for row in rows], dtype=bool)
+    heard = np.array([row.segment is not None for row in rows], dtype=bool)
+    segments = [row.segment for row in rows if row.segment is not None]
+    every = np.ones_like(ok)
+    statuses = [STATUSES.index(row.status) for row in rows]
     columns = {
-        "file": _strings([outcome.source.file for outcome in outcomes]),
-        **{name: _numbers([getattr(clip, name) for clip in clips], np.float64, ok) for name in SECONDS},
-        **{name: _numbers([getattr(clip, name) for clip in clips], np.int32, ok) for name in COUNTS},
+        "file": _strings([row.source.file for row in rows]),
+        **{name: _numbers([getattr(each, name) for each in segments], kind, heard) for name, kind in HEARD.items()},
         "label": _words(scores.fused.argmax(axis=1), labels, ok),
         "score": _numbers(scores.fused.max(axis=1, initial=0), np.float32, ok),
-        "status": _words((~ok).astype(np.int16), STATUSES, np.ones_like(ok)),
-        "error": _strings([outcome.error for outcome in outcomes]),
+        "status": _words(statuses, STATUSES, every),
+        "error": _strings([row.error for row in rows]),
     }
-    for index, field in enumerate(VERSION_FIELDS):
-        versions = [outcome.version[index] for outcome in outcomes]
-        columns[field.name] = _numbers(versions, np.int64, np.ones_like(ok))
-    for prefix, rows in (("", scores.fused), *((f"{name}_", rows) for name, rows in scores.branches.items())):
+    for index, name in enumerate(VERSION):
+        columns[name] = _numbers([row.version[index] for row in rows], np.int64, every)
+    for prefix, values in (("", scores.fused), *((f"{name}_", given) for name, given in scores.branches.items())):
         for index, label in enumerate(labels):
-            columns[f"{prefix}p_{label}"] = _numbers(rows[:, index], np.float32, ok)
-    return pa.RecordBatch.from_arrays([columns[name] for name in part.names], schema=part)
+            columns[f"{prefix}p_{label}"] = _numbers(values[:, index], np.float32, ok)
+    arrays = [columns[name] for name in table.names if name in columns]
+    if carried is not None:
+        taken = carried.take(pa.array([row.source.row for row in rows]))
+        arrays += [column.combine_chunks() for column in taken.columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=table)
 
 
 # Arrays are made from buffers: pa.array imports pandas where it is installed, which takes half a second.

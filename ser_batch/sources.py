@@ -1,32 +1,20 @@
-"""Which recordings a run takes, under which names, in which order: the only file that walks folders."""
+"""Which recordings a run takes, under which names, in which order."""
 
-# ruff: noqa: PTH112, PTH116, PTH122
-# Plain strings and scandir, since a Path for each file is felt at a hundred thousand of them.
+# ruff: noqa: PTH112
+# Plain strings, since a Path for each file is felt at a hundred thousand of them.
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import overload
 
 from ser_batch.errors import InputError
+from ser_batch.folders import READABLE, expand, is_pattern, walk
+from ser_batch.names import Names
 
-READABLE = (
-    *("aif", "aifc", "aiff", "au", "avr", "caf", "flac", "ircam", "mp3", "nist", "oga", "ogg", "opus", "pvf"),
-    *("rf64", "snd", "sph", "voc", "w64", "wav", "wave"),
-)
-# Listed all the same, so that each is an error row and none is silently skipped.
-UNREADABLE = ("aac", "ac3", "amr", "ape", "dsf", "m4a", "m4b", "mka", "mp4a", "webm", "wma", "wv")
-READABLE = (
-    *("aif", "aifc", "aiff", "au", "avr", "caf", "flac", "ircam", "mp3", "nist", "oga", "ogg", "opus", "pvf"),
-    *("rf64", "snd", "sph", "voc", "w64", "wav", "wave"),
-)
-# Listed all the same, so that each is an error row and none is silently skipped.
-UNREADABLE = ("aac", "ac3", "amr", "ape", "dsf", "m4a", "m4b", "mka", "mp4a", "webm", "wma", "wv")
-EXTENSIONS = frozenset(f".{ending}" for ending in (*READABLE, *UNREADABLE))
-"""File name endings (lower case) taken as audio inside a folder; a file named by itself is always taken."""
+__all__ = ["Source", "find_audio", "printable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +24,27 @@ class Source:
     path: str
     """Where it is; undecodable bytes are kept as Python keeps them (surrogateescape)."""
     file: str
-    """Its name in the table: valid UTF-8, `/` between folders, unique in the run."""
+    """Its name in the table: valid UTF-8, `/` between folders."""
+    id: str = ""
+    """What it is known by, unique in the run, where `file` is not enough; empty: `file`."""
+    span: tuple[float, float] | None = None
+    """Seconds of the file that are the recording; None: all."""
+    row: int = -1
+    """Its row in a table of recordings."""
+
+    @property
+    def key(self) -> str:
+        """What it is known by, unique in the run."""
+        return self.id or self.file
 
 
-def find_audio(roots: Sequence[str | os.PathLike[str]]) -> list[Source]:
-    """List the recordings under `roots` (folders, searched recursively, and single files) in a stable order.
+def find_audio(roots: Sequence[str | os.PathLike[str]]) -> Sequence[Source]:
+    """List the recordings under `roots`: folders, searched recursively, single files, and globs (`a/**/*.wav`).
 
-    Roots keep the order given; within one the order is that of the names. With one root, `file` is relative
-    to it; with several, each `file` starts with its root as given, so that equal names never collide and no
-    name depends on what else a folder holds. A recording reached twice under one name is listed once.
+    Roots keep the order given; within one the order is that of the names, byte by byte. With one root, `file` is
+    relative to it (to the part before the first wildcard of a glob); with several, each `file` starts with its
+    root as given, so that equal names never collide and no name depends on what else a folder holds. A recording
+    reached twice under one name is listed once.
 
     Files and folders whose name starts with a dot are left out unless named themselves (macOS writes a
     `._x.wav` beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once,
@@ -54,24 +54,20 @@ def find_audio(roots: Sequence[str | os.PathLike[str]]) -> list[Source]:
     Raises:
         InputError: a root does not exist, no audio was found, or two names are equal once escaped.
     """
-    found: dict[str, Source] = {}
+    found: list[tuple[str, Names]] = []
     for root in roots:
-        for path, relative in _walk_root(os.fspath(root)):
-            file = printable(os.path.normpath(path) if len(roots) > 1 else relative)
-            other = found.setdefault(file, Source(path, file))
-            if other.path != path and os.path.realpath(other.path) != os.path.realpath(path):
-                raise InputError(
-                    "two recordings have one name in the table",
-                    got=f"{other.path!r} and {path!r}, both {file!r}",
-                    remedy="Rename one of them.",
-                )
-    if not found:
+        # Bytes sorted in place, then held end to end: a listing must not grow with the square of anyone's archive.
+        base, names = _names_under(os.fspath(root))
+        names.sort()
+        found.append((base, Names(names)))
+    sources = _Found(found, prefixed=len(roots) > 1)
+    if not len(sources):
         raise InputError(
             "no audio found",
             got=", ".join(repr(os.fspath(root)) for root in roots) or "no path",
             expected=f"a recording, or a folder that holds files ending in {', '.join(READABLE)}",
         )
-    return list(found.values())
+    return sources
 
 
 def printable(path: str) -> str:
@@ -88,44 +84,78 @@ def printable(path: str) -> str:
         return raw.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
-def _walk_root(root: str) -> Iterator[tuple[str, str]]:
-    """Yield (path, path relative to `root`) of each recording under one root, ordered by name."""
+def _names_under(root: str) -> tuple[str, list[bytes]]:
+    """(folder, names relative to it) of the recordings under one root."""
     if os.path.isdir(root):
-        yield from sorted(_walk(root), key=lambda pair: os.fsencode(pair[1]))
-    elif os.path.lexists(root):
-        yield root, Path(root).name
-    else:
-        raise InputError(f"{root!r} does not exist", remedy="Check the path, and quote it if it holds spaces.")
+        return root, [os.fsencode(name) for name in walk(root)]
+    if os.path.lexists(root):
+        folder, name = os.path.split(root)
+        return folder, [os.fsencode(name)]
+    if is_pattern(root):
+        base, names = expand(root)
+        return base, [os.fsencode(name) for name in names]
+    raise InputError(f"{root!r} does not exist", remedy="Check the path, and quote it if it holds spaces.")
 
 
-def _walk(root: str) -> Iterator[tuple[str, str]]:
-    seen: set[tuple[int, int]] = set()
-    folders = deque([(root, "")])
-    while folders:
-        folder, relative = folders.pop()
-        try:
-            status = os.stat(folder)
-            if (identity := (status.st_dev, status.st_ino)) in seen:
+class _Found(Sequence[Source]):
+    """The recordings found, as a sequence that holds only their names."""
+
+    def __init__(self, found: list[tuple[str, Names]], *, prefixed: bool) -> None:
+        self._found, self._prefixed = found, prefixed
+        # Only several roots, and names that had to be escaped, can lead to one name twice.
+        self._left_out = self._repeated() if prefixed or self._has_escaped() else frozenset()
+
+    def __len__(self) -> int:
+        return sum(len(names) for _, names in self._found) - len(self._left_out)
+
+    def __iter__(self) -> Iterator[Source]:
+        for number, source in enumerate(self._all()):
+            if number not in self._left_out:
+                yield source
+
+    @overload
+    def __getitem__(self, index: int) -> Source: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Source]: ...
+    def __getitem__(self, index: int | slice) -> Source | list[Source]:
+        # Rare, so it may be slow.
+        return list(self)[index]
+
+    def _all(self) -> Iterator[Source]:
+        for folder, names in self._found:
+            for name in names:
+                relative = os.fsdecode(name)
+                path = os.path.join(folder, relative)  # noqa: PTH118
+                yield Source(path, printable(os.path.normpath(path) if self._prefixed else relative))
+
+    def _has_escaped(self) -> bool:
+        return any(not _is_utf8(name) for _, names in self._found for name in names)
+
+    def _repeated(self) -> frozenset[int]:
+        """Numbers of recordings that came before under the same name.
+
+        Raises:
+            InputError: two recordings have one name.
+        """
+        first: dict[str, str] = {}
+        repeated = []
+        for number, source in enumerate(self._all()):
+            other = first.setdefault(source.file, source.path)
+            if other is source.path:
                 continue
-            seen.add(identity)
-            with os.scandir(folder) as entries:
-                visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-        except OSError:
-            yield folder, relative or Path(folder).name
-            continue
-        for entry in visible:
-            name = f"{relative}/{entry.name}" if relative else entry.name
-            if _is_folder(entry):
-                # Real folders are searched before linked ones, so that a recording keeps its own name where
-                # a link leads to the same folder.
-                (folders.appendleft if entry.is_symlink() else folders.append)((entry.path, name))
-            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                yield entry.path, name
+            if other != source.path and os.path.realpath(other) != os.path.realpath(source.path):
+                raise InputError(
+                    "two recordings have one name in the table",
+                    got=f"{other!r} and {source.path!r}, both {source.file!r}",
+                    remedy="Rename one of them.",
+                )
+            repeated.append(number)
+        return frozenset(repeated)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_utf8(name: bytes) -> bool:
     try:
-        return entry.is_dir()
-    except OSError:
-        # A link to itself, for one.
+        name.decode("utf-8")
+    except UnicodeDecodeError:
         return False
+    return True

@@ -5,15 +5,14 @@ from __future__ import annotations
 import resource
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
+from ser_batch.parquet import batches
+from ser_batch.predictions import STATUSES
+from ser_batch.progress import Tally
 
-BATCH_ROWS = 4096
-"""Rows held as Python objects at a time."""
 KEPT_ERRORS = 10
 """Failures whose reason a summary repeats; the table has them all."""
 
@@ -22,58 +21,65 @@ KEPT_ERRORS = 10
 class RunSummary:
     """The rows are those of the whole table; the times and rates are those of this process."""
 
-    clips: int
-    """Recordings scored."""
-    failures: int
-    """Recordings that have an error row."""
-    reused: int
-    """Rows, of either kind, that an earlier run had finished."""
-    audio_hours: float
-    """Hours of sound in the clips scored: what the model heard, not what the recordings last."""
+    rows: int
+    statuses: dict[str, int]
+    """Status -> rows, in the order of `STATUSES`."""
     labels: dict[str, int]
-    """Label -> recordings, in the order of the bundle."""
+    """Label -> rows, in the order of the bundle."""
+    audio_hours: float
+    """Hours of sound in the rows that are no errors: what was heard, not what the recordings last."""
     errors: list[tuple[str, str]]
     """(file, reason) of the first failures."""
+    reused: int
+    """Recordings whose rows an earlier run had made."""
     seconds: float
     """Wall time."""
     clips_per_second: float
-    """Recordings scored or found bad, a second of wall time."""
+    """Rows made, a second of wall time."""
     real_time_factor: float
-    """Seconds of sound scored, a second of wall time."""
+    """Seconds of sound heard, a second of wall time."""
+    bottleneck: tuple[str, float]
+    """The stage that took the most of the time, and its share."""
     peak_rss: int
-    """Largest resident memory of the process until now, in bytes."""
+    """Largest resident memory of this process until now, in bytes; the decode processes are not in it."""
+
+    @property
+    def failures(self) -> int:
+        """Rows with an error."""
+        return self.statuses["error"]
+
+    @property
+    def clips(self) -> int:
+        """Rows with a prediction."""
+        return self.statuses["ok"]
 
 
-def summarise(out: Path, labels: tuple[str, ...], *, rows: int, audio_seconds: float, seconds: float) -> RunSummary:
-    """Sum up the finished table `out`.
-
-    Args:
-        rows: rows that this process made.
-        audio_seconds: sound that this process scored.
-        seconds: wall time that it took.
-    """
-    counts: Counter[str | None] = Counter()
+def summarise(tables: Sequence[Path], labels: tuple[str, ...], tally: Tally) -> RunSummary:
+    """Sum up the finished table, one file or several, and what `tally` counted on the way."""
+    seconds = tally.seconds
+    found: Counter[str | None] = Counter()
+    statuses: Counter[str] = Counter()
     heard = 0.0
     errors: list[tuple[str, str]] = []
     # Plain Python over batches: pyarrow.compute takes longer to import than a small table to read.
-    for table in _batches(out, ["file", "label", "start", "end", "error"]):
-        counts.update(table["label"])
-        for file, start, end, error in zip(table["file"], table["start"], table["end"], table["error"], strict=True):
-            if error is None:
-                heard += end - start
-            elif len(errors) < KEPT_ERRORS:
+    for table in batches(tables, ["file", "label", "start", "end", "status", "error"]):
+        found.update(table["label"])
+        statuses.update(table["status"])
+        heard += sum(table["end"][row] - start for row, start in enumerate(table["start"]) if start is not None)
+        for file, error in zip(table["file"], table["error"], strict=True):
+            if error is not None and len(errors) < KEPT_ERRORS:
                 errors.append((file, error))
-    failures, total = counts[None], counts.total()
     return RunSummary(
-        clips=total - failures,
-        failures=failures,
-        reused=total - rows,
+        rows=statuses.total(),
+        statuses={status: statuses[status] for status in STATUSES},
+        labels={label: found[label] for label in labels},
         audio_hours=heard / 3600,
-        labels={label: counts[label] for label in labels},
         errors=errors,
+        reused=tally.reused,
         seconds=seconds,
-        clips_per_second=rows / seconds,
-        real_time_factor=audio_seconds / seconds,
+        clips_per_second=tally.rows / seconds,
+        real_time_factor=tally.heard / seconds,
+        bottleneck=tally.bottleneck,
         peak_rss=peak_rss(),
     )
 
@@ -82,9 +88,3 @@ def peak_rss() -> int:
     """Largest resident memory of this process until now, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _batches(out: Path, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
-    with pq.ParquetFile(out) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            yield batch.to_pydict()

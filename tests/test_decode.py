@@ -1,14 +1,20 @@
 from __future__ import annotations
 
-import threading
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from test_audio import RULE, write
 
 import ser_batch.decode
-from ser_batch.decode import ABSENT, decode, decode_all, source_version
+from ser_batch.audio import level, read_clip
+from ser_batch.decode import ABSENT, decode, source_version
+from ser_batch.hearing import Hearing
 from ser_batch.sources import Source, find_audio
+
+WHOLE = Hearing(RULE)
 
 
 def sources(folder: Path, count: int) -> list[Source]:
@@ -18,45 +24,67 @@ def sources(folder: Path, count: int) -> list[Source]:
             (folder / f"{index:03}.wav").write_bytes(b"no audio")
         else:
             write(folder / f"{index:03}.wav", 0.1 + 0.01 * index)
-    return find_audio([folder])
+    return list(find_audio([folder]))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 7])
-@pytest.mark.parametrize("ahead", [1, 3, 100])
-def test_the_order_is_that_of_the_sources(tmp_path: Path, workers: int, ahead: int) -> None:
-    listed = sources(tmp_path, 12)
-    results = list(decode_all(listed, RULE, workers=workers, ahead=ahead))
-    assert [done.source for done in results] == listed
-    assert [done.error is not None for done in results] == [index % 5 == 3 for index in range(12)]
-    assert all((done.clip is None) == (done.error is not None) for done in results)
+def test_a_recording_is_one_row_and_its_waveform(tmp_path: Path) -> None:
+    (source,) = sources(tmp_path, 1)
+    ((row, waveform),) = decode(source, WHOLE)
+    clip = read_clip(source.path, RULE)
+    assert (row.status, row.error, row.last, row.version) == ("ok", None, True, source_version(source))
+    assert row.segment is not None
+    assert row.segment[:5] == (clip.start, clip.end, clip.duration, 48_000, 1)
+    assert row.segment.level == pytest.approx(level(clip.waveform[:4_800]), abs=1e-4)
+    np.testing.assert_array_equal(waveform, clip.waveform)
 
 
-def test_no_more_than_the_bound_is_decoded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
-    lock = threading.Lock()
+def test_the_level_is_that_of_the_sound_and_not_of_the_padding(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", np.full(4_800, 0.1), 48_000, subtype="FLOAT")
+    ((row, _),) = decode(Source(str(tmp_path / "x.wav"), "x"), WHOLE)
+    assert row.segment is not None
+    assert row.segment.level == pytest.approx(-20, abs=1e-3)
+    assert level(np.zeros(9, np.float32)) == -math.inf
 
-    def counted(source: Source, rule: object) -> object:
-        with lock:
-            started.append(source.file)
-        return decode(source, RULE)
 
-    monkeypatch.setattr(ser_batch.decode, "decode", counted)
-    results = decode_all(sources(tmp_path, 20), RULE, workers=4, ahead=5)
-    for taken in range(1, 4):
-        next(results)
-        assert len(started) <= taken - 1 + 5
-    results.close()
-    assert len(started) < 20
+@pytest.mark.parametrize(
+    ("hearing", "status"),
+    [
+        (Hearing(RULE), "ok"),
+        (Hearing(RULE, silence=-19), "silent"),
+        (Hearing(RULE, silence=-21), "ok"),
+        (Hearing(RULE, min_duration=0.2), "short"),
+        (Hearing(RULE, window=3, silence=-30), "ok"),
+    ],
+)
+def test_what_is_too_quiet_or_too_short_is_not_scored(tmp_path: Path, hearing: Hearing, status: str) -> None:
+    soundfile.write(tmp_path / "x.wav", np.full(4_800, 0.1), 48_000, subtype="FLOAT")
+    ((row, waveform),) = decode(Source(str(tmp_path / "x.wav"), "x"), hearing)
+    assert (row.status, waveform is None) == (status, status != "ok")
+
+
+def test_digital_silence_is_silent_with_no_option_at_all(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", np.zeros(4_800), 48_000)
+    ((row, waveform),) = decode(Source(str(tmp_path / "x.wav"), "x"), WHOLE)
+    assert (row.status, waveform) == ("silent", None)
 
 
 def test_a_surprise_in_one_file_is_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: str, rule: object) -> None:
+    def fail(path: str, rule: object, **options: object) -> None:
         raise MemoryError("no room")
 
     monkeypatch.setattr(ser_batch.decode, "read_clip", fail)
-    (done,) = [decode(source, RULE) for source in sources(tmp_path, 1)]
-    assert done.clip is None
-    assert done.error == "unexpected MemoryError: MemoryError('no room')"
+    ((row, waveform),) = decode(sources(tmp_path, 1)[0], WHOLE)
+    assert (row.status, row.segment, waveform) == ("error", None, None)
+    assert row.error == "unexpected MemoryError: MemoryError('no room')"
+
+
+def test_segments_before_the_damage_are_kept(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.wav", 8.0)
+    path.write_bytes(path.read_bytes()[:-100_000])
+    rows = [row for row, _ in decode(Source(str(path), "x"), Hearing(RULE, window=3))]
+    assert [row.status for row in rows] == ["ok", "ok", "ok", "error"]
+    assert [row.last for row in rows] == [False, False, False, True]
+    assert "truncated" in (rows[-1].error or "")
 
 
 def test_the_version_changes_with_the_input(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 from test_audio import FORMATS, RULE, write
 
 from ser_batch.decode import decode
+from ser_batch.hearing import Hearing
 from ser_batch.sources import Source
 
 HEADER = 128
+WHOLE = Hearing(RULE)
 
 
 def damaged(content: bytes, chance: random.Random) -> Iterator[bytes]:
@@ -37,13 +39,13 @@ def test_damaged_files_have_one_outcome_each(tmp_path: Path, kind: str) -> None:
     for index, bad in enumerate(damaged(content, chance)):
         path = tmp_path / f"{index}.wav"
         path.write_bytes(bad)
-        outcome = decode(Source(str(path), path.name), RULE)
-        assert (outcome.clip is None) != (outcome.error is None)
-        if outcome.error is not None:
-            failures += 1
-            assert not outcome.error.startswith("unexpected"), outcome.error
-        if outcome.clip is not None:
-            assert outcome.clip.waveform.shape == (RULE.samples,)
-            assert np.isfinite(outcome.clip.waveform).all()
-            assert 0 <= outcome.clip.start < outcome.clip.end <= outcome.clip.duration
+        ((row, waveform),) = decode(Source(str(path), path.name), WHOLE)
+        assert (row.segment is None) == (row.status == "error") == (row.error is not None)
+        failures += row.status == "error"
+        assert not (row.error or "").startswith("unexpected"), row.error
+        if row.segment is not None:
+            assert 0 <= row.segment.start < row.segment.end <= row.segment.duration
+        if waveform is not None:
+            assert waveform.shape == (RULE.samples,)
+            assert np.isfinite(waveform).all()
     assert failures >= 5  # every cut-off one, at least

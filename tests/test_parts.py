@@ -7,12 +7,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import ser_batch.compaction
 import ser_batch.parts
 from ser_batch.errors import OutputError
-from ser_batch.parts import Parts, check_output, parts_folder
+from ser_batch.output import SUCCESS, Output
+from ser_batch.parts import Parts
 
 TABLE = pa.schema(
-    [pa.field("file", pa.string(), nullable=False), pa.field("score", pa.float32())],
+    [
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("score", pa.float32()),
+        pa.field("status", pa.dictionary(pa.int16(), pa.string())),
+        pa.field("source_size", pa.int64()),
+        pa.field("source_mtime_ns", pa.int64()),
+    ],
     metadata={"ser_batch.backend": "one"},
 )
 
@@ -20,22 +28,45 @@ TABLE = pa.schema(
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ser_batch.parts, "PART_ROWS", 4)
-    monkeypatch.setattr(ser_batch.parts, "PARTS_A_GROUP", 2)
+    monkeypatch.setattr(ser_batch.compaction, "GROUP_ROWS", 8)
 
 
-def batch(parts: Parts, names: str, score: float = 0.5) -> Any:
-    columns = [list(names), [score] * len(names), [1] * len(names), [2] * len(names)]
+def batch(names: str, score: float = 0.5, version: int = 1) -> Any:
+    count = len(names)
+    columns = [list(names), [score] * count, ["ok"] * count, [version] * count, [2] * count]
     return pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, parts.schema, strict=True)],
-        schema=parts.schema,
+        [
+            pa.array(column, field.type if field.name != "status" else pa.string()).cast(field.type)
+            for column, field in zip(columns, TABLE, strict=True)
+        ],
+        schema=TABLE,
     )
 
 
-def fill(out: Path, names: str, *, resume: bool = False, score: float = 0.5) -> Parts:
-    parts = Parts(out, TABLE, resume=resume)
+def fill(out: Path | str, names: str, *, resume: bool = False, score: float = 0.5) -> Parts:
+    parts = Parts(Output.parse(out), TABLE, resume=resume)
     for start in range(0, len(names), 3):
-        parts.append(batch(parts, names[start : start + 3], score))
+        parts.append(batch(names[start : start + 3], score))
     return parts
+
+
+def finish(out: Path, names: str, **options: Any) -> None:
+    fill(out, names, **options).finish(names)
+
+
+def folder(out: Path) -> Path:
+    return Output.parse(out).folder
+
+
+def done(parts: Parts, names: str) -> str:
+    """Those of `names` that have rows."""
+    index = parts.index()
+    return "".join(name for name in names if index.find(name))
+
+
+def scores(out: Path) -> dict[str, float]:
+    table = pq.read_table(out)
+    return dict(zip(table["file"].to_pylist(), table["score"].to_pylist(), strict=True))
 
 
 def test_the_finished_table_has_every_row_in_order_and_leaves_no_parts(tmp_path: Path) -> None:
@@ -57,47 +88,60 @@ def test_an_abandoned_run_is_taken_up(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     first = fill(out, "abcdefgh")
     first.close()
-    (parts_folder(out) / "part-000009.tmp").write_bytes(b"half a part")
+    (folder(out) / ".part-000009.parquet.tmp").write_bytes(b"half a part")
     assert not out.exists()
-    again = Parts(out, TABLE, resume=True)
-    assert again.done() == dict.fromkeys("abcdef", (1, 2))  # g and h were in no part yet
-    again.append(batch(again, "gh"))
+    again = Parts(Output.parse(out), TABLE, resume=True)
+    assert done(again, "abcdefgh") == "abcdef"  # g and h were in no part yet
+    again.append(batch("gh"))
     again.finish("abcdefgh")
     assert pq.read_table(out)["file"].to_pylist() == list("abcdefgh")
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_other_inputs_than_before_the_latest_row_counts(tmp_path: Path) -> None:
+def test_other_inputs_than_before_the_latest_row_counts_and_none_is_lost(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     fill(out, "acegik", score=0.25).close()
-    parts = Parts(out, TABLE, resume=True)
-    parts.append(batch(parts, "bc", score=0.75))
+    parts = Parts(Output.parse(out), TABLE, resume=True)
+    parts.append(batch("bc", score=0.75))
     parts.finish("abceg")
-    assert pq.read_table(out).to_pydict() == {"file": list("abceg"), "score": [0.25, 0.75, 0.75, 0.25, 0.25]}
+    assert scores(out) == {"a": 0.25, "b": 0.75, "c": 0.75, "e": 0.25, "g": 0.25, "i": 0.25, "k": 0.25}
+    assert list(scores(out)) == list("abcegik")  # what is no longer listed comes last
+
+
+def test_a_finished_table_is_added_to(tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    finish(out, "bdfhjlnprtvx", score=0.25)
+    before = out.stat().st_ino
+    fill(out, "", resume=True).finish("bdfhjlnprtvx")
+    assert out.stat().st_ino == before  # nothing new: not written again
+    parts = fill(out, "acfy", resume=True, score=0.75)
+    assert done(parts, "abcdefy") == "abcdfy"
+    parts.finish("abcdfhjlnprtvxy")
+    assert list(scores(out)) == list("abcdfhjlnprtvxy")
+    assert {name for name, score in scores(out).items() if score == 0.75} == set("acfy")
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_starting_anew_deletes_parts_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     fill(out, "abcdef").close()
-    (parts_folder(out) / "notes.txt").write_text("mine")
-    parts = Parts(out, TABLE)
-    assert parts.done() == {}
-    parts.append(batch(parts, "z"))
+    (folder(out) / "notes.txt").write_text("mine")
+    parts = Parts(Output.parse(out), TABLE)
+    assert done(parts, "abcdef") == ""
+    parts.append(batch("z"))
     parts.finish("z")
     assert pq.read_table(out)["file"].to_pylist() == ["z"]
-    assert [path.name for path in parts_folder(out).iterdir()] == ["notes.txt"]
+    assert [path.name for path in folder(out).iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize(
-    "other", [TABLE.with_metadata({"ser_batch.backend": "two"}), pa.schema([TABLE.field(0)], TABLE.metadata)]
-)
+@pytest.mark.parametrize("other", [TABLE.with_metadata({"ser_batch.backend": "two"}), TABLE.remove(1)])
 def test_parts_of_another_configuration_are_refused(tmp_path: Path, other: pa.Schema) -> None:
     out = tmp_path / "out.parquet"
     fill(out, "abcdef").close()
     with pytest.raises(OutputError, match="another configuration"):
-        Parts(out, other, resume=True)
-    resumed = Parts(out, TABLE, resume=True)
-    assert set(resumed.done()) == set("abcdef")
+        Parts(Output.parse(out), other, resume=True)
+    resumed = Parts(Output.parse(out), TABLE, resume=True)
+    assert done(resumed, "abcdef") == "abcdef"
     resumed.close()
 
 
@@ -107,28 +151,28 @@ def test_a_damaged_part_is_refused(tmp_path: Path) -> None:
     parts.close()
     parts.files[0].write_bytes(parts.files[0].read_bytes()[:-20])
     with pytest.raises(OutputError, match="cannot be read"):
-        Parts(out, TABLE, resume=True)
+        Parts(Output.parse(out), TABLE, resume=True)
 
 
 def test_two_runs_do_not_share_an_output(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     first = fill(out, "abcdef")
     with pytest.raises(OutputError, match="another run"):
-        Parts(out, TABLE)
+        Parts(Output.parse(out), TABLE)
     first.finish("abcdef")
     assert pq.read_table(out).num_rows == 6
 
 
 def test_a_run_without_parts_leaves_no_folder(tmp_path: Path) -> None:
-    Parts(tmp_path / "out.parquet", TABLE).close()
+    Parts(Output.parse(tmp_path / "out.parquet"), TABLE).close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_folder_that_goes_is_a_clear_error(tmp_path: Path) -> None:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    parts = fill(folder / "out.parquet", "ab")
-    parts_folder(folder / "out.parquet").rename(tmp_path / "moved")
+def test_a_folder_that_goes_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    out = tmp_path / "results" / "out.parquet"
+    parts = fill(out, "ab")
+    folder(out).rename(tmp_path / "moved")
     with pytest.raises(OutputError, match="cannot be written; got No such file"):
         parts.flush()
 
@@ -141,36 +185,63 @@ def test_a_disk_that_fills_up_keeps_the_parts(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ser_batch.parts.os, "fsync", full)
-        with pytest.raises(OutputError, match="No space left"):
+        patch.setattr("ser_batch.parquet.os.fsync", full)
+        with pytest.raises(OutputError, match=r"No space left.*--resume"):
             parts.finish("abcdef")
     parts.close()
     assert not out.exists()
-    assert set(Parts(out, TABLE, resume=True).done()) == set("abcdef")
+    assert done(Parts(Output.parse(out), TABLE, resume=True), "abcdef") == "abcdef"
 
 
-def test_outputs_are_refused_before_any_work(tmp_path: Path) -> None:
+def test_a_folder_keeps_its_parts_and_says_that_it_is_finished(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    finish(out, "abcdefgh")
+    assert sorted(path.name for path in out.iterdir()) == [
+        SUCCESS, "notes.txt", "part-000000.parquet", "part-000001.parquet",
+    ]  # fmt: skip
+    parts = Parts(Output.parse(out), TABLE, resume=True)
+    assert not (out / SUCCESS).exists()
+    parts.append(batch("bcxy", score=0.75, version=7))
+    parts.finish("abcdefghxy")
+    tables = [pq.read_table(file) for file in parts.out.tables()]
+    rows = [(row["file"], row["score"]) for table in tables for row in table.to_pylist()]
+    assert [name for name, _ in rows] == list("adefghbcxy")
+    assert {name for name, score in rows if score == 0.75} == set("bcxy")
+    Parts(Output.parse(out), TABLE).close()
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("killed_after", range(1, 7))
+def test_a_recording_of_many_rows_is_whole_or_absent(tmp_path: Path, killed_after: int) -> None:
     out = tmp_path / "out.parquet"
-    check_output(out)
-    with pytest.raises(OutputError, match="not an existing folder"):
-        check_output(tmp_path / "nowhere" / "out.parquet")
-    with pytest.raises(OutputError, match="is a folder"):
-        check_output(tmp_path)
-    fill(out, "abcdef").close()
-    with pytest.raises(OutputError, match=r"unfinished.*--resume.*--overwrite"):
-        check_output(out)
-    check_output(out, resume=True)
-    Parts(out, TABLE, resume=True).finish("abcdef")
-    for resume in (False, True):
-        with pytest.raises(OutputError, match=r"exists already.*--overwrite"):
-            check_output(out, resume=resume)
-    check_output(out, overwrite=True)
+    written = [("aab", True), ("cc", False), ("ccc", False), ("ccc", False), ("ccd", False), ("dd", True)]
+    whole = "".join(names for names, _ in written)
+    parts = Parts(Output.parse(out), TABLE)
+    for names, complete in written[:killed_after]:
+        parts.append(batch(names, 0.25), complete=complete)
+    parts.close()
+    parts = Parts(Output.parse(out), TABLE, resume=True)
+    kept = done(parts, "abcd")
+    assert kept == {1: "", 6: "abcd"}.get(killed_after, "ab")
+    parts.append(batch("".join(name for name in whole if name not in kept), 0.75))
+    parts.finish("abcd")
+    table = pq.read_table(out)
+    assert table["file"].to_pylist() == list(whole)
+    expected = [0.25 if name in kept else 0.75 for name in whole]
+    assert table["score"].to_pylist() == expected
 
 
-def test_overwriting_spares_what_is_no_parquet_file(tmp_path: Path) -> None:
-    speech = tmp_path / "speech.wav"
-    speech.write_bytes(b"RIFF....WAVE")
-    with pytest.raises(OutputError, match="no Parquet file"):
-        check_output(speech, overwrite=True)
-    with pytest.raises(OutputError, match="no Parquet file"):
-        check_output(Path("/dev/null"), overwrite=True)
+def test_an_overwritten_table_of_another_configuration_is_not_added_to(tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    finish(out, "abcdef")
+    other = TABLE.with_metadata({"ser_batch.backend": "two"})
+    parts = Parts(Output.parse(out), other)
+    parts.append(batch("abcd").replace_schema_metadata(other.metadata))
+    parts.close()  # killed before the end; the old table is still there
+    parts = Parts(Output.parse(out), other, resume=True)
+    assert done(parts, "abcdef") == "abcd"
+    parts.close()
+    with pytest.raises(OutputError, match="another configuration"):
+        Parts(Output.parse(out), TABLE, resume=True)

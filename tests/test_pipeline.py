@@ -14,8 +14,9 @@ from ser_batch.audio import read_clip
 from ser_batch.bundle import Bundle
 from ser_batch.engines import open_engine
 from ser_batch.errors import EngineError, InputError, OutputError
-from ser_batch.parts import parts_folder
-from ser_batch.pipeline import run
+from ser_batch.output import Output
+from ser_batch.pipeline import Settings, run
+from ser_batch.progress import Tally
 from ser_batch.scorer import Scorer
 from ser_batch.sources import Source, find_audio
 
@@ -45,7 +46,7 @@ class FailingEngine:
 
 def test_rows_hold_the_probabilities_of_their_own_clip(tmp_path: Path, scorer: Scorer, toy_bundle: Bundle) -> None:
     listed = sources(tmp_path / "audio", 10)
-    summary = run(listed, scorer, tmp_path / "out.parquet", batch_size=3, workers=2)
+    summary = run(listed, scorer, tmp_path / "out.parquet", settings=Settings(batch_size=3, workers=2))
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [row["file"] for row in rows] == [source.file for source in listed]
     for source, row in zip(listed, rows, strict=True):
@@ -75,7 +76,7 @@ def test_the_table_does_not_depend_on_batches_or_workers(
 ) -> None:
     listed = sources(tmp_path / "audio", 23)
     run(listed, scorer, tmp_path / "one.parquet")
-    run(listed, scorer, tmp_path / "other.parquet", batch_size=batch_size, workers=workers)
+    run(listed, scorer, tmp_path / "other.parquet", settings=Settings(batch_size=batch_size, workers=workers))
     one, other = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("one", "other"))
     for name in one.column_names:
         if one.schema.field(name).type == "float":
@@ -93,11 +94,11 @@ def test_only_failures_still_make_a_table(tmp_path: Path, scorer: Scorer) -> Non
         find_audio([tmp_path / "audio"]),
         scorer,
         tmp_path / "out.parquet",
-        batch_size=2,
-        progress=lambda rows, failed, heard: seen.append((rows, failed)),
+        settings=Settings(batch_size=2),
+        progress=lambda tally: seen.append((tally.rows, tally.failures)),
     )
     assert (summary.clips, summary.failures, summary.audio_hours) == (0, 40, 0)
-    assert sum(rows for rows, _ in seen) == sum(failed for _, failed in seen) == 40
+    assert seen[-1] == (40, 40)
     assert len(seen) > 1  # they are not all held back for a batch that never fills
     assert pq.read_table(tmp_path / "out.parquet")["status"].to_pylist() == ["error"] * 40
 
@@ -107,12 +108,12 @@ def test_a_clip_that_the_engine_cannot_take_is_a_row(tmp_path: Path, scorer: Sco
     bad = read_clip(listed[5].path, scorer.bundle.manifest.clip).waveform
     engine = FailingEngine(scorer.engine, lambda clip: np.array_equal(clip, bad))
     failing = Scorer(scorer.bundle, engine)
-    summary = run(listed, failing, tmp_path / "out.parquet", batch_size=3)
+    summary = run(listed, failing, tmp_path / "out.parquet", settings=Settings(batch_size=3))
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["ok"] * 5 + ["error"] + ["ok"]
     assert "cannot take this clip" in rows[5]["error"]
     assert summary.failures == 1
-    run(listed, scorer, tmp_path / "whole.parquet", batch_size=3)
+    run(listed, scorer, tmp_path / "whole.parquet", settings=Settings(batch_size=3))
     whole = pq.read_table(tmp_path / "whole.parquet").to_pylist()
     assert rows[4]["p_sad"] == pytest.approx(whole[4]["p_sad"], abs=1e-6)
     assert rows[6]["p_sad"] == pytest.approx(whole[6]["p_sad"], abs=1e-6)
@@ -126,12 +127,8 @@ def test_an_engine_that_never_works_is_no_table_of_errors(tmp_path: Path, scorer
 
 
 def interrupt_after(rows: int) -> Any:
-    seen = 0
-
-    def progress(batch: int, failed: int, heard: float) -> None:
-        nonlocal seen
-        seen += batch
-        if seen >= rows:
+    def progress(tally: Tally) -> None:
+        if tally.rows >= rows:
             raise KeyboardInterrupt
 
     return progress
@@ -140,19 +137,19 @@ def interrupt_after(rows: int) -> Any:
 def test_an_interrupted_run_keeps_its_rows_for_resume(tmp_path: Path, scorer: Scorer) -> None:
     listed, out = sources(tmp_path / "audio", 20), tmp_path / "out.parquet"
     with pytest.raises(KeyboardInterrupt):
-        run(listed, scorer, out, batch_size=4, progress=interrupt_after(9))
+        run(listed, scorer, out, settings=Settings(batch_size=4), progress=interrupt_after(9))
     assert not out.exists()
     with pytest.raises(OutputError, match="unfinished"):
-        run(listed, scorer, out, batch_size=4)
-    summary = run(listed, scorer, out, batch_size=4, resume=True)
+        run(listed, scorer, out, settings=Settings(batch_size=4))
+    summary = run(listed, scorer, out, settings=Settings(batch_size=4), resume=True)
     assert 9 <= summary.reused < 20
     assert summary.clips + summary.failures == 20
-    run(listed, scorer, tmp_path / "whole.parquet", batch_size=4)
+    run(listed, scorer, tmp_path / "whole.parquet", settings=Settings(batch_size=4))
     resumed, whole = pq.read_table(out), pq.read_table(tmp_path / "whole.parquet")
     assert resumed["file"].equals(whole["file"])
     assert resumed["label"].to_pylist() == whole["label"].to_pylist()
     np.testing.assert_allclose(resumed["p_sad"].to_numpy(), whole["p_sad"].to_numpy(), atol=1e-6)
-    assert not parts_folder(out).exists()
+    assert not Output.parse(out).folder.exists()
 
 
 def test_resume_makes_changed_inputs_again_and_takes_new_ones(
@@ -162,14 +159,14 @@ def test_resume_makes_changed_inputs_again_and_takes_new_ones(
     audio, out = tmp_path / "audio", tmp_path / "out.parquet"
     listed = sources(audio, 9)
     with pytest.raises(KeyboardInterrupt):
-        run(listed, scorer, out, batch_size=2, progress=interrupt_after(6))
+        run(listed, scorer, out, settings=Settings(batch_size=2), progress=interrupt_after(6))
     (audio / "003.wav").write_bytes((audio / "000.wav").read_bytes())  # was no audio
     (audio / "001.wav").unlink()
     (audio / "000b.wav").write_bytes(b"new, and no audio")
     listed = find_audio([audio])
-    run(listed, scorer, out, batch_size=2, resume=True)
+    run(listed, scorer, out, settings=Settings(batch_size=2), resume=True)
     rows = {row["file"]: row for row in pq.read_table(out).to_pylist()}
-    assert list(rows) == [source.file for source in listed]
+    assert list(rows) == [*(source.file for source in listed), "001.wav"]
     assert rows["003.wav"]["status"] == "ok"
     assert rows["003.wav"]["p_sad"] == pytest.approx(rows["000.wav"]["p_sad"], abs=1e-6)
     assert rows["000b.wav"]["status"] == "error"
@@ -178,7 +175,7 @@ def test_resume_makes_changed_inputs_again_and_takes_new_ones(
 def test_results_of_another_configuration_are_not_resumed(tmp_path: Path, scorer: Scorer) -> None:
     listed, out = sources(tmp_path / "audio", 9), tmp_path / "out.parquet"
     with pytest.raises(KeyboardInterrupt):
-        run(listed, scorer, out, batch_size=2, progress=interrupt_after(4))
+        run(listed, scorer, out, settings=Settings(batch_size=2), progress=interrupt_after(4))
     other = Scorer(scorer.bundle, FailingEngine(scorer.engine, lambda clip: False))
     with pytest.raises(OutputError, match=r"another configuration; got ser_batch\.backend onnxruntime"):
         run(listed, other, out, resume=True)
@@ -192,4 +189,4 @@ def test_nothing_to_do_is_an_input_error(tmp_path: Path, scorer: Scorer) -> None
     with pytest.raises(InputError):
         run([], scorer, tmp_path / "out.parquet")
     with pytest.raises(InputError):
-        run([Source("x", "x")], scorer, tmp_path / "out.parquet", workers=-1)
+        run([Source("x", "x")], scorer, tmp_path / "out.parquet", settings=Settings(workers=-1))
