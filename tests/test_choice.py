@@ -71,8 +71,14 @@ def test_without_a_certificate_auto_is_the_portable_default_and_says_so(bundle: 
 def test_auto_is_the_fastest_that_passed_and_says_why(bundle: Bundle) -> None:
     add_entries(bundle, [SOUND, FASTER, FASTEST])
     choice = choose(bundle)
-    assert (choice.backend, choice.precision) == ("fast", "bf16")
-    assert choice.reason == "the fastest verified here: 4.25 x onnxruntime fp32, 2026-11-22"
+    assert (choice.backend, choice.precision) == ("fast", "fp32")
+    assert choice.reason == f"the fastest verified here: {FASTER.speed:.2f} x onnxruntime fp32, 2026-11-22"
+
+
+def test_a_lower_precision_must_be_asked_for_however_fast_it_is(bundle: Bundle) -> None:
+    add_entries(bundle, [SOUND, FASTEST])
+    assert chosen(bundle) == ("slow", "fp32")
+    assert chosen(bundle, "bf16") == ("fast", "bf16")
 
 
 @pytest.mark.parametrize(
@@ -87,12 +93,12 @@ def test_auto_is_the_fastest_that_passed_and_says_why(bundle: Bundle) -> None:
     ],
 )
 def test_what_does_not_hold_here_is_not_chosen(bundle: Bundle, changes: dict[str, object]) -> None:
-    add_entries(bundle, [SOUND, FASTER, dataclasses.replace(FASTEST, **changes)])
-    assert chosen(bundle) == ("fast", "fp32")
+    add_entries(bundle, [SOUND, dataclasses.replace(FASTER, **changes)])
+    assert chosen(bundle) == ("slow", "fp32")
 
 
 def test_the_default_is_kept_where_it_is_the_fastest(bundle: Bundle) -> None:
-    add_entries(bundle, [SOUND, dataclasses.replace(FASTEST, speed=0.8)])
+    add_entries(bundle, [SOUND, dataclasses.replace(FASTER, speed=0.8)])
     assert chosen(bundle) == ("slow", "fp32")
 
 
