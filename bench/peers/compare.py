@@ -57,7 +57,7 @@ def compare_peers(
                     raise
                 absent[label] = str(error)
                 continue
-            engines[f"{label} {engine.precision}" if label in backends else label] = engine
+            engines[label.replace(":", " ")] = engine
         found = [c for batch in batch_sizes for c in interleave(engines, target, clips, batch, rounds=rounds)]
     return found, absent
 
