@@ -11,6 +11,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 TF32 = "tf32"
 """What CUDA libraries may use for "fp32" products; a precision of its own here."""
 _SIZES = {"cpu": 2048, "cuda": 8192}
+_PROBE, _TOO_LONG = 256, 0.5
+"""Size tried first, and seconds of one full product beyond which its rate stands: CPUs without float16 products crawl."""
 _PRODUCTS = {"cpu": 1, "cuda": 10}
 """Products queued together, so that submitting them does not count."""
 
@@ -23,14 +25,19 @@ def torch_peaks(device: str, size: int | None = None) -> list[Peak]:
     peaks = []
     for precision in [*PRECISIONS, *([TF32] if device == "cuda" else [])]:
         torch.backends.cuda.matmul.allow_tf32 = precision == TF32
-        peaks.append(Peak("torch", precision, device, size, _rate(device, PRECISIONS.get(precision), size)))
+        dtype = PRECISIONS.get(precision, torch.float32)
+        measured = min(_PROBE, size)
+        rate = _rate(device, dtype, measured)
+        if measured < size and 2 * size**3 / rate < _TOO_LONG:
+            measured, rate = size, _rate(device, dtype, size)
+        peaks.append(Peak("torch", precision, device, measured, rate))
     return peaks
 
 
-def _rate(device: str, dtype: torch.dtype | None, size: int) -> float:
+def _rate(device: str, dtype: torch.dtype, size: int) -> float:
     # Random values, since a product of zeros draws less power and runs faster than any real one.
-    left = torch.randn(size, size, device=device).to(dtype or torch.float32)
-    right = torch.randn(size, size, device=device).to(dtype or torch.float32)
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
     products = _PRODUCTS[device]
 
     def multiply() -> None:
