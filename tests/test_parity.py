@@ -176,7 +176,7 @@ def test_a_runtime_that_was_asked_for_and_is_not_there_fails(toy_bundle: Bundle)
     report = verify(toy_bundle, ["onnxruntime", "abacus"])
     assert report.comparisons
     assert len(report.failures) == 1 and "no backend 'abacus'" in report.failures[0]
-    assert "nothing was compared" in verify(toy_bundle, []).failures
+    assert any("nothing was compared" in failure for failure in verify(toy_bundle, []).failures)
 
 
 def test_an_empty_reference_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
