@@ -72,9 +72,7 @@ class Bundle:
         got = (reference.waveform.shape[1], reference.fused.shape[1])
         expected = (self.manifest.clip.samples, len(self.labels))
         if got != expected:
-            raise BundleError(
-                "reference clips do not fit the manifest (samples, labels)", got=got, expected=expected
-            )
+            raise BundleError("reference clips do not fit the manifest (samples, labels)", got=got, expected=expected)
         return reference
 
 
@@ -171,17 +169,11 @@ def _check_target(root: Path, overwrite: bool) -> None:
     if not overwrite:
         raise OutputError(f"{root} exists already", remedy="Choose another path, or ask to overwrite it.")
     # Overwriting removes a whole directory, so it must be one that this function could have written.
-    if (
-        root.is_symlink()
-        or not root.is_dir()
-        or (any(root.iterdir()) and not (root / MANIFEST_FILE).is_file())
-    ):
+    if root.is_symlink() or not root.is_dir() or (any(root.iterdir()) and not (root / MANIFEST_FILE).is_file()):
         raise OutputError(f"{root} exists and is not a bundle, so it is not overwritten")
 
 
-def _fill(
-    tree: Path, fusion: Fusion, reference: Reference, files: Mapping[str, Path], model_card: str
-) -> None:
+def _fill(tree: Path, fusion: Fusion, reference: Reference, files: Mapping[str, Path], model_card: str) -> None:
     own = {FUSION_FILE, REFERENCE_FILE, MODEL_CARD_FILE}
     for member, source in files.items():
         check_member(member)
@@ -214,9 +206,7 @@ def _check_fusion(fusion: Fusion, manifest: Manifest) -> None:
         )
     names = tuple(branch.name for branch in manifest.branches)
     if fusion.branches != names:
-        raise BundleError(
-            "fusion and manifest order the branches differently", got=fusion.branches, expected=names
-        )
+        raise BundleError("fusion and manifest order the branches differently", got=fusion.branches, expected=names)
 
 
 @contextmanager

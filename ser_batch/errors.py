@@ -13,9 +13,7 @@ class SerError(Exception):
         remedy: what the user can do now.
     """
 
-    def __init__(
-        self, what: str, *, got: object = None, expected: object = None, remedy: str | None = None
-    ) -> None:
+    def __init__(self, what: str, *, got: object = None, expected: object = None, remedy: str | None = None) -> None:
         self.what, self.got, self.expected, self.remedy = what, got, expected, remedy
         parts = [what]
         if got is not None:

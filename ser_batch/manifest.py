@@ -40,9 +40,7 @@ class Branch:
 
     def __post_init__(self) -> None:
         if not _BRANCH_NAME.fullmatch(self.name):
-            raise BundleError(
-                "a branch's name is no identifier", got=repr(self.name), expected="a-z, 0-9 and _"
-            )
+            raise BundleError("a branch's name is no identifier", got=repr(self.name), expected="a-z, 0-9 and _")
         if not self.input or not self.output:
             raise BundleError(f"branch {self.name} does not name its input and output")
         check_member(self.file)
@@ -87,9 +85,7 @@ class Manifest:
         for path, digest in self.files.items():
             check_member(path)
             if not _SHA256.fullmatch(digest):
-                raise BundleError(
-                    f"the sha256 of {path} is not one", got=repr(digest), expected="64 hex digits"
-                )
+                raise BundleError(f"the sha256 of {path} is not one", got=repr(digest), expected="64 hex digits")
         for path in (self.fusion_file, self.reference_file, *(branch.file for branch in self.branches)):
             if path not in self.files:
                 raise BundleError(f"{path} is used but has no sha256 under 'files'", got=sorted(self.files))
@@ -171,14 +167,10 @@ def check_member(path: str) -> None:
     """Raise BundleError unless `path` is a plain relative POSIX path that stays inside the bundle."""
     parts = path.split("/")
     plain = (
-        path.isprintable()
-        and not set(path) & set('\\:*?"<>|')
-        and all(part not in ("", ".", "..") for part in parts)
+        path.isprintable() and not set(path) & set('\\:*?"<>|') and all(part not in ("", ".", "..") for part in parts)
     )
     if not plain or PurePosixPath(path).is_absolute():
-        raise BundleError(
-            "a path leaves the bundle or is not plain", got=repr(path), expected="a relative path with /"
-        )
+        raise BundleError("a path leaves the bundle or is not plain", got=repr(path), expected="a relative path with /")
     if path == MANIFEST_FILE:
         raise BundleError("the manifest cannot be one of its own files")
 

@@ -63,9 +63,7 @@ class Reference:
                     got=rows.shape,
                     expected=(len(self.waveform), *self.fused.shape[1:]),
                 )
-            if not (
-                np.isfinite(rows).all() and (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-4)
-            ):
+            if not (np.isfinite(rows).all() and (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-4)):
                 raise BundleError(f"reference probabilities of {name} are not distributions over the labels")
 
 
@@ -84,9 +82,7 @@ def synthetic_clips(rule: ClipRule) -> Waveform:
     clicks = np.zeros(rule.samples)
     clicks[:: max(rule.samples // 7, 1)] = 1.0
     short = np.where(time < rule.seconds / 3, speech, 0.0)
-    clips = np.stack(
-        [0.95 * speech, 1e-3 * speech, np.zeros(rule.samples), 0.5 * sweep, 0.8 * clicks, 0.3 * short]
-    )
+    clips = np.stack([0.95 * speech, 1e-3 * speech, np.zeros(rule.samples), 0.5 * sweep, 0.8 * clicks, 0.3 * short])
     return (np.round(clips * (PCM_SCALE - 1)) / PCM_SCALE).astype(np.float32)
 
 

@@ -71,9 +71,7 @@ class Scorer:
             )
         finite = np.isfinite(waveform).all(axis=1)
         if not finite.all():
-            raise InputError(
-                "a waveform holds samples that are not finite", got=f"clip {int(finite.argmin())}"
-            )
+            raise InputError("a waveform holds samples that are not finite", got=f"clip {int(finite.argmin())}")
 
     def _check_rows(self, name: str, rows: npt.NDArray[np.float32], batch: int) -> Probabilities:
         where = f"branch {name} on {self.engine.name}"
@@ -86,9 +84,7 @@ class Scorer:
             )
         if not np.isfinite(rows).all():
             clip = int(np.isfinite(rows).all(axis=1).argmin())
-            raise EngineError(
-                f"{where} returned values that are not finite", got=f"clip {clip}: {rows[clip]}"
-            )
+            raise EngineError(f"{where} returned values that are not finite", got=f"clip {clip}: {rows[clip]}")
         proper = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) <= SUM_TOLERANCE)
         if not proper.all():
             clip = int(proper.argmin())

@@ -176,9 +176,7 @@ def test_reference_clips_of_another_length_are_refused(copy: Path) -> None:
         load_bundle(copy).reference()
 
 
-def test_the_default_bundle_is_the_one_without_a_path(
-    monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle
-) -> None:
+def test_the_default_bundle_is_the_one_without_a_path(monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle) -> None:
     monkeypatch.setattr("ser_batch.bundle.default_root", lambda: toy_bundle.root)
     assert load_bundle().id == toy_bundle.id
 

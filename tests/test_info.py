@@ -42,8 +42,6 @@ def test_nested_metrics_are_dotted_and_control_characters_masked(tmp_path: Path)
     assert rows["provenance.note"] == "red \N{REPLACEMENT CHARACTER}[31m"
 
 
-def test_a_backend_that_is_missing_says_how_to_get_it(
-    toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backend_that_is_missing_says_how_to_get_it(toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ser_batch.engines.onnxruntime.unavailable", lambda: "pip install it")
     assert dict(describe(toy_bundle))["backend onnxruntime"] == "pip install it"

@@ -75,9 +75,7 @@ def test_a_failing_run_names_the_branch(engine: OnnxRuntimeEngine) -> None:
         ({"metadata_labels": ("a", "b")}, "other labels"),
     ],
 )
-def test_another_graph_than_the_manifest_states_is_refused(
-    tmp_path: Path, graph: dict[str, Any], message: str
-) -> None:
+def test_another_graph_than_the_manifest_states_is_refused(tmp_path: Path, graph: dict[str, Any], message: str) -> None:
     with pytest.raises(EngineError, match=message):
         OnnxRuntimeEngine(make_toy_bundle(tmp_path / "bundle", clip=SMALL, **graph))
 
@@ -100,19 +98,13 @@ def fix_batch(model: onnx.ModelProto) -> None:
 
 
 def add_output(model: onnx.ModelProto) -> None:
-    model.graph.output.append(
-        onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 8])
-    )
+    model.graph.output.append(onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 8]))
 
 
 def to_double(model: onnx.ModelProto) -> None:
     del model.graph.output[:]
-    model.graph.node.append(
-        onnx.helper.make_node("Cast", ["probabilities"], ["double"], to=onnx.TensorProto.DOUBLE)
-    )
-    model.graph.output.append(
-        onnx.helper.make_tensor_value_info("double", onnx.TensorProto.DOUBLE, ["batch", 8])
-    )
+    model.graph.node.append(onnx.helper.make_node("Cast", ["probabilities"], ["double"], to=onnx.TensorProto.DOUBLE))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("double", onnx.TensorProto.DOUBLE, ["batch", 8]))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +116,7 @@ def to_double(model: onnx.ModelProto) -> None:
         (lambda model: model.metadata_props[0].__setattr__("value", "not json"), "other labels"),
     ],
 )
-def test_a_changed_graph_is_refused(
-    tmp_path: Path, change: Callable[[onnx.ModelProto], Any], message: str
-) -> None:
+def test_a_changed_graph_is_refused(tmp_path: Path, change: Callable[[onnx.ModelProto], Any], message: str) -> None:
     with pytest.raises(EngineError, match=message):
         OnnxRuntimeEngine(rewritten(tmp_path, change))
 
@@ -167,9 +157,7 @@ def test_a_silent_fallback_is_loud(toy_bundle: Bundle, monkeypatch: pytest.Monke
         OnnxRuntimeEngine(toy_bundle, device="cuda")
 
 
-def test_where_it_is_not_installed_the_extra_is_named(
-    toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_it_is_not_installed_the_extra_is_named(toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install 'ser-batch[cpu]'" in (backend.unavailable() or "")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

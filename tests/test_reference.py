@@ -66,9 +66,7 @@ def test_a_waveform_that_would_not_survive_is_refused(value: float) -> None:
 
 def test_nothing_to_compare_is_refused() -> None:
     with pytest.raises(BundleError, match="nothing to compare"):
-        Reference(
-            np.zeros((0, 4), np.float32), {"x": np.zeros((0, 3), np.float32)}, np.zeros((0, 3), np.float32)
-        )
+        Reference(np.zeros((0, 4), np.float32), {"x": np.zeros((0, 3), np.float32)}, np.zeros((0, 3), np.float32))
     with pytest.raises(BundleError, match="nothing to compare"):
         Reference(np.zeros((1, 4), np.float32), {}, np.full((1, 2), 0.5, np.float32))
 
@@ -85,9 +83,7 @@ def test_nothing_to_compare_is_refused() -> None:
 )
 def test_probabilities_that_are_not_are_refused(rows: np.ndarray, message: str) -> None:
     with pytest.raises(BundleError, match=message):
-        Reference(
-            np.zeros((1, 4), np.float32), {"x": rows.astype(np.float32)}, np.full((1, 2), 0.5, np.float32)
-        )
+        Reference(np.zeros((1, 4), np.float32), {"x": rows.astype(np.float32)}, np.full((1, 2), 0.5, np.float32))
 
 
 def test_a_file_of_other_branches_or_types_is_refused(tmp_path: Path) -> None:
