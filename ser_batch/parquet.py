@@ -24,9 +24,11 @@ def write(file: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
         OutputError: the disk is full, or the folder is gone; whatever had the name before is untouched.
     """
     temporary = temporary_of(file)
+    # A dictionary of probabilities is as long as they are, and is held in memory for each column.
+    repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
     try:
         with temporary.open("wb") as sink:
-            with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+            with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeating) as writer:
                 for table in tables:
                     writer.write_table(table)
             sink.flush()
@@ -63,12 +65,13 @@ def read(file: Path, columns: list[str], groups: list[int] | None = None) -> pa.
     """Columns of a file, or of some of its row groups."""
     # Not pq.read_table, which imports pyarrow.dataset first.
     with pq.ParquetFile(file) as opened:
-        return opened.read(columns) if groups is None else opened.read_row_groups(groups, columns)
+        every = list(range(opened.num_row_groups)) if groups is None else groups
+        return opened.read_row_groups(every, columns, use_threads=False)
 
 
 def batches(files: Iterable[Path], columns: list[str]) -> Iterator[dict[str, list[Any]]]:
     """Columns of `files` as Python lists, `BATCH_ROWS` rows at a time."""
     for file in files:
         with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(BATCH_ROWS, columns=columns):
+            for batch in opened.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
                 yield batch.to_pydict()
