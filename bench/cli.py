@@ -10,12 +10,9 @@ from pathlib import Path
 
 import click
 
-from ser_batch.errors import SerError
+from ser_batch import command_line
 
 Command = Callable[..., None]
-FOUND = 0
-USAGE = 2
-INTERRUPTED = 130
 PATH = click.Path(path_type=Path)
 
 _AUDIO = click.argument("audio", nargs=-1, required=True, type=click.Path())
@@ -288,18 +285,5 @@ def smoke(bundle: Path | None, backends: tuple[str, ...], json_path: Path | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line: 0, or 2 with one line on what is wrong; a traceback means a bug."""
-    try:
-        cli.main(arguments, prog_name="bench", standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.ClickException as error:
-        error.show()
-        return USAGE
-    except SerError as error:
-        click.echo(f"error: {error}", err=True)
-        return USAGE
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return INTERRUPTED
-    return FOUND
+    """Run the command line: 0, or 2 with one line on what is wrong."""
+    return command_line.run(cli, "bench", arguments, interrupted="nothing was written")

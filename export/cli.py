@@ -6,7 +6,6 @@ The library is imported inside the commands: `--help` is fast, and `verify` need
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ser_batch import command_line
+from ser_batch.command_line import USAGE
 from ser_batch.errors import OutputError, SerError
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from export.parity import Report
 
 FAILED = 1
-USAGE = 2
-INTERRUPTED = 130
 
 EXIT_CODES = f"""\b
 Exit codes:
@@ -85,24 +84,8 @@ def verify(bundle: Path | None, backends: tuple[str, ...], threads: int | None, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code (see `EXIT_CODES`) is returned, and a traceback means a bug."""
-    try:
-        return int(cli.main(arguments, prog_name="ser-export", standalone_mode=False) or 0)
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.ClickException as error:
-        error.show()
-        return USAGE
-    except SerError as error:
-        click.echo(f"error: {error}", err=True)
-        return USAGE
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing was written", err=True)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left (`| head`); flushing at exit would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    """Run the command line; the exit code (see `EXIT_CODES`) is returned."""
+    return command_line.run(cli, "ser-export", arguments, interrupted="nothing was written")
 
 
 def _need_torch() -> None:

@@ -5,7 +5,6 @@ The library is imported inside the commands, so that `--help` and a single file 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ser_batch import command_line
+from ser_batch.command_line import INTERRUPTED, USAGE
 from ser_batch.errors import OutputError, SerError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 Command = Callable[..., int]
 SOME_FAILED = 3
-USAGE = 2
-INTERRUPTED = 130
 AUTO = "auto"
 
 EXIT_CODES = f"""\b
@@ -194,24 +193,10 @@ def info(bundle: Path | None) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code (see `EXIT_CODES`) is returned, and a traceback means a bug."""
-    try:
-        return int(cli.main(arguments, prog_name="ser-batch", standalone_mode=False) or 0)
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.ClickException as error:
-        error.show()
-        return USAGE
-    except SerError as error:
-        click.echo(f"error: {error}", err=True)
-        return USAGE
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; the rows made so far are kept: go on with --resume", err=True)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left (`| head`); flushing at exit would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    """Run the command line; the exit code (see `EXIT_CODES`) is returned."""
+    return command_line.run(
+        cli, "ser-batch", arguments, interrupted="the rows made so far are kept: go on with --resume"
+    )
 
 
 def _watchers(json_lines: JsonLines | None, log: Log | None, *, bar: bool) -> Watch:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ser_batch.errors import SerError
+from ser_batch import command_line
 
 if TYPE_CHECKING:
     from training.experiments import Setting
@@ -246,10 +246,6 @@ def _setting(given: dict[str, Any], context: int | None, spectrogram: int | None
     )
 
 
-def main() -> None:
-    """Entry point: a SerError is one clear line and exit code 2."""
-    try:
-        cli()
-    except SerError as error:
-        click.echo(f"ser-train: {error}", err=True)
-        sys.exit(2)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line: 0, or 2 with one line on what is wrong."""
+    return command_line.run(cli, "ser-train", arguments, interrupted="give the same command again to go on")
