@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ser_batch.parquet import read
+from ser_batch.parquet import read, take
 from ser_batch.row_index import RowIndex, runs
 
 GROUP_ROWS = 16_000
@@ -95,8 +95,8 @@ def _take(rows: Rows, groups: list[tuple[Path, int, int]], starts: Rows, table: 
     for home in np.unique(homes):
         file, group, _ = groups[home]
         here = np.flatnonzero(homes == home)
-        taken.append(read(file, table.names, [group]).take(pa.array(rows[here] - starts[home])))
+        taken.append(take(read(file, table.names, [group]), rows[here] - starts[home]))
         places.append(here)
     # A row group read back has a dictionary of its own.
     merged = pa.concat_tables(taken).unify_dictionaries()
-    return merged.take(pa.array(np.argsort(np.concatenate(places), kind="stable"))).cast(table)
+    return take(merged, np.argsort(np.concatenate(places), kind="stable")).cast(table)

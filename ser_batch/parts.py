@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ser_batch.compaction import in_order, is_ordered, reordered, stale
 from ser_batch.errors import OutputError
 from ser_batch.output import LOCK, SUCCESS, Output, lock
-from ser_batch.parquet import read, sync_folder, temporary_of, unwritable, write
+from ser_batch.parquet import read, sync_folder, take, temporary_of, unwritable, write
 from ser_batch.row_index import OPEN, RowIndex, is_open, runs
 
 PART_ROWS = 2_000
@@ -137,7 +137,7 @@ class Parts:
         # Only rows that later ones replace are dropped, so a crash between two files loses nothing.
         for file, kept in list(stale(self.files, self.key)):
             if len(kept):
-                table = read(file, self.table.names).take(pa.array(kept)).cast(self.table)
+                table = take(read(file, self.table.names), kept).cast(self.table)
                 self._write_part(file, table, is_open=is_open(file))
             else:
                 file.unlink()
@@ -154,7 +154,7 @@ class Parts:
             table = read(self.files[-1], self.table.names)
             kept = [row for row, other in enumerate(table.column(self.key).to_pylist()) if other != name]
             if kept:
-                whole = table.take(pa.array(kept, pa.int64())).cast(self.table)
+                whole = take(table, kept).cast(self.table)
                 self._write_part(self.files[-1], whole, is_open=False)
                 return
             self.files.pop().unlink()

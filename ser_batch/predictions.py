@@ -15,6 +15,7 @@ from ser_batch.bundle import Bundle
 from ser_batch.decode import Decoded
 from ser_batch.engines.protocol import Engine
 from ser_batch.hearing import Hearing
+from ser_batch.parquet import take
 from ser_batch.scorer import Scores
 
 STATUSES = ("ok", "silent", "short", "error")
@@ -105,7 +106,7 @@ def record_batch(
             columns[f"{prefix}p_{label}"] = _numbers(values[:, index], np.float32, ok)
     arrays = [columns[name] for name in table.names if name in columns]
     if carried is not None:
-        taken = carried.take(pa.array([row.source.row for row in rows]))
+        taken = take(carried, [row.source.row for row in rows])
         arrays += [column.combine_chunks() for column in taken.columns]
     return pa.RecordBatch.from_arrays(arrays, schema=table)
 
