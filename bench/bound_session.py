@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ser_batch.bundle import Bundle
 from ser_batch.clip import Waveform
 from ser_batch.errors import EngineError
+from ser_batch.model.bundle import Bundle
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 

@@ -66,8 +66,8 @@ def latency(
     from bench.console import finish, progress
     from bench.peak import measure_peaks
     from bench.targets import check_positive
-    from ser_batch.bundle import load_bundle
-    from ser_batch.sources import find_audio
+    from ser_batch.inputs.sources import find_audio
+    from ser_batch.model.bundle import load_bundle
 
     surroundings = environment.describe()
     sizes = batch_sizes or latency.BATCH_SIZES
@@ -119,9 +119,9 @@ def throughput(
     from bench.console import finish
     from bench.targets import check_positive
     from bench.throughput import measure_memory, measure_throughput
-    from ser_batch.bundle import load_bundle
-    from ser_batch.pipeline import default_workers
-    from ser_batch.sources import find_audio
+    from ser_batch.inputs.sources import find_audio
+    from ser_batch.model.bundle import load_bundle
+    from ser_batch.run.pipeline import default_workers
 
     surroundings = environment.describe()
     decoders = workers or (default_workers(),)
@@ -171,8 +171,8 @@ def peers(
     from bench.console import finish
     from bench.peak import measure_peaks
     from bench.targets import check_positive, read_clips
-    from ser_batch.reference import synthetic_clips
-    from ser_batch.sources import find_audio
+    from ser_batch.inputs.sources import find_audio
+    from ser_batch.model.reference import synthetic_clips
 
     surroundings = environment.describe()
     sizes = batch_sizes or (1, 8)
@@ -272,7 +272,7 @@ def smoke(bundle: Path | None, backends: tuple[str, ...], json_path: Path | None
     from bench.console import show
     from bench.smoke import COMMITTED, deltas, smoke_ratios
     from bench.tables import Table
-    from ser_batch.bundle import load_bundle
+    from ser_batch.model.bundle import load_bundle
 
     surroundings = environment.describe()
     chosen, _ = check_backends(backends)

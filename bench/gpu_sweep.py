@@ -128,9 +128,9 @@ def _through_files(
     """The pipeline around the engine, from FLAC files on disk to Parquet."""
     from bench.smoke import synthetic_recordings
     from bench.throughput import bare_rate, measure_pipeline
-    from ser_batch.pipeline import default_workers
-    from ser_batch.reference import synthetic_clips
-    from ser_batch.scorer import Scorer
+    from ser_batch.engines.scorer import Scorer
+    from ser_batch.model.reference import synthetic_clips
+    from ser_batch.run.pipeline import default_workers
 
     if time.monotonic() > deadline:
         found.absent[f"{label}, from files"] = "no time left"

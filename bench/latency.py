@@ -20,14 +20,14 @@ from bench.memory import peak_resident, reset_peak
 from bench.peak import Peak, best
 from bench.samples import Series, warnings
 from bench.targets import FUSED, Timed, branch_view, read_clips, take, targets_of
-from ser_batch.audio import read_clip
-from ser_batch.bundle import Bundle
+from ser_batch.audio.recording import read_clip
 from ser_batch.clip import Waveform
 from ser_batch.engines import Engine
+from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
-from ser_batch.fusion import Fusion
-from ser_batch.scorer import Scorer
-from ser_batch.sources import Source
+from ser_batch.inputs.sources import Source
+from ser_batch.model.bundle import Bundle
+from ser_batch.model.fusion import Fusion
 
 Clock = Callable[[], float]
 BATCH_SIZES = (1, 2, 4, 8, 16)

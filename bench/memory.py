@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ser_batch.summary import peak_rss
+from ser_batch.run.summary import peak_rss
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

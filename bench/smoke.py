@@ -19,10 +19,10 @@ from bench.latency import flops_by_target
 from bench.peak import best, measure_peaks
 from bench.targets import FUSED
 from bench.throughput import bare_rate, measure_pipeline
-from ser_batch.bundle import Bundle
-from ser_batch.reference import synthetic_clips
-from ser_batch.scorer import Scorer
-from ser_batch.sources import Source, find_audio
+from ser_batch.engines.scorer import Scorer
+from ser_batch.inputs.sources import Source, find_audio
+from ser_batch.model.bundle import Bundle
+from ser_batch.model.reference import synthetic_clips
 
 COMMITTED = Path(__file__).parent / "results" / "smoke.json"
 FILES, BATCH, ROUNDS = 48, 8, 9

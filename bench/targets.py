@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ser_batch.audio import read_clip
-from ser_batch.bundle import Bundle
+from ser_batch.audio.recording import read_clip
 from ser_batch.clip import ClipRule, Waveform
 from ser_batch.errors import AudioError, InputError
-from ser_batch.sources import Source
+from ser_batch.inputs.sources import Source
+from ser_batch.model.bundle import Bundle
 
 FUSED = "fused"
 """The target that runs every branch and the fusion."""

@@ -1,4 +1,4 @@
-"""End to end through `ser_batch.pipeline`: files a second, beside the bare engine and the bare decoder."""
+"""End to end through `ser_batch.run.pipeline`: files a second, beside the bare engine and the bare decoder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bench.memory import peak_resident, reset_peak
 from bench.processes import SER_BATCH, run_process
 from bench.samples import Series, warnings
 from bench.targets import read_clips, take
-from ser_batch.bundle import Bundle
+from ser_batch.audio.hearing import Hearing
 from ser_batch.clip import Waveform
 from ser_batch.engines import Engine
+from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import InputError
-from ser_batch.hearing import Hearing
-from ser_batch.pipeline import Settings, run
-from ser_batch.scorer import Scorer
-from ser_batch.sources import Source
+from ser_batch.inputs.sources import Source
+from ser_batch.model.bundle import Bundle
+from ser_batch.run.pipeline import Settings, run
 
 BARE_CLIPS = 64
 """Clips held in memory for the bare engine, scored in turn."""

@@ -71,7 +71,7 @@ def verify(bundle: Path | None, backends: tuple[str, ...], threads: int | None, 
     """
     from export.certify import certify
     from export.parity import verify as verify_bundle
-    from ser_batch.bundle import load_bundle
+    from ser_batch.model.bundle import load_bundle
 
     model = load_bundle(bundle)
     report = verify_bundle(model, list(backends) or None, threads)

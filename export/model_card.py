@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Figures = Mapping[str, Any]
-"""One output's `ser_batch.evaluation.Evaluation` as plain values."""
+"""One output's `ser_batch.evaluation.metrics.Evaluation` as plain values."""
 
 CORPORA: Mapping[str, str] = {
     "ravdess": (

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from export.metadata import LABELS_KEY, read_metadata
-from ser_batch.bundle import Branch, Bundle
 from ser_batch.engines import available_backends, open_engine, precisions
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import EngineError, ExportError, SerError
-from ser_batch.reference import Reference
+from ser_batch.model.bundle import Branch, Bundle
+from ser_batch.model.reference import Reference
 
 Rows = npt.NDArray[np.floating]
 

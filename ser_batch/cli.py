@@ -20,9 +20,9 @@ from ser_batch.command_line import INTERRUPTED, USAGE
 from ser_batch.errors import OutputError, SerError
 
 if TYPE_CHECKING:
-    from ser_batch.job import Job, Watch
-    from ser_batch.progress import Progress
-    from ser_batch.reporters import JsonLines, Log
+    from ser_batch.run.job import Job, Watch
+    from ser_batch.run.progress import Progress
+    from ser_batch.run.reporters import JsonLines, Log
 
 Command = Callable[..., int]
 SOME_FAILED = 3
@@ -106,9 +106,9 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")
     if options["retry_errors"] and not options["resume"]:
         raise click.UsageError("--retry-errors is for --resume: give both.")
-    from ser_batch import summary_text
-    from ser_batch.job import execute
-    from ser_batch.reporters import JsonLines, Log
+    from ser_batch.run import summary_text
+    from ser_batch.run.job import execute
+    from ser_batch.run.reporters import JsonLines, Log
 
     json_lines, log_file = JsonLines(sys.stdout) if as_json else None, Log(log) if log else None
     try:
@@ -131,9 +131,9 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
 
 
 def _job(options: dict[str, Any]) -> Job:
-    from ser_batch.job import Job
-    from ser_batch.limits import Limits
-    from ser_batch.pipeline import Settings
+    from ser_batch.run.job import Job
+    from ser_batch.run.limits import Limits
+    from ser_batch.run.pipeline import Settings
 
     limits = Limits(options.pop("max_errors"), options.pop("fail_over"))
     settings = Settings(
@@ -166,8 +166,8 @@ def evaluate(
     """
     if part and not split:
         raise click.UsageError("--part chooses a part of --split: give both.")
-    from ser_batch.evaluate import evaluate_predictions, write_json
-    from ser_batch.evaluation_text import format_evaluation
+    from ser_batch.evaluation.served import evaluate_predictions, write_json
+    from ser_batch.evaluation.text import format_evaluation
 
     if json_out and json_out.exists() and not overwrite:
         raise OutputError(f"{json_out} exists already", remedy="Choose another, or replace it: --overwrite.")
@@ -182,8 +182,8 @@ def evaluate(
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 def info(bundle: Path | None) -> int:
     """Print what BUNDLE (default: the embedded one) is, and which backends can run here."""
-    from ser_batch.bundle import load_bundle
     from ser_batch.info import describe
+    from ser_batch.model.bundle import load_bundle
 
     rows = describe(load_bundle(bundle))
     width = max(len(name) for name, _ in rows)
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _watchers(json_lines: JsonLines | None, log: Log | None, *, bar: bool) -> Watch:
     """What watches a run: all that were asked for, at once."""
-    from ser_batch.reporters import progress_bar, together
+    from ser_batch.run.reporters import progress_bar, together
 
     @contextmanager
     def watch(total: int) -> Iterator[Progress | None]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ser_batch.bundle import Bundle
 from ser_batch.engines import available_backends
+from ser_batch.model.bundle import Bundle
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:

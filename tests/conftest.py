@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from toy import make_toy_bundle
 
-from ser_batch.bundle import Bundle
+from ser_batch.model.bundle import Bundle
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RAVDESS = SHARED / "ravdess"
@@ -57,7 +57,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported_bundle(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle that `ser-export onnx` makes of `toy_run`; read only."""
     from export.cli import main
-    from ser_batch.bundle import load_bundle
+    from ser_batch.model.bundle import load_bundle
 
     out = tmp_path_factory.mktemp("exported") / "bundle"
     assert main(["onnx", str(toy_run), "--out", str(out)]) == 0

@@ -8,13 +8,13 @@ import pytest
 import soundfile
 from test_audio import sound, write
 
-from ser_batch.aggregate import aggregate
-from ser_batch.bundle import Bundle
+from ser_batch.audio.hearing import Hearing
 from ser_batch.engines import open_engine
-from ser_batch.hearing import Hearing
-from ser_batch.pipeline import Settings, run
-from ser_batch.scorer import Scorer
-from ser_batch.sources import find_audio
+from ser_batch.engines.scorer import Scorer
+from ser_batch.inputs.sources import find_audio
+from ser_batch.model.bundle import Bundle
+from ser_batch.output.aggregate import aggregate
+from ser_batch.run.pipeline import Settings, run
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import export.assemble
 from export.assemble import assemble, training_command
 from export.licences import licence_note
 from export.metadata import read_metadata
-from ser_batch.bundle import Bundle
 from ser_batch.errors import ExportError, OutputError
-from ser_batch.fusion import Fusion
+from ser_batch.model.bundle import Bundle
+from ser_batch.model.fusion import Fusion
 from training.configfile import load_config
 from training.ravdess import LABELS
 from training.runs import Run, load_run

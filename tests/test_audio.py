@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import soxr
 
-from ser_batch.audio import read_clip, read_recording
+from ser_batch.audio.recording import read_clip, read_recording
 from ser_batch.clip import ClipRule, cut
 from ser_batch.errors import AudioError
 

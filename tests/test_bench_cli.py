@@ -12,9 +12,9 @@ from bench.cli import main
 from bench.interleave import interleave
 from bench.processes import run_process
 from bench.throughput import measure_throughput
-from ser_batch.bundle import Bundle
 from ser_batch.errors import EngineError, InputError
-from ser_batch.sources import find_audio
+from ser_batch.inputs.sources import find_audio
+from ser_batch.model.bundle import Bundle
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 from toy import BLOCKS, LABELS
 
 from bench.flops import count_bundle, count_flops
-from ser_batch.bundle import Bundle
 from ser_batch.errors import EngineError
+from ser_batch.model.bundle import Bundle
 
 
 def save(path: Path, nodes: list, inputs: dict, output: list, constants: dict) -> Path:

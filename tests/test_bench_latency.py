@@ -12,10 +12,10 @@ from bench.load import FIXED, OFFLINE
 from bench.peak import Peak
 from bench.served import measure_fixed_rate, measure_offline
 from bench.targets import FUSED, branch_view, check_positive, read_clips, take, targets_of
-from ser_batch.bundle import Bundle
 from ser_batch.engines import open_engine
 from ser_batch.errors import EngineError, InputError
-from ser_batch.sources import Source, find_audio
+from ser_batch.inputs.sources import Source, find_audio
+from ser_batch.model.bundle import Bundle
 
 QUICK = Budget(warmup=1, iterations=4, seconds=60)
 PEAKS = [

@@ -17,10 +17,10 @@ from bench.peers.models import random_branches
 from bench.peers.torch_engine import TorchEngine
 from bench.peers.torch_peak import torch_peaks
 from bench.peers.transformers_engine import TransformersEngine, classification_model
-from ser_batch.bundle import Bundle
 from ser_batch.engines import open_engine
 from ser_batch.errors import EngineError, InputError
-from ser_batch.reference import synthetic_clips
+from ser_batch.model.bundle import Bundle
+from ser_batch.model.reference import synthetic_clips
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from toy import LABELS, make_toy_bundle, toy_fusion
 
-from ser_batch.bundle import Branch, Bundle, load_bundle
 from ser_batch.clip import ClipRule
 from ser_batch.errors import BundleError, OutputError
-from ser_batch.fusion import Fusion, save_fusion
-from ser_batch.reference import Reference, save_reference
+from ser_batch.model.bundle import Branch, Bundle, load_bundle
+from ser_batch.model.fusion import Fusion, save_fusion
+from ser_batch.model.reference import Reference, save_reference
 
 SMALL = ClipRule(sample_rate=8_000, samples=8_000)
 
@@ -177,7 +177,7 @@ def test_reference_clips_of_another_length_are_refused(copy: Path) -> None:
 
 
 def test_the_default_bundle_is_the_one_without_a_path(monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle) -> None:
-    monkeypatch.setattr("ser_batch.bundle.default_root", lambda: toy_bundle.root)
+    monkeypatch.setattr("ser_batch.model.bundle.default_root", lambda: toy_bundle.root)
     assert load_bundle().id == toy_bundle.id
 
 
@@ -283,6 +283,6 @@ def test_the_directory_is_readable_by_others(toy_bundle: Bundle) -> None:
 
 def test_opening_a_bundle_imports_no_runtime() -> None:
     heavy = ("onnxruntime", "pyarrow", "rich", "soxr", "soundfile", "click")
-    script = f"import sys, ser_batch.bundle; print([name for name in {heavy} if name in sys.modules])"
+    script = f"import sys, ser_batch.model.bundle; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

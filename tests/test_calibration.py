@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ser_batch.calibration import calibration_error, fit_temperature, reliability, temper
+from ser_batch.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
 
 
 def test_fifteen_bins_of_equal_width_cover_the_interval() -> None:

@@ -8,9 +8,9 @@ from toy import LABELS, make_toy_bundle
 from export.certify import BASELINE, certify
 from export.cli import main
 from export.parity import verify
-from ser_batch.certificate import certificate_path, load_certificate, machine_id
 from ser_batch.clip import ClipRule
 from ser_batch.engines import backend_version
+from ser_batch.engines.certificate import certificate_path, load_certificate, machine_id
 from ser_batch.engines.choice import choose
 
 SMALL = ClipRule(sample_rate=8_000, samples=8_000)

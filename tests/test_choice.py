@@ -9,11 +9,11 @@ import pytest
 from toy import make_toy_bundle
 
 from ser_batch import engines
-from ser_batch.bundle import Bundle
-from ser_batch.certificate import Entry, add_entries, certificate_path, load_certificate, machine_id
 from ser_batch.clip import ClipRule
+from ser_batch.engines.certificate import Entry, add_entries, certificate_path, load_certificate, machine_id
 from ser_batch.engines.choice import choose
 from ser_batch.errors import EngineError, InputError, OutputError
+from ser_batch.model.bundle import Bundle
 
 SMALL = ClipRule(sample_rate=8_000, samples=8_000)
 SOUND = Entry(

@@ -12,9 +12,9 @@ import pytest
 from test_audio import write
 from test_decode import sources
 
-from ser_batch.bundle import Bundle
 from ser_batch.cli import main
-from ser_batch.output import Output
+from ser_batch.model.bundle import Bundle
+from ser_batch.output.destination import Output
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HEAVY = ("numpy", "pyarrow", "onnxruntime", "soundfile", "soxr", "rich")
@@ -142,9 +142,9 @@ def test_the_module_and_its_version_run() -> None:
 
 # A part every two rows, so that there is something to keep at any moment.
 SLICED = """
-import sys, ser_batch.parts
+import sys, ser_batch.output.parts
 from ser_batch.cli import main
-ser_batch.parts.PART_ROWS = 2
+ser_batch.output.parts.PART_ROWS = 2
 sys.exit(main())
 """
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from test_audio import FORMATS, RULE, sound, write
 
-from ser_batch.audio import read_clip
+from ser_batch.audio.recording import read_clip
 from ser_batch.errors import AudioError
 
 

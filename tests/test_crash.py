@@ -16,8 +16,8 @@ import pytest
 from test_cli import REPOSITORY, run, start, wait_for_parts
 from test_decode import sources
 
-from ser_batch.bundle import Bundle
-from ser_batch.output import Output
+from ser_batch.model.bundle import Bundle
+from ser_batch.output.destination import Output
 
 RECORDINGS = 48
 # Parts of two rows, so that there is much to go wrong; the process ends itself, as `kill -9` would, before the n-th
@@ -25,9 +25,9 @@ RECORDINGS = 48
 # the disk, not in seconds: a slow machine must not make them all the same.
 MORTAL = """
 import os, signal, sys
-import ser_batch.compaction, ser_batch.parts
+import ser_batch.output.compaction, ser_batch.output.parts
 from ser_batch.cli import main
-ser_batch.parts.PART_ROWS, ser_batch.compaction.GROUP_ROWS = 2, 8
+ser_batch.output.parts.PART_ROWS, ser_batch.output.compaction.GROUP_ROWS = 2, 8
 left, home, after = int(sys.argv.pop(1)), sys.argv.pop(1), sys.argv.pop(1)
 def hook(event, arguments):
     global left, after

@@ -8,11 +8,11 @@ import pytest
 import soundfile
 from test_audio import RULE, write
 
-import ser_batch.decode
-from ser_batch.audio import level, read_clip
-from ser_batch.decode import ABSENT, decode, source_version
-from ser_batch.hearing import Hearing
-from ser_batch.sources import Source, find_audio
+import ser_batch.decode.source
+from ser_batch.audio.hearing import Hearing
+from ser_batch.audio.recording import level, read_clip
+from ser_batch.decode.source import ABSENT, decode, source_version
+from ser_batch.inputs.sources import Source, find_audio
 
 WHOLE = Hearing(RULE)
 
@@ -72,7 +72,7 @@ def test_a_surprise_in_one_file_is_its_own_error(tmp_path: Path, monkeypatch: py
     def fail(path: str, rule: object, **options: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(ser_batch.decode, "read_clip", fail)
+    monkeypatch.setattr(ser_batch.decode.source, "read_clip", fail)
     ((row, waveform),) = decode(sources(tmp_path, 1)[0], WHOLE)
     assert (row.status, row.segment, waveform) == ("error", None, None)
     assert row.error == "unexpected MemoryError: MemoryError('no room')"

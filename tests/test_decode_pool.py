@@ -10,22 +10,22 @@ import pytest
 from test_audio import RULE, write
 from test_decode import sources
 
-import ser_batch.decode_pool
-import ser_batch.decode_process
-from ser_batch.audio import read_clip
-from ser_batch.decode_pool import DecodePool
+import ser_batch.decode.pool
+import ser_batch.decode.process
+from ser_batch.audio.hearing import Hearing
+from ser_batch.audio.recording import read_clip
+from ser_batch.audio.windows import read_windows
+from ser_batch.decode.pool import DecodePool
+from ser_batch.decode.slots import Slots
 from ser_batch.errors import EngineError
-from ser_batch.hearing import Hearing
-from ser_batch.slots import Slots
-from ser_batch.sources import Source, find_audio
-from ser_batch.windows import read_windows
+from ser_batch.inputs.sources import Source, find_audio
 
 WHOLE = Hearing(RULE)
 
 
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ser_batch.decode_process, "WORKER", "hostile_worker")
+    monkeypatch.setattr(ser_batch.decode.process, "WORKER", "hostile_worker")
 
 
 def statuses(listed: list[Source], **options: object) -> list[tuple[str, str, str | None]]:
@@ -38,7 +38,7 @@ def statuses(listed: list[Source], **options: object) -> list[tuple[str, str, st
 def test_the_order_is_that_of_the_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, ahead: int
 ) -> None:
-    monkeypatch.setattr(ser_batch.decode_pool, "QUEUE", 1)
+    monkeypatch.setattr(ser_batch.decode.pool, "QUEUE", 1)
     listed = sources(tmp_path, 12)
     with DecodePool(WHOLE, workers=workers, ahead=ahead) as pool:
         for index, (row, waveform) in enumerate(pool.decode(listed)):
@@ -150,7 +150,7 @@ def test_bytes_that_are_no_file_are_read(tmp_path: Path, hostile: None) -> None:
 
 
 def test_processes_that_cannot_start_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ser_batch.decode_process, "WORKER", "no_such_module")
+    monkeypatch.setattr(ser_batch.decode.process, "WORKER", "no_such_module")
     with pytest.raises(EngineError, match="cannot start"):
         statuses(sources(tmp_path, 2))
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ser_batch import engines
-from ser_batch.bundle import Bundle
 from ser_batch.engines import available_backends, open_engine
 from ser_batch.errors import EngineError
+from ser_batch.model.bundle import Bundle
 
 
 def fake_backend(

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from test_audio import write
 
-from ser_batch.bundle import Bundle
 from ser_batch.cli import main
-from ser_batch.evaluation import evaluate
-from ser_batch.ravdess import LABELS
+from ser_batch.evaluation.metrics import evaluate
+from ser_batch.evaluation.ravdess import LABELS
+from ser_batch.model.bundle import Bundle
 
 Table = dict[str, Any]
 

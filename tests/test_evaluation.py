@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ser_batch.errors import InputError
-from ser_batch.evaluation import (
+from ser_batch.evaluation.metrics import (
     accuracy,
     confusion_matrix,
     evaluate,

@@ -17,7 +17,7 @@ pytest.importorskip("sklearn")
 from toy_corpus import CONFIG, write_corpus
 
 from ser_batch.errors import TrainingError
-from ser_batch.statistics import mcnemar
+from ser_batch.evaluation.statistics import mcnemar
 from training import stages
 from training.cli import NUMBERS, cli
 from training.config import RunConfig

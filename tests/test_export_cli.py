@@ -13,8 +13,8 @@ from toy import LABELS, make_toy_bundle, toy_graph, toy_weights
 import export.cli
 import export.parity
 from export.cli import FAILED, USAGE, main
-from ser_batch.bundle import Bundle
 from ser_batch.clip import ClipRule
+from ser_batch.model.bundle import Bundle
 
 
 def test_onnx_makes_a_bundle_that_verifies(

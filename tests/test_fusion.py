@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ser_batch.errors import BundleError
-from ser_batch.fusion import Fusion, load_fusion, save_fusion, softmax
-from ser_batch.npz import write_arrays
+from ser_batch.model.fusion import Fusion, load_fusion, save_fusion, softmax
+from ser_batch.model.npz import write_arrays
 
 
 def random_rows(rng: np.random.Generator, batch: int, classes: int) -> np.ndarray:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from ser_batch.audio.hearing import SILENCE, Hearing
 from ser_batch.clip import ClipRule
 from ser_batch.errors import InputError
-from ser_batch.hearing import SILENCE, Hearing
 
 
 @pytest.mark.parametrize(

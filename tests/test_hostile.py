@@ -14,13 +14,13 @@ import pytest
 from damage import ODDITIES, mutants, oddities
 from test_audio import FORMATS, RULE, write
 
-from ser_batch.bundle import Bundle
-from ser_batch.decode_pool import DecodePool
+from ser_batch.audio.hearing import Hearing
+from ser_batch.decode.pool import DecodePool
 from ser_batch.engines import open_engine
-from ser_batch.hearing import Hearing
-from ser_batch.pipeline import Settings, run
-from ser_batch.scorer import Scorer
-from ser_batch.sources import Source, find_audio
+from ser_batch.engines.scorer import Scorer
+from ser_batch.inputs.sources import Source, find_audio
+from ser_batch.model.bundle import Bundle
+from ser_batch.run.pipeline import Settings, run
 
 MUTANTS = int(os.environ.get("SER_BATCH_FUZZ", "300"))
 SEED = int(os.environ.get("SER_BATCH_FUZZ_SEED", "0"))

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from toy import LABELS, make_toy_bundle
 
-from ser_batch.bundle import Bundle
 from ser_batch.clip import ClipRule
 from ser_batch.info import describe
+from ser_batch.model.bundle import Bundle
 
 
 def test_it_says_what_the_bundle_is(toy_bundle: Bundle) -> None:

@@ -11,8 +11,8 @@ from test_audio import write
 from test_sources import touch
 
 from ser_batch.errors import AudioError, InputError
-from ser_batch.inputs import find_inputs
-from ser_batch.names import Names
+from ser_batch.inputs.listing import find_inputs
+from ser_batch.inputs.names import Names
 
 
 def listed(tmp_path: Path, name: str, text: str) -> list[tuple[str, str, str, tuple[float, float] | None]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ser_batch.errors import BundleError
-from ser_batch.integrity import check_inside, members, sha256_of, verify_files
+from ser_batch.model.integrity import check_inside, members, sha256_of, verify_files
 
 
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from export.model_card import model_card
-from ser_batch.evaluation import evaluate
+from ser_batch.evaluation.metrics import evaluate
 
 LABELS = ("calm", "angry")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ser_batch.errors import BundleError
-from ser_batch.npz import read_arrays, write_arrays
+from ser_batch.model.npz import read_arrays, write_arrays
 
 NAMES = frozenset({"a", "b"})
 

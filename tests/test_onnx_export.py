@@ -15,7 +15,7 @@ import training
 from export.metadata import read_metadata
 from export.onnx_export import OPSET, TOLERANCE, Exported, export_branch
 from ser_batch.errors import ExportError
-from ser_batch.reference import synthetic_clips
+from ser_batch.model.reference import synthetic_clips
 from training.context_branch import ContextBranch
 from training.ravdess import LABELS
 from training.spectrogram_branch import SpectrogramBranch

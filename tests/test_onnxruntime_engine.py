@@ -14,11 +14,11 @@ import onnxruntime
 import pytest
 from toy import LABELS, make_toy_bundle
 
-from ser_batch.bundle import Bundle, load_bundle
 from ser_batch.clip import ClipRule
 from ser_batch.engines import onnxruntime as backend
 from ser_batch.engines.onnxruntime import OnnxRuntimeEngine
 from ser_batch.errors import EngineError
+from ser_batch.model.bundle import Bundle, load_bundle
 
 SMALL = ClipRule(sample_rate=8_000, samples=8_000)
 

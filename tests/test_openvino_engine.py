@@ -11,13 +11,13 @@ import pytest
 from onnx import helper
 from toy import LABELS, make_toy_bundle, toy_graph, toy_weights
 
-from ser_batch.audio import read_clip
-from ser_batch.bundle import Bundle
+from ser_batch.audio.recording import read_clip
 from ser_batch.clip import ClipRule
 from ser_batch.engines import openvino as backend
 from ser_batch.engines.onnxruntime import OnnxRuntimeEngine
 from ser_batch.engines.openvino import OpenVinoEngine
 from ser_batch.errors import EngineError
+from ser_batch.model.bundle import Bundle
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
 SMALL = ClipRule(sample_rate=8_000, samples=8_000)

@@ -6,8 +6,8 @@ import pytest
 from test_parts import TABLE, fill
 
 from ser_batch.errors import OutputError
-from ser_batch.output import Output, check_output
-from ser_batch.parts import Parts
+from ser_batch.output.destination import Output, check_output
+from ser_batch.output.parts import Parts
 
 
 def check(out: Path | str, **options: bool) -> None:

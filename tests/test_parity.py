@@ -16,10 +16,10 @@ from toy import BRANCHES, LABELS, make_toy_bundle, toy_fusion, toy_graph, toy_we
 
 import export.parity
 from export.parity import TOLERANCES, Comparison, Report, compare, verify
-from ser_batch.bundle import Bundle
 from ser_batch.clip import ClipRule
 from ser_batch.errors import BundleError, EngineError
-from ser_batch.fusion import Fusion
+from ser_batch.model.bundle import Bundle
+from ser_batch.model.fusion import Fusion
 
 CLIP = ClipRule(samples=24_000)
 PERMUTED = (LABELS[1], LABELS[0], *LABELS[2:])

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import ser_batch.compaction
-import ser_batch.parts
+import ser_batch.output.compaction
+import ser_batch.output.parts
 from ser_batch.errors import OutputError
-from ser_batch.output import SUCCESS, Output
-from ser_batch.parts import Parts
+from ser_batch.output.destination import SUCCESS, Output
+from ser_batch.output.parts import Parts
 
 TABLE = pa.schema(
     [
@@ -27,8 +27,8 @@ TABLE = pa.schema(
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ser_batch.parts, "PART_ROWS", 4)
-    monkeypatch.setattr(ser_batch.compaction, "GROUP_ROWS", 8)
+    monkeypatch.setattr(ser_batch.output.parts, "PART_ROWS", 4)
+    monkeypatch.setattr(ser_batch.output.compaction, "GROUP_ROWS", 8)
 
 
 def batch(names: str, score: float = 0.5, version: int = 1) -> Any:
@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_keeps_the_parts(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ser_batch.parquet.os.fsync", full)
+        patch.setattr("ser_batch.output.parquet.os.fsync", full)
         with pytest.raises(OutputError, match=r"No space left.*--resume"):
             parts.finish("abcdef")
     parts.close()

@@ -9,16 +9,16 @@ import pytest
 from test_decode import sources
 from toy import toy_fusion, toy_probabilities, toy_weights
 
-import ser_batch.parts
-from ser_batch.audio import read_clip
-from ser_batch.bundle import Bundle
+import ser_batch.output.parts
+from ser_batch.audio.recording import read_clip
 from ser_batch.engines import open_engine
+from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError, InputError, OutputError
-from ser_batch.output import Output
-from ser_batch.pipeline import Settings, run
-from ser_batch.progress import Tally
-from ser_batch.scorer import Scorer
-from ser_batch.sources import Source, find_audio
+from ser_batch.inputs.sources import Source, find_audio
+from ser_batch.model.bundle import Bundle
+from ser_batch.output.destination import Output
+from ser_batch.run.pipeline import Settings, run
+from ser_batch.run.progress import Tally
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_an_interrupted_run_keeps_its_rows_for_resume(tmp_path: Path, scorer: Sc
 def test_resume_makes_changed_inputs_again_and_takes_new_ones(
     tmp_path: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ser_batch.parts, "PART_ROWS", 2)
+    monkeypatch.setattr(ser_batch.output.parts, "PART_ROWS", 2)
     audio, out = tmp_path / "audio", tmp_path / "out.parquet"
     listed = sources(audio, 9)
     with pytest.raises(KeyboardInterrupt):

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ser_batch.bundle import Bundle
+from ser_batch.audio.hearing import Hearing
 from ser_batch.clip import ClipRule
-from ser_batch.decode import Decoded, Segment
-from ser_batch.hearing import Hearing
-from ser_batch.predictions import record_batch, schema
-from ser_batch.scorer import Scores
-from ser_batch.sources import Source
+from ser_batch.decode.source import Decoded, Segment
+from ser_batch.engines.scorer import Scores
+from ser_batch.inputs.sources import Source
+from ser_batch.model.bundle import Bundle
+from ser_batch.output.predictions import record_batch, schema
 
 WHOLE = Hearing(ClipRule())
 

@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from ser_batch.audio import read_clip  # noqa: E402
+from ser_batch.audio.recording import read_clip  # noqa: E402
 from ser_batch.clip import ClipRule  # noqa: E402
 from ser_batch.errors import TrainingError  # noqa: E402
 from training.backbones import FAMILIES  # noqa: E402

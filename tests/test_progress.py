@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ser_batch.errors import InputError, OutputError
-from ser_batch.limits import ENOUGH, Limits
-from ser_batch.progress import Tally
-from ser_batch.reporters import JsonLines, Log, progress_event
+from ser_batch.run.limits import ENOUGH, Limits
+from ser_batch.run.progress import Tally
+from ser_batch.run.reporters import JsonLines, Log, progress_event
 
 
 def tally(**counts: float) -> Tally:

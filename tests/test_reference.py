@@ -7,8 +7,8 @@ import pytest
 
 from ser_batch.clip import ClipRule
 from ser_batch.errors import BundleError
-from ser_batch.npz import write_arrays
-from ser_batch.reference import Reference, load_reference, save_reference, synthetic_clips
+from ser_batch.model.npz import write_arrays
+from ser_batch.model.reference import Reference, load_reference, save_reference, synthetic_clips
 
 RULE = ClipRule(sample_rate=8_000, samples=8_000)
 

@@ -11,7 +11,7 @@ import pytest
 from test_audio import write
 from test_cli import run
 
-from ser_batch.bundle import Bundle
+from ser_batch.model.bundle import Bundle
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from toy import LABELS, make_toy_bundle, toy_probabilities, toy_weights
 
-from ser_batch.bundle import Bundle
 from ser_batch.engines import open_engine
+from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError, InputError
-from ser_batch.scorer import Scorer
+from ser_batch.model.bundle import Bundle
 
 
 class StubEngine:

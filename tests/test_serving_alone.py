@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_batch.bundle import default_root, load_bundle
+from ser_batch.model.bundle import default_root, load_bundle
 
 TRAINING_ONLY = ("torch", "torchaudio", "transformers", "sklearn", "onnx", "training", "export", "bench")
 

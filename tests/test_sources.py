@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ser_batch.errors import InputError
-from ser_batch.sources import find_audio, printable
+from ser_batch.inputs.sources import find_audio
+from ser_batch.paths import printable
 
 
 def touch(root: Path, *names: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ser_batch.errors import InputError
-from ser_batch.statistics import binomial_test, bootstrap_interval, mcnemar, wilson_interval
+from ser_batch.evaluation.statistics import binomial_test, bootstrap_interval, mcnemar, wilson_interval
 
 
 def test_wilson_of_the_papers_headline() -> None:

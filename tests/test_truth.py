@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ser_batch.errors import InputError
-from ser_batch.truth import match, ravdess_labels, read_labels, read_part
+from ser_batch.evaluation.truth import match, ravdess_labels, read_labels, read_part
 
 
 def test_equal_paths_match_however_they_are_written() -> None:

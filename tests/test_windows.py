@@ -9,10 +9,10 @@ import soundfile
 import soxr
 from test_audio import RULE, sound, write
 
-from ser_batch.audio import read_clip
+from ser_batch.audio.hearing import Hearing
+from ser_batch.audio.recording import read_clip
+from ser_batch.audio.windows import read_windows
 from ser_batch.errors import AudioError
-from ser_batch.hearing import Hearing
-from ser_batch.windows import read_windows
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ser_batch.bundle import Branch, Bundle, write_bundle
 from ser_batch.clip import ClipRule
-from ser_batch.fusion import Fusion
-from ser_batch.reference import Reference, synthetic_clips
+from ser_batch.model.bundle import Branch, Bundle, write_bundle
+from ser_batch.model.fusion import Fusion
+from ser_batch.model.reference import Reference, synthetic_clips
 
 LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 BRANCHES = ("wav2vec2", "spectrogram")

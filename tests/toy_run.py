@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from toy import toy_fusion
 
 from ser_batch.clip import ClipRule
-from ser_batch.evaluation import evaluate
-from ser_batch.fusion import save_fusion
+from ser_batch.evaluation.metrics import evaluate
+from ser_batch.model.fusion import save_fusion
 from training.config import ContextConfig, RunConfig, SpectrogramConfig, to_dict
 from training.ravdess import LABELS
 from training.runs import build_branches, environment

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
-from ser_batch.evaluation import accuracy, macro_scores
+from ser_batch.evaluation.metrics import accuracy, macro_scores
 from training.config import Stage
 from training.examples import TrainingSet
 

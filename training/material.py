@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ser_batch.audio import read_clip, read_recording
+from ser_batch.audio.recording import read_clip, read_recording
 from ser_batch.clip import Waveform
 from ser_batch.errors import TrainingError
 from training import runs

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ser_batch.calibration import calibration_error, fit_temperature, reliability, temper
 from ser_batch.errors import TrainingError
-from ser_batch.evaluation import evaluate
-from ser_batch.statistics import mcnemar
+from ser_batch.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
+from ser_batch.evaluation.metrics import evaluate
+from ser_batch.evaluation.statistics import mcnemar
 from training.config import RunConfig
 from training.configfile import load_config
 from training.files import read_arrays

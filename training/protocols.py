@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ser_batch.errors import TrainingError
-from ser_batch.evaluation import macro_scores, unweighted_average_recall
-from ser_batch.statistics import binomial_test, bootstrap_interval, wilson_interval
+from ser_batch.evaluation.metrics import macro_scores, unweighted_average_recall
+from ser_batch.evaluation.statistics import binomial_test, bootstrap_interval, wilson_interval
 from training.config import RunConfig
 from training.data import Corpus
 from training.loop import Progress

@@ -1,4 +1,4 @@
-"""RAVDESS as a corpus: the 1,440 speech clips, described by their file names alone (ser_batch.ravdess)."""
+"""RAVDESS as a corpus: the 1,440 speech clips, described by their file names alone (ser_batch.evaluation.ravdess)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from ser_batch import ravdess
 from ser_batch.errors import TrainingError
-from ser_batch.ravdess import LABELS
+from ser_batch.evaluation import ravdess
+from ser_batch.evaluation.ravdess import LABELS
 from training.data import Corpus, Example
 
 SPEECH_CLIPS = 1440

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ser_batch.evaluation import evaluate
-from ser_batch.fusion import Fusion, save_fusion
+from ser_batch.evaluation.metrics import evaluate
+from ser_batch.model.fusion import Fusion, save_fusion
 from training import runs
 from training.config import RunConfig, Stage
 from training.data import Corpus

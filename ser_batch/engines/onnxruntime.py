@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ser_batch.bundle import Branch, Bundle
 from ser_batch.clip import Waveform
 from ser_batch.engines.protocol import LABELS_KEY, check_labels, check_tensor
 from ser_batch.errors import EngineError
+from ser_batch.model.bundle import Branch, Bundle
 
 PRECISIONS = ("fp32",)
 """What the engine can be opened in, the default first."""

@@ -1,0 +1,231 @@
+"""Recordings to samples: decode with libsndfile, mix down to mono, resample with soxr, cut the clip.
+
+Training and serving both read with `read_clip`, so that they hear the same samples. Only as much of a file is
+decoded as its clip needs, always from the file's start: so the result equals resampling the whole recording,
+whatever the two rates, where seeking would need the resampler's phase at that frame.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from ser_batch.audio.container import check_complete
+from ser_batch.clip import ClipRule, Waveform, cut
+from ser_batch.errors import AudioError
+from ser_batch.paths import printable
+
+__all__ = ["Clip", "Recording", "Span", "level", "opened", "read_clip", "read_recording"]
+
+MIN_RATE, MAX_RATE = 4_000, 192_000
+"""Hz of the recordings accepted."""
+CONTEXT = 0.25
+"""Seconds decoded past a clip to resample: its filter then sees what it sees in the whole recording."""
+BLOCK_SAMPLES = 1 << 18
+"""Samples, of all channels, decoded at a time: neither a header's length nor its channels allocate more."""
+SHORTFALL = 0.02
+"""Seconds that a recording may end before the span asked of it."""
+MAX_PEAK = 1e6
+"""Largest magnitude taken for a sample; integer-scaled floats (32768) pass, damage (1e30) does not."""
+
+Span = tuple[float, float]
+"""Start and end in seconds."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A whole recording, mono."""
+
+    samples: Waveform
+    """(n,) float32, at the rate asked for."""
+    source_rate: int
+    """Hz of the file."""
+    channels: int
+    """Channels of the file, before the mix-down."""
+    duration: float
+    """Seconds of the file."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The stretch of a recording that the model hears."""
+
+    waveform: Waveform
+    """(rule.samples,) float32 at the rule's rate, zeros past the end of a short recording."""
+    start: float
+    """Seconds into the recording where the clip begins."""
+    end: float
+    """Seconds into the recording where the sound heard ends; never past `duration`."""
+    duration: float
+    """Seconds of the whole recording, by what was decoded or, for a longer one, by its header."""
+    sample_rate: int
+    """Hz of the file."""
+    channels: int
+    """Channels of the file, before the mix-down."""
+
+
+def read_recording(path: str | os.PathLike[str], sample_rate: int) -> Recording:
+    """Decode a whole recording to mono at `sample_rate` Hz (mean of the channels, soxr HQ).
+
+    Raises:
+        AudioError: see `read_clip`.
+    """
+    with opened(path) as (sound, descriptor):
+        frames = _decode(sound)
+        check_complete(sound, descriptor, len(frames), ended=True)
+        rate, channels = sound.samplerate, sound.channels
+        samples = _resample(frames, rate, sample_rate)
+    return Recording(samples, rate, channels, len(frames) / rate)
+
+
+def read_clip(
+    path: str | os.PathLike[str], rule: ClipRule, *, span: Span | None = None, descriptor: int | None = None
+) -> Clip:
+    """Decode the one clip of a recording; equal to `cut` of the whole recording to float rounding (2e-7).
+
+    Args:
+        span: take this stretch of the file for the recording; the clip's times are still those of the file.
+        descriptor: of the file already open, if `path` only names it; it is closed.
+
+    Raises:
+        AudioError: not a readable regular file, not audio, a rate outside 4 to 192 kHz, no frames, over 20 ms
+            shorter than its header or its span says (5 % for an MP3, whose header is an estimate), or samples
+            among those decoded that are NaN, infinite or beyond 1e6.
+    """
+    with opened(path, descriptor) as (sound, descriptor):
+        rate, channels = sound.samplerate, sound.channels
+        # One frame more than a clip tells whether the recording is longer than a clip, which is all that
+        # the rule asks of its length; the header is not needed for it.
+        context = 0 if rate == rule.sample_rate else CONTEXT
+        wanted = math.ceil((rule.offset + rule.seconds + context) * rate) + 1
+        if span is None:
+            frames = _decode(sound, wanted)
+            check_complete(sound, descriptor, len(frames), ended=len(frames) < wanted)
+            # A header may promise less than there is: what was decoded counts, too.
+            begin, length = 0.0, len(frames) / rate if len(frames) < wanted else max(sound.frames, wanted) / rate
+            duration = length
+        else:
+            begin, length = span[0], span[1] - span[0]
+            frames = _decode(sound, min(wanted, seek(sound, span)))
+            check_span(len(frames) / rate, min(length, wanted / rate))
+            duration = max(sound.frames / rate, begin + len(frames) / rate)
+    samples = _resample(frames, rate, rule.sample_rate)
+    start = rule.start(len(samples)) / rule.sample_rate
+    end = begin + min(start + rule.seconds, length)
+    return Clip(cut(samples, rule), begin + start, min(end, duration), duration, rate, channels)
+
+
+def level(samples: Waveform) -> float:
+    """RMS of `samples` (n,) in dBFS: 0 for a square wave of full scale, minus infinity for digital silence."""
+    power = float(np.dot(samples, samples)) / max(1, len(samples))
+    return 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def seek(sound: soundfile.SoundFile, span: Span) -> int:
+    """Go to the start of `span`; how many frames it has.
+
+    Raises:
+        AudioError: the recording ends before.
+    """
+    rate: int = sound.samplerate
+    first, last = round(span[0] * rate), round(span[1] * rate)
+    if first >= sound.frames:
+        check_span(sound.frames / rate - span[0], span[1] - span[0])
+    sound.seek(first)
+    return max(1, last - first)
+
+
+def check_span(held: float, wanted: float) -> None:
+    """Raise AudioError if a span of `wanted` seconds holds only `held`."""
+    if held < wanted - SHORTFALL:
+        raise AudioError(
+            "ends before the stretch asked for", got=f"{max(0.0, held):.3f} s of it", expected=f"{wanted:.3f} s"
+        )
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], descriptor: int | None = None) -> Iterator[tuple[soundfile.SoundFile, int]]:
+    """Open a regular file, with its descriptor; every failure becomes an AudioError that names the file.
+
+    Args:
+        descriptor: of the file already open, if `path` only names it; it is closed.
+    """
+    name = printable(Path(path).name)
+    try:
+        if descriptor is None:
+            # Without O_NONBLOCK, opening a named pipe waits for its writer for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        else:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            _check_file(os.fstat(descriptor))
+            # By descriptor, since a path would let the file's ending choose the format.
+            with soundfile.SoundFile(descriptor, closefd=False) as sound:
+                _check_rate(sound.samplerate)
+                yield sound, descriptor
+        finally:
+            os.close(descriptor)
+    except AudioError as error:
+        raise AudioError(
+            f"{name!r} {error.what}", got=error.got, expected=error.expected, remedy=error.remedy
+        ) from error
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{name!r} cannot be decoded", got=error.error_string.rstrip(". ")) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioError(f"{name!r} cannot be read", got=reason) from error
+
+
+def _check_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError("is not a regular file")
+    if status.st_size == 0:
+        raise AudioError("is empty", got="0 bytes")
+
+
+def _check_rate(rate: int) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError("has a rate out of range", got=f"{rate} Hz", expected=f"{MIN_RATE} to {MAX_RATE} Hz")
+
+
+def _decode(sound: soundfile.SoundFile, wanted: float = math.inf) -> Waveform:
+    """Decode the next `wanted` frames, or all there are, to mono (n,) float32, and check them."""
+    block = max(1, BLOCK_SAMPLES // sound.channels)
+    parts: list[Waveform] = []
+    got = 0
+    while got < wanted:
+        frames = sound.read(int(min(block, wanted - got)), "float32", always_2d=True)
+        if not len(frames):
+            break
+        parts.append(mono(frames))
+        got += len(frames)
+    if not got:
+        raise AudioError("holds no audio", got="0 frames")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def mono(frames: Waveform) -> Waveform:
+    """Mean over the channels of (n, channels), as (n,); AudioError if it is no audio."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        mono: Waveform = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+        low, high = float(mono.min()), float(mono.max())
+    # NaN makes both comparisons false, and min() and max() hand a NaN on.
+    if not (low >= -MAX_PEAK and high <= MAX_PEAK):
+        raise AudioError("holds samples that are no audio", got=f"values from {low:g} to {high:g}")
+    return mono
+
+
+def _resample(samples: Waveform, source_rate: int, rate: int) -> Waveform:
+    if source_rate == rate:
+        return np.ascontiguousarray(samples)
+    resampled: Waveform = soxr.resample(samples, source_rate, rate, quality="HQ")
+    return resampled

@@ -1,0 +1,94 @@
+"""A decode process, seen from the run that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from multiprocessing.connection import Pipe
+from multiprocessing.reduction import send_handle
+
+from ser_batch.decode.worker import Answer, Request, Setup
+
+WORKER = "ser_batch.decode.worker"
+"""The module whose `main` runs in the process."""
+PATIENCE = 2.0
+"""Seconds that a process has to end by itself."""
+
+
+class DecodeProcess:
+    """A process and the requests it has not answered yet, oldest first."""
+
+    def __init__(self, setup: Setup, memory: int, timeout: float) -> None:
+        self.connection, theirs = Pipe()
+        # Its end is closed whenever this process ends, however that happens.
+        read, self._alive = os.pipe()
+        descriptors = (theirs.fileno(), memory, read)
+        # Our own interpreter on our own path: no second run of the main module, no imports but those of decoding.
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {WORKER} import main; main{descriptors!r}"
+        # One thread each for numpy; a group of its own, since Ctrl-C is for the run, which ends its processes.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            process_group=0,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+        theirs.close()
+        os.close(read)
+        self.waiting: deque[Request] = deque()
+        self.started = False
+        self.deadline = time.monotonic() + timeout
+        self.connection.send(setup)
+
+    def ask(self, request: Request, content: int | None, timeout: float) -> None:
+        """Send a request, and the descriptor of its content; its time begins when it is the oldest."""
+        if self.started and not self.waiting:
+            self.deadline = time.monotonic() + timeout
+        self.waiting.append(request)
+        try:
+            self.connection.send(request)
+            if request.attached and content is not None:
+                send_handle(self.connection, content, self._process.pid)
+        except (BrokenPipeError, ConnectionResetError):
+            # It has crashed; that is found out where its answers are waited for.
+            return
+
+    def receive(self, timeout: float) -> Answer | int | None:
+        """The next answer (the process id when it has started), or None if there will be none."""
+        try:
+            answer: Answer | int = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        self.started = True
+        self.deadline = time.monotonic() + timeout
+        return answer
+
+    def end(self) -> str:
+        """How the process ended, in words: SIGSEGV, exit 1."""
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            return "closed its pipe"
+        return signal.Signals(-code).name if code < 0 else f"exit {code}"
+
+    def kill(self) -> None:
+        """End the process now, whatever it is in."""
+        self._process.kill()
+        self.close()
+
+    def close(self) -> None:
+        """Let the process end, and see that it does."""
+        if self.connection.closed:
+            return
+        self.connection.close()
+        os.close(self._alive)
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,1 @@
+"""Predictions against the truth: metrics, their uncertainty, calibration."""

@@ -1,0 +1,157 @@
+"""Classification metrics in numpy: one implementation for training and for served files.
+
+Conventions: `truth` and `predicted` are (N,) integer class indices; a class that is never predicted has
+precision 0; macro scores average over the classes that occur in truth or prediction (as scikit-learn does),
+unweighted average recall (UA) over those that occur in truth. Where every class occurs, UA is macro recall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ser_batch.errors import InputError
+from ser_batch.evaluation.calibration import ReliabilityBin, calibration_error, reliability
+from ser_batch.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
+
+Indices = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class MacroScores:
+    """Macro averages over the classes that occur."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How one class fared."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """Clips whose truth it is."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured of one model on one set of clips."""
+
+    labels: tuple[str, ...]
+    clips: int
+    correct: int
+    accuracy: float
+    accuracy_interval: Interval
+    """Wilson, 95 %."""
+    macro: MacroScores
+    ua: float
+    """Unweighted average recall."""
+    ua_interval: Interval
+    """Percentile bootstrap over clips, 95 %, seeded."""
+    ece: float
+    """Expected calibration error, 15 equal-width bins of the winning probability."""
+    classes: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts; rows are the truth, columns the prediction, both in the order of `labels`."""
+    reliability: tuple[ReliabilityBin, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON types, every number finite."""
+        plain = asdict(self)
+        for name in ("labels", "accuracy_interval", "ua_interval", "classes", "reliability"):
+            plain[name] = list(plain[name])
+        return plain | {"confusion": [list(row) for row in self.confusion]}
+
+
+def accuracy(truth: Indices, predicted: Indices) -> float:
+    """Share of examples predicted right."""
+    return float(np.mean(truth == predicted))
+
+
+def confusion_matrix(truth: Indices, predicted: Indices, classes: int) -> npt.NDArray[np.int64]:
+    """Counts (classes, classes): rows are the truth, columns the prediction."""
+    cells = truth.astype(np.int64) * classes + predicted
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def macro_scores(truth: Indices, predicted: Indices, classes: int) -> MacroScores:
+    """Macro precision, recall and F1 over the classes that occur in `truth` or `predicted`."""
+    matrix = confusion_matrix(truth, predicted, classes)
+    occurs = matrix.sum(axis=1) + matrix.sum(axis=0) > 0
+    return MacroScores(*(float(score[occurs].mean()) for score in _per_class(matrix)))
+
+
+def unweighted_average_recall(truth: Indices, predicted: Indices, classes: int) -> float:
+    """UA: mean recall of the classes that occur in `truth`."""
+    matrix = confusion_matrix(truth, predicted, classes)
+    actual = matrix.sum(axis=1)
+    return float((np.diag(matrix)[actual > 0] / actual[actual > 0]).mean())
+
+
+def evaluate(truth: Indices, probabilities: Floats, labels: Sequence[str], *, seed: int = 0) -> Evaluation:
+    """Measure a model by its `probabilities` (N, C) of clips whose class indices are `truth` (N,).
+
+    The prediction is the first largest probability; `seed` is the bootstrap's.
+
+    Raises InputError unless there are clips, shapes that agree with `labels`, and numbers that can be
+    probabilities and class indices.
+    """
+    truth, probabilities = np.asarray(truth), np.asarray(probabilities)
+    _check(truth, probabilities, labels)
+    classes, predicted = len(labels), probabilities.argmax(axis=1)
+    matrix = confusion_matrix(truth, predicted, classes)
+    correct = int(np.diag(matrix).sum())
+    bins = reliability(truth == predicted, probabilities.max(axis=1))
+    per_class = zip(labels, *_per_class(matrix), matrix.sum(axis=1), strict=True)
+    return Evaluation(
+        labels=tuple(labels),
+        clips=len(truth),
+        correct=correct,
+        accuracy=correct / len(truth),
+        accuracy_interval=wilson_interval(correct, len(truth)),
+        macro=macro_scores(truth, predicted, classes),
+        ua=unweighted_average_recall(truth, predicted, classes),
+        ua_interval=bootstrap_interval(
+            lambda t, p: unweighted_average_recall(t, p, classes), truth, predicted, seed=seed
+        ),
+        ece=calibration_error(bins),
+        classes=tuple(ClassScores(label, float(p), float(r), float(f), int(n)) for label, p, r, f, n in per_class),
+        confusion=tuple(tuple(int(count) for count in row) for row in matrix),
+        reliability=bins,
+    )
+
+
+def _per_class(matrix: npt.NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """Precision, recall and F1 (C,) each; 0 where a denominator is."""
+    hits, actual, claimed = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+
+    def ratio(above: npt.NDArray[np.int64], below: npt.NDArray[np.int64]) -> Floats:
+        return np.divide(above, below, out=np.zeros(len(below)), where=below > 0)
+
+    return ratio(hits, claimed), ratio(hits, actual), ratio(2 * hits, actual + claimed)
+
+
+def _check(truth: Indices, probabilities: Floats, labels: Sequence[str]) -> None:
+    if truth.ndim != 1 or not len(truth):
+        raise InputError("there is no clip to evaluate", got=f"truth of shape {truth.shape}")
+    if probabilities.shape != (len(truth), len(labels)):
+        raise InputError(
+            "probabilities do not fit truth and labels",
+            got=f"shape {probabilities.shape}",
+            expected=f"{(len(truth), len(labels))}",
+        )
+    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= len(labels):
+        raise InputError("truth holds what is no class index", expected=f"integers from 0 to {len(labels) - 1}")
+    # float32 rows need not be within the interval to the last bit
+    if not (np.isfinite(probabilities).all() and (probabilities >= 0).all() and (probabilities <= 1.001).all()):
+        raise InputError("probabilities hold a number that is none", expected="finite numbers from 0 to 1")

@@ -1,0 +1,128 @@
+"""What recordings truly are: labels from RAVDESS names or a labelled table, the parts of a split, and their matching
+with the recordings of a predictions file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ser_batch.errors import InputError
+from ser_batch.evaluation import ravdess
+
+RAVDESS = "ravdess"
+"""In place of a table: the label is in the recording's name."""
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which of the wanted names each recording is."""
+
+    names: tuple[str | None, ...]
+    """For each recording, in order; None where it is none of them."""
+    by_base_name: frozenset[int]
+    """Recordings (by index) matched by base name, since no relative path was equal."""
+    ambiguous: frozenset[int]
+    """Recordings (by index) left unmatched because their base name stands for several."""
+    missing: tuple[str, ...]
+    """Wanted names that no recording is."""
+
+
+def match(files: Sequence[str], wanted: Sequence[str]) -> Matching:
+    """Match recordings with names by relative path, else by base name where it is unique on both sides."""
+    exact = {_normal(name): name for name in wanted}
+    here, there = Counter(map(_base, files)), Counter(map(_base, wanted))
+    unique = {_base(name): name for name in wanted if there[_base(name)] == 1}
+    names: list[str | None] = []
+    by_base_name, ambiguous = set(), set()
+    for index, file in enumerate(files):
+        name = exact.get(_normal(file))
+        if name is None and there[_base(file)]:
+            if here[_base(file)] == 1 and _base(file) in unique:
+                name = unique[_base(file)]
+                by_base_name.add(index)
+            else:
+                ambiguous.add(index)
+        names.append(name)
+    found = set(names)
+    missing = tuple(name for name in wanted if name not in found)
+    return Matching(tuple(names), frozenset(by_base_name), frozenset(ambiguous), missing)
+
+
+def _normal(name: str) -> str:
+    return str(PurePosixPath(name))  # without "./" and doubled slashes
+
+
+def _base(name: str) -> str:
+    return PurePosixPath(name).name
+
+
+def ravdess_labels(files: Sequence[str]) -> dict[str, str]:
+    """Label of every recording whose name is that of a RAVDESS speech clip; the others are left out."""
+    found = {}
+    for file in files:
+        try:
+            found[file] = ravdess.parse(file).label
+        except InputError:
+            continue
+    return found
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """Recording → label, of a CSV or Parquet file with columns `path` (or `file`) and `label`.
+
+    Raises InputError for a file that is no such table, and for a recording that is in it twice.
+    """
+    table = _read_table(path)
+    key = next((name for name in ("path", "file") if name in table.column_names), None)
+    if key is None or "label" not in table.column_names:
+        raise InputError(
+            f"{path} is no table of labels",
+            got=f"columns {', '.join(table.column_names)}",
+            expected="a column path (or file) and a column label",
+        )
+    found: dict[str, str] = {}
+    for file, label in zip(table[key].to_pylist(), table["label"].to_pylist(), strict=True):
+        if not file or label is None:
+            raise InputError(f"{path} has a row without {key} or label", got=f"{file!r}, {label!r}")
+        if str(file) in found:
+            raise InputError(f"{path} holds {file} twice")
+        found[str(file)] = str(label)
+    return found
+
+
+def _read_table(path: Path) -> Any:
+    import pyarrow as pa
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            with pq.ParquetFile(path) as file:
+                return file.read()
+        from pyarrow import csv
+
+        # A label such as 01 stays what it is.
+        kinds = dict.fromkeys(("path", "file", "label"), pa.string())
+        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=kinds))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read: {error}", expected=f"{RAVDESS}, or a CSV or Parquet file") from error
+
+
+def read_part(path: Path, part: str) -> tuple[str, tuple[str, ...]]:
+    """Name of the split in a run's split.json, and the recordings of its `part`."""
+    try:
+        split = json.loads(path.read_text(encoding="utf-8"))
+        members = split[part]
+        if not members or not all(isinstance(member, str) for member in members):
+            raise ValueError(f"its part {part!r} is no list of recordings")
+    except KeyError as error:
+        raise InputError(f"{path} has no part {part!r}", expected=f"one of {', '.join(PARTS)}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as a split: {error}") from error
+    return str(split.get("name", path.stem)), tuple(members)

@@ -1,0 +1,148 @@
+"""Which recordings a run takes, under which names, in which order."""
+
+# ruff: noqa: PTH112
+# Plain strings, since a Path for each file is felt at a hundred thousand of them.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from ser_batch.errors import InputError
+from ser_batch.inputs.folders import READABLE, expand, is_pattern, walk
+from ser_batch.inputs.names import Names
+from ser_batch.paths import printable
+
+__all__ = ["Source", "find_audio", "printable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One recording of a run."""
+
+    path: str
+    """Where it is; undecodable bytes are kept as Python keeps them (surrogateescape)."""
+    file: str
+    """Its name in the table: valid UTF-8, `/` between folders."""
+    id: str = ""
+    """What it is known by, unique in the run, where `file` is not enough; empty: `file`."""
+    span: tuple[float, float] | None = None
+    """Seconds of the file that are the recording; None: all."""
+    row: int = -1
+    """Its row in a table of recordings."""
+
+    @property
+    def key(self) -> str:
+        """What it is known by, unique in the run."""
+        return self.id or self.file
+
+
+def find_audio(roots: Sequence[str | os.PathLike[str]]) -> Sequence[Source]:
+    """List the recordings under `roots`: folders, searched recursively, single files, and globs (`a/**/*.wav`).
+
+    Roots keep the order given; within one the order is that of the names, byte by byte. With one root, `file` is
+    relative to it (to the part before the first wildcard of a glob); with several, each `file` starts with its
+    root as given, so that equal names never collide and no name depends on what else a folder holds. A recording
+    reached twice under one name is listed once.
+
+    Files and folders whose name starts with a dot are left out unless named themselves (macOS writes a
+    `._x.wav` beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once,
+    so loops end. What has an audio ending and is no readable file (a pipe, a broken link) is listed too, as
+    is a folder that cannot be opened: they become error rows when they are read.
+
+    Raises:
+        InputError: a root does not exist, no audio was found, or two names are equal once escaped.
+    """
+    found: list[tuple[str, Names]] = []
+    for root in roots:
+        # Bytes sorted in place, then held end to end: a listing must not grow with the square of anyone's archive.
+        base, names = _names_under(os.fspath(root))
+        names.sort()
+        found.append((base, Names(names)))
+    sources = _Found(found, prefixed=len(roots) > 1)
+    if not len(sources):
+        raise InputError(
+            "no audio found",
+            got=", ".join(repr(os.fspath(root)) for root in roots) or "no path",
+            expected=f"a recording, or a folder that holds files ending in {', '.join(READABLE)}",
+        )
+    return sources
+
+
+def _names_under(root: str) -> tuple[str, list[bytes]]:
+    """(folder, names relative to it) of the recordings under one root."""
+    if os.path.isdir(root):
+        return root, [os.fsencode(name) for name in walk(root)]
+    if os.path.lexists(root):
+        folder, name = os.path.split(root)
+        return folder, [os.fsencode(name)]
+    if is_pattern(root):
+        base, names = expand(root)
+        return base, [os.fsencode(name) for name in names]
+    raise InputError(f"{root!r} does not exist", remedy="Check the path, and quote it if it holds spaces.")
+
+
+class _Found(Sequence[Source]):
+    """The recordings found, as a sequence that holds only their names."""
+
+    def __init__(self, found: list[tuple[str, Names]], *, prefixed: bool) -> None:
+        self._found, self._prefixed = found, prefixed
+        # Only several roots, and names that had to be escaped, can lead to one name twice.
+        self._left_out = self._repeated() if prefixed or self._has_escaped() else frozenset()
+
+    def __len__(self) -> int:
+        return sum(len(names) for _, names in self._found) - len(self._left_out)
+
+    def __iter__(self) -> Iterator[Source]:
+        for number, source in enumerate(self._all()):
+            if number not in self._left_out:
+                yield source
+
+    @overload
+    def __getitem__(self, index: int) -> Source: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Source]: ...
+    def __getitem__(self, index: int | slice) -> Source | list[Source]:
+        # Rare, so it may be slow.
+        return list(self)[index]
+
+    def _all(self) -> Iterator[Source]:
+        for folder, names in self._found:
+            for name in names:
+                relative = os.fsdecode(name)
+                path = os.path.join(folder, relative)  # noqa: PTH118
+                yield Source(path, printable(os.path.normpath(path) if self._prefixed else relative))
+
+    def _has_escaped(self) -> bool:
+        return any(not _is_utf8(name) for _, names in self._found for name in names)
+
+    def _repeated(self) -> frozenset[int]:
+        """Numbers of recordings that came before under the same name.
+
+        Raises:
+            InputError: two recordings have one name.
+        """
+        first: dict[str, str] = {}
+        repeated = []
+        for number, source in enumerate(self._all()):
+            other = first.setdefault(source.file, source.path)
+            if other is source.path:
+                continue
+            if other != source.path and os.path.realpath(other) != os.path.realpath(source.path):
+                raise InputError(
+                    "two recordings have one name in the table",
+                    got=f"{other!r} and {source.path!r}, both {source.file!r}",
+                    remedy="Rename one of them.",
+                )
+            repeated.append(number)
+        return frozenset(repeated)
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The bundle on disk: manifest, checked files, fusion and reference clips."""

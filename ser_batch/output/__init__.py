@@ -1,0 +1,1 @@
+"""The table of predictions: columns and provenance, crash-safe parts, one file at the end."""

@@ -1,0 +1,84 @@
+"""One row a recording from one row a segment.
+
+The rule: probabilities, the fusion's and each branch's, are the mean over the segments with status "ok", all with
+the same weight; label and score are those of the mean. A recording with an error row is an error; one without a
+single scored segment is silent if any of them is, else short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ser_batch.output.parquet import write
+
+PRECEDENCE = ("error", "ok", "silent", "short")
+"""Which status of its segments a recording takes on."""
+ROWS = 2_000
+"""Recordings written at a time."""
+
+
+def aggregate(tables: Sequence[Path], key: str, labels: Sequence[str], out: Path) -> None:
+    """Write to `out` one row for each recording in `tables`, whose rows about a recording are together.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    source = pq.read_schema(tables[0])
+    schema = source.append(pa.field("segments", pa.int32(), nullable=False))
+    write(out, schema, _tables(tables, key, labels, schema))
+
+
+def _tables(tables: Sequence[Path], key: str, labels: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
+    means = [name for name in schema.names if any(name.endswith(f"p_{label}") for label in labels)]
+    held = []
+    for _, segments in groupby(_rows(tables), key=lambda row: row[key]):
+        held.append(_merge(segments, means, labels))
+        if len(held) >= ROWS:
+            yield pa.Table.from_pylist(held, schema)
+            held = []
+    if held:
+        yield pa.Table.from_pylist(held, schema)
+
+
+def _rows(tables: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    for table in tables:
+        with pq.ParquetFile(table) as file:
+            for batch in file.iter_batches(ROWS):
+                yield from batch.to_pylist()
+
+
+def _merge(segments: Iterator[dict[str, Any]], means: list[str], labels: Sequence[str]) -> dict[str, Any]:
+    """The row of one recording; its segments are taken one at a time, since there may be many."""
+    merged: dict[str, Any] = {}
+    statuses: set[str] = set()
+    sums = dict.fromkeys(means, 0.0)
+    count = scored = 0
+    for row in segments:
+        if not merged or row["start"] is None:
+            # The last, an error, knows what is wrong, and no times.
+            merged = {
+                **row,
+                **{name: value for name, value in merged.items() if value is not None},
+                "error": row["error"],
+            }
+        statuses.add(row["status"])
+        count += 1
+        if row["end"] is not None:
+            merged["end"], merged["duration"] = row["end"], row["duration"]
+        if row["status"] == "ok":
+            scored += 1
+            for name in means:
+                sums[name] += row[name]
+    status = next(each for each in PRECEDENCE if each in statuses)
+    merged |= {"status": status, "segments": count, "level": None, "label": None, "score": None}
+    merged |= {name: sums[name] / scored if status == "ok" else None for name in means}
+    if status == "ok":
+        merged["score"], best = max((merged[f"p_{label}"], -number) for number, label in enumerate(labels))
+        merged["label"] = labels[-best]
+    return merged

@@ -1,0 +1,102 @@
+"""Parts into one table in the order of the recordings, a group of rows at a time, so that memory stays flat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ser_batch.output.parquet import read, take
+from ser_batch.output.row_index import RowIndex, runs
+
+GROUP_ROWS = 16_000
+"""Rows of a row group of the finished table."""
+Rows = npt.NDArray[np.int64]
+
+
+def is_ordered(files: Sequence[Path], order: Iterable[str], key: str) -> bool:
+    """Whether the rows in `files` are those of `order`, in that order, each recording once."""
+    written = (run.name for run in runs(files, key))
+    return all(row == wanted for row, wanted in zip_longest(written, order))
+
+
+def in_order(files: Sequence[Path], columns: list[str]) -> Iterator[pa.Table]:
+    """All rows as they are, in tables of about `GROUP_ROWS` rows."""
+    held: list[pa.Table] = []
+    for file, group, _ in _groups(files):
+        held.append(read(file, columns, [group]))
+        if sum(map(len, held)) >= GROUP_ROWS:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def reordered(files: Sequence[Path], order: Iterable[str], table: pa.Schema, key: str) -> Iterator[pa.Table]:
+    """The latest rows of each recording of `order`, then those of recordings that are no longer among them."""
+    index = RowIndex(runs(files, key))
+    rows = _wanted(index, order)
+    groups = list(_groups(files))
+    starts = np.cumsum([0, *(count for _, _, count in groups)])
+    for begin in range(0, len(rows), GROUP_ROWS):
+        yield _take(rows[begin : begin + GROUP_ROWS], groups, starts, table)
+
+
+def stale(files: Sequence[Path], key: str) -> Iterator[tuple[Path, Rows]]:
+    """Each file that holds rows which later ones have replaced, and the rows (within it) to keep."""
+    index = RowIndex(runs(files, key))
+    spans, latest = index.spans(), index.latest()
+    keep = np.repeat(latest, spans[:, 1])
+    start = 0
+    for file in files:
+        kept = keep[start : start + pq.read_metadata(file).num_rows]
+        start += len(kept)
+        if not kept.all():
+            yield file, np.flatnonzero(kept)
+
+
+def _wanted(index: RowIndex, order: Iterable[str]) -> Rows:
+    """Row numbers, in the order of the finished table."""
+    spans, left = index.spans(), index.latest()
+    found = np.fromiter(_numbers(index, order), dtype=np.int64)
+    left[found] = False
+    chosen = spans[np.concatenate([found, np.flatnonzero(left)])]
+    # Runs to rows: each run's first row, and counting on from there.
+    ends = np.cumsum(chosen[:, 1])
+    counted = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - chosen[:, 1], chosen[:, 1])
+    rows: Rows = np.repeat(chosen[:, 0], chosen[:, 1]) + counted
+    return rows
+
+
+def _numbers(index: RowIndex, order: Iterable[str]) -> Iterator[int]:
+    for name in order:
+        found = index.find(name)
+        if found is None:
+            raise AssertionError(f"no row was written for {name!r}")
+        yield found.number
+
+
+def _groups(files: Sequence[Path]) -> Iterator[tuple[Path, int, int]]:
+    for file in files:
+        metadata = pq.read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            yield file, group, metadata.row_group(group).num_rows
+
+
+def _take(rows: Rows, groups: list[tuple[Path, int, int]], starts: Rows, table: pa.Schema) -> pa.Table:
+    """Those rows, in that order: every row group that holds some of them is read once."""
+    homes = np.searchsorted(starts, rows, side="right") - 1
+    taken, places = [], []
+    for home in np.unique(homes):
+        file, group, _ = groups[home]
+        here = np.flatnonzero(homes == home)
+        taken.append(take(read(file, table.names, [group]), rows[here] - starts[home]))
+        places.append(here)
+    # A row group read back has a dictionary of its own.
+    merged = pa.concat_tables(taken).unify_dictionaries()
+    return take(merged, np.argsort(np.concatenate(places), kind="stable")).cast(table)

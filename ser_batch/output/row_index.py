@@ -1,0 +1,132 @@
+"""Which rows are about which recording: found again among millions of rows with 56 bytes a recording."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ser_batch.output.parquet import batches
+
+OPEN = b"ser_batch.open"
+"""Key in a part's metadata: the rows of its last recording go on in the next part."""
+VERSION = ("source_size", "source_mtime_ns")
+
+
+class Run(NamedTuple):
+    """Consecutive rows about one recording, made by one reading of it."""
+
+    name: str
+    row: int
+    """The first of its rows, counted over all files."""
+    rows: int
+    version: tuple[int, int]
+    """Size and mtime (ns) of the recording then."""
+    failed: bool
+
+
+def runs(files: Iterable[Path], key: str) -> Iterator[Run]:
+    """The runs of rows in `files`, in order.
+
+    Args:
+        key: column that names the recording.
+    """
+    row = first = 0
+    name, version, failed = "", (0, 0), False
+    joined = False
+    for file in files:
+        for batch in batches([file], [key, *VERSION, "status"]):
+            for this, size, mtime, status in zip(*batch.values(), strict=True):
+                if not (joined and this == name):
+                    if row > first:
+                        yield Run(name, first, row - first, version, failed)
+                    name, first, version, failed = this, row, (size, mtime), False
+                failed = failed or status == "error"
+                joined = True
+                row += 1
+        joined = is_open(file)
+    if row > first:
+        yield Run(name, first, row - first, version, failed)
+
+
+def is_open(file: Path) -> bool:
+    """Whether the rows of the file's last recording go on in the next part."""
+    return OPEN in (pq.read_metadata(file).metadata or {})
+
+
+@dataclass(frozen=True)
+class Found:
+    """The latest rows about one recording."""
+
+    number: int
+    """Of the run, in the order written."""
+    row: int
+    rows: int
+    version: tuple[int, int]
+    failed: bool
+
+
+class RowIndex:
+    """The latest run of each recording; recordings are known by 128 bits of a hash of their names."""
+
+    def __init__(self, found: Iterable[Run] = ()) -> None:
+        high, low, rows, sizes, times = array("Q"), array("Q"), array("q"), array("q"), array("q")
+        counts, failed = array("q"), array("b")
+        for run in found:
+            one, two = _digest(run.name)
+            high.append(one)
+            low.append(two)
+            rows.append(run.row)
+            counts.append(run.rows)
+            sizes.append(run.version[0])
+            times.append(run.version[1])
+            failed.append(run.failed)
+        columns = (low, rows, counts, sizes, times, failed)
+        self._low, self._row, self._rows, self._size, self._time, self._failed = (np.array(c) for c in columns)
+        key = np.array(high)
+        # Stable: among equal hashes the latest run stays the last.
+        self._order = np.argsort(key, kind="stable")
+        self._high = key[self._order]
+
+    def __len__(self) -> int:
+        return len(self._high)
+
+    def find(self, name: str) -> Found | None:
+        """The latest rows about the recording `name`."""
+        high, low = _digest(name)
+        place = int(np.searchsorted(self._high, np.uint64(high), side="right")) - 1
+        while place >= 0 and int(self._high[place]) == high:
+            run = int(self._order[place])
+            if int(self._low[run]) == low:
+                version = int(self._size[run]), int(self._time[run])
+                return Found(run, int(self._row[run]), int(self._rows[run]), version, bool(self._failed[run]))
+            place -= 1
+        return None
+
+    def latest(self) -> np.ndarray:
+        """(n,) bool: whether each run, in the order written, is the latest of its recording."""
+        low = self._low[self._order]
+        # Sorted by both halves, stably, the last of each group is the latest.
+        both = self._order[np.lexsort((np.arange(len(low)), low, self._high))]
+        last = np.ones(len(low), dtype=bool)
+        high = np.empty_like(self._high)
+        high[self._order] = self._high
+        last[:-1] = (high[both][1:] != high[both][:-1]) | (self._low[both][1:] != self._low[both][:-1])
+        result = np.empty_like(last)
+        result[both] = last
+        return result
+
+    def spans(self) -> np.ndarray:
+        """(n, 2) int64: first row and number of rows of each run, in the order written."""
+        return np.stack([self._row, self._rows], axis=1)
+
+
+def _digest(name: str) -> tuple[int, int]:
+    digest = blake2b(name.encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

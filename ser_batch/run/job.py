@@ -1,0 +1,103 @@
+"""One `ser-batch run`, from what was asked for to what was done; nothing here knows of a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ser_batch.audio.hearing import Hearing
+from ser_batch.errors import OutputError
+from ser_batch.inputs.listing import find_inputs
+from ser_batch.output.destination import Output, check_output
+from ser_batch.run.pipeline import Settings, run
+from ser_batch.run.progress import Progress
+from ser_batch.run.summary import RunSummary
+
+Watch = Callable[[int], AbstractContextManager[Progress | None]]
+"""Given the number of recordings, what watches the run."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is asked to do."""
+
+    audio: tuple[str, ...]
+    out: str
+    bundle: Path | None = None
+    backend: str = "auto"
+    precision: str | None = None
+    threads: int | None = None
+    window: float | None = None
+    hop: float | None = None
+    min_duration: float = 0.0
+    silence: float | None = None
+    aggregate: Path | None = None
+    """Also write one row a recording here; see `ser_batch.output.aggregate`."""
+    shard: tuple[int, int] | None = None
+    branch_columns: bool = True
+    overwrite: bool = False
+    resume: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job came to."""
+
+    summary: RunSummary
+    model: str
+    """Bundle, runtime, precision and device, in words."""
+
+
+def execute(job: Job, watch: Watch = lambda total: nullcontext()) -> Done:
+    """Do a job.
+
+    Raises:
+        SerError: anything that the user can cause; rows made before are kept.
+    """
+    inputs = find_inputs(job.audio, job.shard)
+    output = Output.parse(job.out)
+    check_output(output, overwrite=job.overwrite, resume=job.resume)
+    if job.aggregate is not None:
+        _check_aggregate(job.aggregate, output, job)
+    # Imported when it is clear that there is something to do: an engine takes a while.
+    from ser_batch.engines import open_engine
+    from ser_batch.engines.choice import choose
+    from ser_batch.engines.scorer import Scorer
+    from ser_batch.model.bundle import load_bundle
+
+    bundle = load_bundle(job.bundle)
+    hearing = Hearing(bundle.manifest.clip, job.window, job.hop, job.min_duration, job.silence)
+    with job.settings.open_pool(hearing) as pool:
+        choice = choose(bundle, job.backend, job.precision)
+        engine = open_engine(bundle, choice.backend, job.threads, choice.precision)
+        try:
+            with watch(len(inputs.sources)) as progress:
+                summary = run(
+                    inputs,
+                    Scorer(bundle, engine),
+                    output,
+                    hearing=hearing,
+                    settings=job.settings,
+                    pool=pool,
+                    branch_columns=job.branch_columns,
+                    overwrite=job.overwrite,
+                    resume=job.resume,
+                    progress=progress,
+                )
+        finally:
+            engine.close()
+    if job.aggregate is not None:
+        from ser_batch.output.aggregate import aggregate
+
+        aggregate(output.tables(), inputs.key, bundle.labels, job.aggregate)
+    model = f"{bundle.id} on {engine.name} {engine.precision}, {engine.device} ({choice.reason})"
+    return Done(summary, model)
+
+
+def _check_aggregate(path: Path, output: Output, job: Job) -> None:
+    if path == output.path or path.is_dir():
+        raise OutputError(f"{path} cannot hold one row a recording", expected="a file of its own")
+    check_output(Output(path), overwrite=job.overwrite or job.resume)

@@ -1,0 +1,175 @@
+"""The run: decode processes, batches through the scorer, atomic parts, one table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+
+from ser_batch.audio.hearing import Hearing
+from ser_batch.clip import Waveform
+from ser_batch.decode.pool import FILE_TIMEOUT, DecodePool
+from ser_batch.decode.source import ABSENT, Decoded, source_version
+from ser_batch.engines.scorer import Scorer
+from ser_batch.errors import InputError, OutputError
+from ser_batch.inputs.listing import Inputs
+from ser_batch.inputs.sources import Source
+from ser_batch.output.destination import Output, check_output
+from ser_batch.output.parts import Parts
+from ser_batch.output.predictions import record_batch, schema
+from ser_batch.run.limits import Limits
+from ser_batch.run.progress import Progress, Tally
+from ser_batch.run.scoring import score_all
+from ser_batch.run.summary import RunSummary, summarise
+
+__all__ = ["RunSummary", "Settings", "run"]
+
+BATCH_SIZE = 16
+"""Clips scored together on a CPU, where more gain nothing and cost memory."""
+GPU_BATCH_SIZE = 64
+MAX_WORKERS = 32
+"""Decode processes at most unless told otherwise: beyond, the one process that scores binds them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes about it; none of these changes a row."""
+
+    batch_size: int | None = None
+    """Clips scored together; None: 16 on a CPU, 64 elsewhere."""
+    workers: int | None = None
+    """Decode processes at most; None: one for each CPU that this process may use, 32 at most."""
+    timeout: float = FILE_TIMEOUT
+    """Seconds that a decoder may take for a file, or for the next few segments of it."""
+    retry_errors: bool = False
+    """When resuming, whether recordings that failed are tried again."""
+    limits: Limits = field(default_factory=Limits)
+    """When too many failures end the run."""
+
+    def __post_init__(self) -> None:
+        if min(1 if n is None else n for n in (self.batch_size, self.workers)) < 1 or self.timeout <= 0:
+            raise InputError("a run needs workers, a batch size and time", got=self)
+
+    def open_pool(self, hearing: Hearing) -> DecodePool:
+        """Start decoding; worth doing before the engine is loaded, since it takes as long."""
+        workers = self.workers or default_workers()
+        ahead = 2 * (self.batch_size or BATCH_SIZE) + workers
+        return DecodePool(hearing, workers=workers, ahead=ahead, timeout=self.timeout)
+
+    def batch(self, device: str) -> int:
+        """Clips scored together on `device`."""
+        return self.batch_size or (BATCH_SIZE if device.startswith("cpu") else GPU_BATCH_SIZE)
+
+
+def run(
+    inputs: Inputs | Sequence[Source],
+    scorer: Scorer,
+    out: Output | str | os.PathLike[str],
+    *,
+    hearing: Hearing | None = None,
+    settings: Settings | None = None,
+    pool: DecodePool | None = None,
+    branch_columns: bool = True,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Score each recording of `inputs`, and write its rows, in their order, to `out`.
+
+    A recording that cannot be read or scored is a row with `status` "error". Rows go out in parts first; `out`
+    appears, whole, at the end. An interrupted run leaves the rows it has for `resume`.
+
+    Args:
+        out: a Parquet file, or a folder (see `Output`).
+        hearing: what is heard of each source; None: the clip of the bundle's rule.
+        pool: one made with this hearing by `Settings.open_pool`; None: one of its own. It is closed.
+        branch_columns: whether the table has the branches' own probabilities.
+        overwrite: replace an existing output, and delete an unfinished one.
+        resume: go on with an unfinished output or add to a finished one; rows whose input has changed since are
+            made again.
+
+    Raises:
+        InputError: no sources, or more failures than the limits allow.
+        OutputError: see `check_output` and `Parts`.
+        EngineError: the engine failed before it scored anything.
+    """
+    settings = settings or Settings()
+    hearing = hearing or Hearing(scorer.bundle.manifest.clip)
+    out = out if isinstance(out, Output) else Output.parse(out)
+    inputs = inputs if isinstance(inputs, Inputs) else Inputs(inputs)
+    tally = Tally(len(inputs.sources))
+    if not tally.total:
+        raise InputError("a run needs recordings", got="none")
+    check_output(out, overwrite=overwrite, resume=resume)
+    carried = inputs.carried.schema if inputs.carried is not None else None
+    table = schema(scorer.bundle, scorer.engine, hearing, branch_columns=branch_columns, carried=carried)
+    parts = Parts(out, table, key=inputs.key, resume=resume and not overwrite)
+    try:
+        with pool or settings.open_pool(hearing) as decoders:
+            todo = _unfinished(inputs.sources, parts, tally, settings.retry_errors)
+            _score_into(parts, inputs, decoders.decode(todo, inputs.content), scorer, settings, tally, progress)
+        with tally.stage("write"):
+            parts.finish(_Names(inputs.sources))
+    except BaseException:
+        # Whatever ended the run, what it made is kept, if that is still possible.
+        with suppress(OutputError):
+            parts.flush()
+        raise
+    finally:
+        parts.close()
+    return summarise(out.tables(), scorer.labels, tally)
+
+
+def _score_into(
+    parts: Parts,
+    inputs: Inputs,
+    decoded: Generator[tuple[Decoded, Waveform | None]],
+    scorer: Scorer,
+    settings: Settings,
+    tally: Tally,
+    progress: Progress | None,
+) -> None:
+    with closing(decoded):
+        for rows, scores in score_all(decoded, scorer, settings.batch(scorer.engine.device), tally):
+            with tally.stage("write"):
+                parts.append(
+                    record_batch(parts.table, scorer.labels, rows, scores, inputs.carried), complete=rows[-1].last
+                )
+            tally.rows += len(rows)
+            tally.files += sum(row.last for row in rows)
+            tally.failures += sum(row.status == "error" for row in rows)
+            tally.fresh = [(row.source.file, row.error) for row in rows if row.error is not None]
+            tally.heard += sum(row.segment.end - row.segment.start for row in rows if row.segment)
+            settings.limits.check(tally)
+            if progress is not None:
+                progress(tally)
+    settings.limits.check(tally, at_end=True)
+
+
+def default_workers() -> int:
+    """One decode process for each CPU that this process may use, and no more than `MAX_WORKERS`."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(count, MAX_WORKERS)
+
+
+def _unfinished(sources: Iterable[Source], parts: Parts, tally: Tally, retry_errors: bool) -> Iterator[Source]:
+    """Sources without rows, or whose rows are about another version of the input; absent ones are retried."""
+    index = parts.index()
+    for source in sources:
+        found = index.find(source.key) if len(index) else None
+        again = found is None or found.version == ABSENT or (retry_errors and found.failed)
+        if again or (found and found.version != source_version(source)):
+            yield source
+        else:
+            tally.reused += 1
+
+
+class _Names:
+    """The names of `sources`, one at a time and as often as asked."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+
+    def __iter__(self) -> Iterator[str]:
+        return (source.key for source in self._sources)
