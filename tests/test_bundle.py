@@ -16,6 +16,7 @@ from toy import LABELS, make_toy_bundle, toy_fusion
 
 from ser_batch.clip import ClipRule
 from ser_batch.errors import BundleError, OutputError
+from ser_batch.model import placing
 from ser_batch.model.bundle import Branch, Bundle, load_bundle
 from ser_batch.model.fusion import Fusion, save_fusion
 from ser_batch.model.reference import Reference, save_reference
@@ -256,6 +257,7 @@ def test_a_failed_overwrite_keeps_the_old_bundle(tmp_path: Path, monkeypatch: py
             raise OSError("disk on fire")
         return rename(self, target)
 
+    monkeypatch.setattr(placing, "_exchange", lambda first, second: False)
     monkeypatch.setattr(Path, "replace", fail_second)
     with pytest.raises(OutputError, match="disk on fire"):
         make_toy_bundle(tmp_path / "bundle", clip=SMALL, seed=1, edit=overwrite)

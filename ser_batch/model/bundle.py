@@ -6,7 +6,6 @@ The format is described in docs/bundle-format.md. Opening one reads no model and
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import tempfile
@@ -21,7 +20,16 @@ from ser_batch.clip import ClipRule
 from ser_batch.errors import BundleError, OutputError
 from ser_batch.model.fusion import Fusion, load_fusion, save_fusion
 from ser_batch.model.integrity import check_inside, members, sha256_of, verify_files
-from ser_batch.model.manifest import MANIFEST_FILE, SCHEMA_VERSION, Branch, Manifest, check_member, parse_manifest
+from ser_batch.model.manifest import (
+    EVIDENCE_FILES,
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    Branch,
+    Manifest,
+    check_member,
+    parse_manifest,
+)
+from ser_batch.model.placing import put_in_place
 from ser_batch.model.reference import Reference, load_reference, save_reference
 
 __all__ = ["SCHEMA_VERSION", "Branch", "Bundle", "Manifest", "default_root", "load_bundle", "write_bundle"]
@@ -29,6 +37,8 @@ __all__ = ["SCHEMA_VERSION", "Branch", "Bundle", "Manifest", "default_root", "lo
 FUSION_FILE = "fusion.npz"
 REFERENCE_FILE = "reference.npz"
 MODEL_CARD_FILE = "MODEL_CARD.md"
+FP32 = "fp32"
+"""The precision of the branches' own graphs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +49,7 @@ class Bundle:
     manifest: Manifest
     fusion: Fusion
     sha256: str
-    """Of manifest.json, which holds the sha256 of every other file: the identity of the whole bundle."""
+    """`Manifest.identity`: of the model, which files derived from it do not change."""
 
     @property
     def id(self) -> str:
@@ -60,6 +70,21 @@ class Bundle:
         if member not in self.manifest.files:
             raise BundleError(f"bundle {self.id} has no file {member!r}", got=sorted(self.manifest.files))
         return self.root / member
+
+    def graph(self, branch: Branch, precision: str = FP32) -> Path:
+        """Where the ONNX graph of a branch lies in a precision: its own file, or what `ser-export quantize` made of it.
+
+        Raises:
+            BundleError: the bundle has no graph in that precision.
+        """
+        member = branch.file if precision == FP32 else f"precisions/{precision}/{branch.name}.onnx"
+        if member not in self.manifest.files:
+            raise BundleError(
+                f"bundle {self.id} has no {precision} graph of branch {branch.name}",
+                expected=member,
+                remedy=f"Make it: ser-export quantize {self.root} --precision {precision}",
+            )
+        return self.path(member)
 
     def reference(self) -> Reference:
         """Read the reference clips.
@@ -99,10 +124,10 @@ def load_bundle(root: Path | None = None) -> Bundle:
                 "is not a bundle", got=error.strerror, expected=f"a directory with {MANIFEST_FILE}"
             ) from error
         manifest = parse_manifest(raw)
-        verify_files(root, manifest.files, MANIFEST_FILE)
+        verify_files(root, manifest.files, MANIFEST_FILE, EVIDENCE_FILES)
         fusion = load_fusion(root / manifest.fusion_file)
         _check_fusion(fusion, manifest)
-    return Bundle(root, manifest, fusion, hashlib.sha256(raw).hexdigest())
+    return Bundle(root, manifest, fusion, manifest.identity)
 
 
 def write_bundle(
@@ -157,7 +182,7 @@ def write_bundle(
             (tree / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
             bundle = load_bundle(tree)
             bundle.reference()
-            _put_in_place(tree, root, Path(staging) / "replaced")
+            put_in_place(tree, root, Path(staging) / "replaced")
     except OSError as error:
         raise OutputError(f"bundle {root} cannot be written", got=error) from error
     return dataclasses.replace(bundle, root=root)
@@ -184,19 +209,6 @@ def _fill(tree: Path, fusion: Fusion, reference: Reference, files: Mapping[str, 
     save_fusion(fusion, tree / FUSION_FILE)
     save_reference(reference, tree / REFERENCE_FILE)
     (tree / MODEL_CARD_FILE).write_text(model_card, encoding="utf-8")
-
-
-def _put_in_place(tree: Path, root: Path, replaced: Path) -> None:
-    # A directory cannot be renamed over a full one: the old one steps aside, and comes back on failure.
-    if not root.exists():
-        tree.replace(root)
-        return
-    root.replace(replaced)
-    try:
-        tree.replace(root)
-    except OSError:
-        replaced.replace(root)
-        raise
 
 
 def _check_fusion(fusion: Fusion, manifest: Manifest) -> None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ser_batch.errors import BundleError
 
 
-def verify_files(root: Path, files: Mapping[str, str], manifest_file: str) -> None:
+def verify_files(root: Path, files: Mapping[str, str], manifest_file: str, evidence: Collection[str] = ()) -> None:
     """Check that `root` holds exactly `files` (path -> sha256) and the manifest, each with its sha256.
+
+    Args:
+        evidence: files that may be there, too, without a sha256.
 
     Raises:
         BundleError: a file is missing, damaged, not listed, not regular, or links out of `root`.
     """
-    unlisted = members(root) - {manifest_file, *files}
+    unlisted = members(root) - {manifest_file, *files, *evidence}
     if unlisted:
         raise BundleError("files are not listed in the manifest", got=sorted(unlisted))
+    for member in evidence:
+        check_inside(root, member)
     for member, expected in files.items():
         check_inside(root, member)
         try:

@@ -7,6 +7,7 @@ The format is described in docs/bundle-format.md.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +20,10 @@ from ser_batch.errors import BundleError, InputError
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+DERIVED_PREFIXES = ("precisions/", "engines/")
+"""Where files lie that were made from the model and can be made again; they are no part of its identity."""
+EVIDENCE_FILES = frozenset({"certificate.json", "CERTIFICATE.md"})
+"""What may lie in a bundle without a sha256: figures about it, never code."""
 _BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BRANCH_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LARGEST = 2**31 - 1
@@ -89,6 +94,18 @@ class Manifest:
         for path in (self.fusion_file, self.reference_file, *(branch.file for branch in self.branches)):
             if path not in self.files:
                 raise BundleError(f"{path} is used but has no sha256 under 'files'", got=sorted(self.files))
+            # What is derived is left out of the identity, which the model itself must never be.
+            if is_derived(path):
+                raise BundleError(f"{path} is a part of the model and cannot lie with what is derived from it")
+
+    @property
+    def identity(self) -> str:
+        """Sha256 of the canonical JSON without derived files: of the model, whatever was made from it since.
+
+        `write_bundle` writes canonical JSON, so without derived files it is the sha256 of manifest.json.
+        """
+        own = {path: digest for path, digest in self.files.items() if not is_derived(path)}
+        return hashlib.sha256(dataclasses.replace(self, files=own).to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """The manifest as indented JSON.
@@ -171,8 +188,13 @@ def check_member(path: str) -> None:
     )
     if not plain or PurePosixPath(path).is_absolute():
         raise BundleError("a path leaves the bundle or is not plain", got=repr(path), expected="a relative path with /")
-    if path == MANIFEST_FILE:
-        raise BundleError("the manifest cannot be one of its own files")
+    if path == MANIFEST_FILE or path in EVIDENCE_FILES:
+        raise BundleError(f"{path} cannot be one of the manifest's files")
+
+
+def is_derived(path: str) -> bool:
+    """Whether a file of a bundle was made from its model: a graph of lower precision, a compiled engine."""
+    return path.startswith(DERIVED_PREFIXES)
 
 
 def check_distinct(what: str, names: tuple[str, ...]) -> None:
