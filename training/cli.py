@@ -39,6 +39,7 @@ def cli() -> None:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches; pays off in long stages.")
 @click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch and stop.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder of features that several runs share.")
 def run(
     recipe: str,
     data: Path,
@@ -51,6 +52,7 @@ def run(
     device: str,
     compiled: bool,
     only: str | None,
+    cache: Path | None,
 ) -> None:
     """Train, fuse and test one run of RECIPE: a name ("paper", "compact") or a .toml file.
 
@@ -70,7 +72,8 @@ def run(
     config = load_config(recipe, **{key: value for key, value in given.items() if value is not None})
     if backbone:
         config = replace(config, context=replace(config.context, backbone=backbone))
-    result = train(config, corpus, out, device=device, compiled=compiled, progress=print_epoch, only=only)
+    how = {"device": device, "compiled": compiled, "progress": print_epoch, "cache": cache}
+    result = train(config, corpus, out, only=only, **how)
     if result:
         print_result(result["test"])
 
@@ -108,6 +111,7 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]"),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
         click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches."),
+        click.option("--cache", type=PATH, help="Folder of features that several runs share.  [default: each its own]"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -232,7 +236,7 @@ def _setting(given: dict[str, Any], context: int | None, spectrogram: int | None
     keep_freed_memory()
     config = configure(given["recipe"], given["backbone"], context, spectrogram)
     shown = {str(given["data"]): "RAVDESS", str(given["out"]): "RUNS", given["backbone"]: backbone_name(config)}
-    shown[str(given["results"])] = "RESULTS"
+    shown |= {str(given["results"]): "RESULTS", str(given["cache"]): "CACHE"}
     command = shlex.join(["ser-train", *(shown.get(argument, argument) for argument in sys.argv[1:])])
     return Setting(
         config=config,
@@ -243,6 +247,7 @@ def _setting(given: dict[str, Any], context: int | None, spectrogram: int | None
         device=given["device"],
         compiled=given["compiled"],
         progress=print_epoch,
+        cache=given["cache"],
     )
 
 

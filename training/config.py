@@ -91,6 +91,8 @@ class ContextConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
     """With `scratch`: fields of transformers' configuration class that differ from its defaults (Wav2Vec2Config's
     are base, 12 × 768); `model_type` chooses another family of training.backbones."""
+    layers: int = 0
+    """Lowest Transformer layers kept, those above removed; 0 keeps all (ours: middle layers carry emotion best)."""
     unfrozen_layers: int = 3
     """Top Transformer layers trained beside the feature projection (III-C.2); −1 trains the whole context network."""
     freeze_feature_encoder: bool = True
@@ -139,15 +141,21 @@ class AugmentConfig:
     """With `fresh`: widest stretch of spectrogram frames masked, twice a clip (ours, SpecAugment)."""
     band_mask: int = 0
     """With `fresh`: widest stretch of mel bands masked, twice a clip (ours, SpecAugment)."""
+    versions: int = 0
+    """With `fresh`: versions of each recording drawn once, of which an epoch takes one, as it takes the clean clip;
+    their features are computed once and shared by all splits and seeds. 0 draws a new version every epoch (ours)."""
 
     def __post_init__(self) -> None:
         if not self.snrs and not self.keep_original:
             raise TrainingError("augmentation without originals and without noisy copies leaves nothing to train on")
-        ours = (self.crop_jitter, self.gain, self.time_mask, self.band_mask, self.speeds != (1.0,))
+        ours = (self.crop_jitter, self.gain, self.time_mask, self.band_mask, self.versions, self.speeds != (1.0,))
         if not self.fresh and any(ours):
             raise TrainingError(
-                "crop jitter, gain, speeds and masks are drawn anew each epoch", remedy="Set fresh = true."
+                "crop jitter, gain, speeds, masks and versions belong to fresh augmentation",
+                remedy="Set fresh = true.",
             )
+        if self.versions < 0:
+            raise TrainingError("augmentation's versions", got=self.versions, expected="0 or more")
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,10 @@ class Stage:
     momentum: float = 0.8
     """SGD only (ancestor)."""
     weight_decay: float = 0.0
+    backbone_rate: float = 1.0
+    """Factor of the learning rate for the top layer of a pretrained backbone (ours)."""
+    layer_decay: float = 1.0
+    """Factor from each of its layers to the one below (ours)."""
     batch_size: int = 32
     clip_norm: float = 1.0
     """Global gradient norm clipped to this; 0 turns clipping off."""
@@ -183,6 +195,9 @@ class Stage:
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise TrainingError(f"a stage's {name}", got=getattr(self, name), expected=f"at least {bound}")
+        for name in ("backbone_rate", "layer_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise TrainingError(f"a stage's {name}", got=getattr(self, name), expected="above 0, at most 1")
         if not 0 < self.learning_rate < float("inf"):
             raise TrainingError("a stage's learning_rate", got=self.learning_rate, expected="a positive number")
         if not 0 <= self.label_smoothing < 1:

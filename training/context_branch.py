@@ -5,6 +5,7 @@ Source: paper, section III-C, whose encoder is wav2vec 2.0; here it may be any f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import torch
@@ -40,6 +41,7 @@ class ContextBranch(nn.Module):
         self.source = encoder if encoder is not None else load_encoder(config)
         self.family, self.encoder = self.source.family, self.source.model
         self.frontend = self.family.frontend(self.encoder, self.source.normalise)
+        self._shorten()
         self.depth = len(self.family.layers(self.encoder))
         self.statistics = {"mean": 1, "mean+std": 2}[config.pooling]
         self.width = int(self.encoder.config.hidden_size)
@@ -57,6 +59,14 @@ class ContextBranch(nn.Module):
             self.layer_mix = nn.Parameter(torch.zeros(self.depth + 1))
         self._freeze()
         self.cut = self._lowest_trained()
+
+    def _shorten(self) -> None:
+        """Remove the layers above the ones kept."""
+        layers, kept = self.family.layers(self.encoder), self.config.layers
+        if not 0 <= kept <= len(layers):
+            raise TrainingError("layers counts Transformer layers from below", got=kept, expected=f"0 … {len(layers)}")
+        if kept:
+            del layers[kept:]
 
     def _freeze(self) -> None:
         """Leave trainable what III-C.2 trains: the top layers, the feature projection and the classifier."""
@@ -102,6 +112,18 @@ class ContextBranch(nn.Module):
                 part.eval()
         layers[:frozen].eval()
         return self
+
+    def features_state(self) -> dict[str, Tensor]:
+        """The encoder's tensors that are not trained: with the configuration they decide `features`."""
+        return {name: p for name, p in self.encoder.named_parameters() if not p.requires_grad}
+
+    def rate(self, name: str, backbone_rate: float, layer_decay: float) -> float:
+        """Factor of the learning rate of the parameter `name`: the head's 1, smaller the deeper a layer lies."""
+        if not name.startswith("encoder."):
+            return 1.0
+        number = re.search(r"layers\.(\d+)\.", name)
+        below_top = self.depth - 1 - int(number[1]) if number else self.depth
+        return backbone_rate * layer_decay**below_top
 
     def features(self, waveform: Tensor) -> Tensor:
         """All that no gradient reaches, so that training computes it once.

@@ -84,6 +84,33 @@ class FreshSet:
             yield features, self.targets[index]
 
 
+@dataclass(frozen=True)
+class VersionedSet:
+    """Cached versions of each recording's features, of which an epoch takes one a recording."""
+
+    versions: list[np.ndarray]
+    """(recordings of the corpus, …) float32 each, in memory or mapped from disk."""
+    rows: np.ndarray
+    """(N,) the recordings that are trained on."""
+    targets: Tensor
+    """(N,) int64 class indices."""
+    augment: AugmentConfig
+    seed: int
+    masked: bool
+    """Whether the features are a spectrogram, which SpecAugment can mask."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        rng = np.random.default_rng((self.seed, epoch, 1))
+        drawn = rng.integers(len(self.versions), size=len(self))
+        for index in shuffled(len(self), size, (self.seed, epoch)):
+            clips = [self.versions[drawn[i]][self.rows[i]] for i in index]
+            features = torch.from_numpy(np.stack(clips))
+            yield mask_spectrogram(features, self.augment, rng) if self.masked else features, self.targets[index]
+
+
 def mask_spectrogram(features: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:
     """SpecAugment: two stretches of frames and two of bands a clip set to the clip's mean; (B, F, T) → same."""
     if features.ndim != 3 or not (augment.time_mask or augment.band_mask):

@@ -38,11 +38,13 @@ class Setting:
     device: str = "cpu"
     compiled: bool = False
     progress: Progress | None = None
+    cache: Path | None = None
+    """Folder of cached features, shared by every run."""
 
     @property
     def how(self) -> dict[str, Any]:
         """The keywords of every function that trains."""
-        return {"device": self.device, "compiled": self.compiled, "progress": self.progress}
+        return {"device": self.device, "compiled": self.compiled, "progress": self.progress, "cache": self.cache}
 
 
 def configure(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,15 @@ EVALUATION_BATCH = 64
 
 Progress = Callable[[str, dict[str, float]], None]
 """Called with the stage's name and its figures after every epoch."""
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A branch whose layers learn at rates of their own."""
+
+    def rate(self, name: str, backbone_rate: float, layer_decay: float) -> float:
+        """Factor of the learning rate of the parameter `name`."""
+        ...
 
 
 @dataclass
@@ -101,13 +110,23 @@ def seed_everything(*seed: int) -> None:
 
 def build_optimizer(branch: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     """The stage's optimiser over the parameters that train."""
-    parameters = [p for p in branch.parameters() if p.requires_grad]
-    if not parameters:
+    if not any(p.requires_grad for p in branch.parameters()):
         raise TrainingError("nothing to train: every parameter is frozen")
+    groups = _groups(branch, stage)
     common = {"lr": stage.learning_rate, "weight_decay": stage.weight_decay}
     if stage.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=stage.momentum, **common)
-    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[stage.optimizer](parameters, **common)
+        return torch.optim.SGD(groups, momentum=stage.momentum, **common)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[stage.optimizer](groups, **common)
+
+
+def _groups(branch: nn.Module, stage: Stage) -> list[dict[str, Any]]:
+    """The trained parameters, each group with the factor of the learning rate that it shares."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in branch.named_parameters():
+        if parameter.requires_grad:
+            rate = branch.rate(name, stage.backbone_rate, stage.layer_decay) if isinstance(branch, Layered) else 1.0
+            groups.setdefault(rate, []).append(parameter)
+    return [{"params": members, "rate": rate} for rate, members in groups.items()]
 
 
 def learning_rate(stage: Stage, epoch: int, fraction: float) -> float:
@@ -136,7 +155,7 @@ def _train_epoch(
     losses, steps = [], math.ceil(len(train) / stage.batch_size)
     for step, (features, targets) in enumerate(train.batches(epoch, stage.batch_size)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage, epoch, step / steps)
+            group["lr"] = learning_rate(stage, epoch, step / steps) * group["rate"]
         with autocast(device):
             loss = _loss(head, features.to(device), targets.to(device), stage)
         if not torch.isfinite(loss):

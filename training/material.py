@@ -18,6 +18,7 @@ from training import runs
 from training.augment import noisy_copies
 from training.config import RunConfig
 from training.data import Corpus
+from training.feature_cache import FeatureCache
 from training.loop import Progress
 from training.splits import Split, splits_of
 
@@ -36,6 +37,16 @@ class Material:
     device: torch.device
     compiled: bool = False
     progress: Progress | None = None
+    cache: Path | None = None
+    """Folder of feature caches shared with other runs; the run's own where there is none."""
+
+    @property
+    def features(self) -> FeatureCache:
+        """Versions of the corpus' features, where the augmentation draws them once."""
+        config = self.config
+        return FeatureCache(
+            self.cache or self.folder / "features", self.corpus, config.clip, config.augment, self.device
+        )
 
     def targets(self, part: str) -> Tensor:
         """Class indices (n,) of a part's clips."""
@@ -68,6 +79,7 @@ def prepare(
     device: str = "cpu",
     compiled: bool = False,
     progress: Progress | None = None,
+    cache: Path | None = None,
 ) -> Material:
     """Check that data, split, configuration and folder fit together, and begin the run's folder."""
     corpus.check_files()
@@ -78,4 +90,4 @@ def prepare(
         )
     split = splits[config.fold]
     runs.start(folder, config, corpus, split)
-    return Material(config, corpus, split, folder, torch.device(device), compiled, progress)
+    return Material(config, corpus, split, folder, torch.device(device), compiled, progress, cache)

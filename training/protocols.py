@@ -38,6 +38,7 @@ def run_protocol(
     device: str = "cpu",
     compiled: bool = False,
     progress: Progress | None = None,
+    cache: Path | None = None,
     only: Literal["context", "spectrogram"] | None = None,
 ) -> dict[str, Any]:
     """Train and test every split of a protocol with every seed, in `folder`/seed<n>[-fold<k>].
@@ -51,7 +52,7 @@ def run_protocol(
     runs: dict[str, Any] = {}
     for name, (settings, share) in planned.items():
         place = folder / name
-        train(settings, corpus, place, device=device, compiled=compiled, progress=progress, only=only)
+        train(settings, corpus, place, device=device, compiled=compiled, progress=progress, cache=cache, only=only)
         if not only:
             runs[name] = measure(load_predictions(place))
             runs[name] |= {"other_take_share": share, "stages": stage_figures(place)}

@@ -88,6 +88,10 @@ class SpectrogramBranch(nn.Module):
         self.cross_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
         self.classifier = nn.Linear(flat + width, classes)
 
+    def features_state(self) -> dict[str, Tensor]:
+        """Nothing: the configuration alone decides `features`."""
+        return {}
+
     def features(self, waveform: Tensor) -> Tensor:
         """The log-mel spectrogram (B, 128, 278) in dB: fixed, so training computes it once."""
         return self.frontend(waveform)

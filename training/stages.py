@@ -13,18 +13,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ser_batch.evaluation.metrics import evaluate
 from ser_batch.model.fusion import Fusion, save_fusion
 from training import runs
 from training.config import RunConfig, Stage
 from training.data import Corpus
-from training.examples import CachedSet, FreshSet, TrainingSet, encode
+from training.examples import CachedSet, FreshSet, TrainingSet, VersionedSet, encode
 from training.files import read_arrays, write_arrays, write_json
 from training.fusion import fit_logistic
 from training.loop import Progress, fit, logits_of
 from training.material import Material, prepare
+from training.spectrogram_branch import SpectrogramBranch
 from training.splits import PARTS, folds_of
 
 
@@ -36,6 +37,7 @@ def train(
     device: str = "cpu",
     compiled: bool = False,
     progress: Progress | None = None,
+    cache: Path | None = None,
     only: Literal["context", "spectrogram"] | None = None,
 ) -> dict[str, Any] | None:
     """Train, fuse and test one run in `folder`; returns its result.json.
@@ -45,7 +47,7 @@ def train(
 
     Raises TrainingError before any training when data, split, configuration and folder do not fit together.
     """
-    material = prepare(config, corpus, folder, device=device, compiled=compiled, progress=progress)
+    material = prepare(config, corpus, folder, device=device, compiled=compiled, progress=progress, cache=cache)
     if (folder / "result.json").is_file():  # written last: the run is finished
         return json.loads((folder / "result.json").read_text())
     branches = runs.build_branches(config, len(corpus.labels))
@@ -70,13 +72,13 @@ def train_context(material: Material, branches: dict[str, nn.Module]) -> None:
 def train_spectrogram(material: Material, branches: dict[str, nn.Module]) -> None:
     """Stage 2: the spectrogram branch (SGD, steps, lowest validation loss), standardised by training clips."""
     branch = branches[runs.SPECTROGRAM].to(material.device, memory_format=torch.channels_last)
-    branch.standardise.fit(encode(branch, material.clips("train"), material.device, torch.float32))
+    branch.standardise.fit(clean_features(material, branch, "train"))
     _train_branch(material, runs.SPECTROGRAM, branch, material.config.spectrogram_stage)
 
 
 def _train_branch(material: Material, name: str, branch: nn.Module, stage: Stage) -> None:
     branch.to(material.device)
-    validation = encode(branch, material.clips("validation"), material.device, torch.float32)
+    validation = clean_features(material, branch, "validation")
     fit(
         name,
         branch,
@@ -94,6 +96,10 @@ def _train_branch(material: Material, name: str, branch: nn.Module, stage: Stage
 def training_set(material: Material, branch: nn.Module) -> TrainingSet:
     """The training clips as the recipe augments them: fixed copies, encoded once, or fresh versions an epoch."""
     config, targets = material.config, material.targets("train")
+    if config.augment.versions:
+        versions = material.features.versions(branch, range(config.augment.versions + 1))
+        masked, rows = isinstance(branch, SpectrogramBranch), np.array(material.split.train)
+        return VersionedSet(versions, rows, targets, config.augment, config.seed, masked)
     if config.augment.fresh:
         recordings = material.recordings("train")
         return FreshSet(recordings, targets, branch, config.clip, config.augment, config.seed, material.device)
@@ -102,11 +108,19 @@ def training_set(material: Material, branch: nn.Module) -> TrainingSet:
     return CachedSet(features, targets.repeat_interleave(copies), config.seed)
 
 
+def clean_features(material: Material, branch: nn.Module, part: str) -> Tensor:
+    """Features (n, …) of a part's clips as they are served, read from the cache where the run has one."""
+    if material.config.augment.versions:
+        (clean,) = material.features.versions(branch, range(1))
+        return torch.from_numpy(clean[list(getattr(material.split, part))])
+    return encode(branch, material.clips(part), material.device, torch.float32)
+
+
 def branch_probabilities(material: Material, branches: dict[str, nn.Module], part: str) -> dict[str, np.ndarray]:
     """What each branch says of a part's clean clips, (n, C) float32 each, in full precision."""
-    clips, found = material.clips(part), {}
+    found = {}
     for name, branch in branches.items():
-        features = encode(branch, clips, material.device, torch.float32)
+        features = clean_features(material, branch, part)
         found[name] = logits_of(branch, features, material.device).softmax(dim=1).numpy()
     return found
 

@@ -32,6 +32,7 @@ def unfreeze(
     device: str = "cpu",
     compiled: bool = False,
     progress: Progress | None = None,
+    cache: Path | None = None,
 ) -> dict[str, Any]:
     """Train and test the context branch with each number of unfrozen layers, in `folder`/layers<k>.
 
@@ -42,7 +43,7 @@ def unfreeze(
     found = {}
     for k, settings in planned.items():
         place = folder / f"layers{k:02}"
-        material = prepare(settings, corpus, place, device=device, compiled=compiled, progress=progress)
+        material = prepare(settings, corpus, place, device=device, compiled=compiled, progress=progress, cache=cache)
         found[place.name] = {"layers": k, "seed": config.seed, **_measure(material)}
     return {"depth": depth, "labels": list(corpus.labels), "runs": found}
 
