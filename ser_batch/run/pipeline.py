@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 from ser_batch.audio.hearing import Hearing
-from ser_batch.clip import Waveform
 from ser_batch.decode.pool import FILE_TIMEOUT, DecodePool
-from ser_batch.decode.source import ABSENT, Decoded, source_version
+from ser_batch.decode.source import Decoded
 from ser_batch.engines.scorer import Scorer
-from ser_batch.errors import InputError, OutputError
+from ser_batch.errors import InputError
 from ser_batch.inputs.listing import Inputs
 from ser_batch.inputs.sources import Source
 from ser_batch.output.destination import Output, check_output
 from ser_batch.output.parts import Parts
 from ser_batch.output.predictions import record_batch, schema
+from ser_batch.run.keeping import Made, keep_rows
 from ser_batch.run.limits import Limits
 from ser_batch.run.progress import Progress, Tally
 from ser_batch.run.scoring import score_all
@@ -104,72 +105,40 @@ def run(
     check_output(out, overwrite=overwrite, resume=resume)
     carried = inputs.carried.schema if inputs.carried is not None else None
     table = schema(scorer.bundle, scorer.engine, hearing, branch_columns=branch_columns, carried=carried)
-    parts = Parts(out, table, key=inputs.key, resume=resume and not overwrite)
-    try:
-        with pool or settings.open_pool(hearing) as decoders:
-            todo = _unfinished(inputs.sources, parts, tally, settings.retry_errors)
-            _score_into(parts, inputs, decoders.decode(todo, inputs.content), scorer, settings, tally, progress)
-        with tally.stage("write"):
-            parts.finish(_Names(inputs.sources))
-    except BaseException:
-        # Whatever ended the run, what it made is kept, if that is still possible.
-        with suppress(OutputError):
-            parts.flush()
-        raise
-    finally:
-        parts.close()
+
+    def make(todo: Iterator[Source]) -> Generator[Made]:
+        decoded = decoders.decode(todo, inputs.content)
+        with closing(decoded):
+            for rows, scores in score_all(decoded, scorer, settings.batch(scorer.engine.device), tally):
+                with tally.stage("write"):
+                    batch = record_batch(table, scorer.labels, rows, scores, inputs.carried)
+                yield made_of(batch, rows)
+
+    with pool or settings.open_pool(hearing) as decoders:
+        keep_rows(
+            Parts(out, table, key=inputs.key, resume=resume and not overwrite),
+            inputs,
+            make,
+            tally,
+            limits=settings.limits,
+            retry_errors=settings.retry_errors,
+            progress=progress,
+        )
     return summarise(out.tables(), scorer.labels, tally)
 
 
-def _score_into(
-    parts: Parts,
-    inputs: Inputs,
-    decoded: Generator[tuple[Decoded, Waveform | None]],
-    scorer: Scorer,
-    settings: Settings,
-    tally: Tally,
-    progress: Progress | None,
-) -> None:
-    with closing(decoded):
-        for rows, scores in score_all(decoded, scorer, settings.batch(scorer.engine.device), tally):
-            with tally.stage("write"):
-                parts.append(
-                    record_batch(parts.table, scorer.labels, rows, scores, inputs.carried), complete=rows[-1].last
-                )
-            tally.rows += len(rows)
-            tally.files += sum(row.last for row in rows)
-            tally.failures += sum(row.status == "error" for row in rows)
-            tally.fresh = [(row.source.file, row.error) for row in rows if row.error is not None]
-            tally.heard += sum(row.segment.end - row.segment.start for row in rows if row.segment)
-            settings.limits.check(tally)
-            if progress is not None:
-                progress(tally)
-    settings.limits.check(tally, at_end=True)
+def made_of(batch: Any, rows: Sequence[Decoded]) -> Made:
+    """Count what the rows of a record batch are about."""
+    return Made(
+        batch,
+        files=sum(row.last for row in rows),
+        failures=[(row.source.file, row.error) for row in rows if row.error is not None],
+        heard=sum(row.segment.end - row.segment.start for row in rows if row.segment),
+        complete=rows[-1].last,
+    )
 
 
 def default_workers() -> int:
     """One decode process for each CPU that this process may use, and no more than `MAX_WORKERS`."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(count, MAX_WORKERS)
-
-
-def _unfinished(sources: Iterable[Source], parts: Parts, tally: Tally, retry_errors: bool) -> Iterator[Source]:
-    """Sources without rows, or whose rows are about another version of the input; absent ones are retried."""
-    index = parts.index()
-    for source in sources:
-        found = index.find(source.key) if len(index) else None
-        again = found is None or found.version == ABSENT or (retry_errors and found.failed)
-        if again or (found and found.version != source_version(source)):
-            yield source
-        else:
-            tally.reused += 1
-
-
-class _Names:
-    """The names of `sources`, one at a time and as often as asked."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = sources
-
-    def __iter__(self) -> Iterator[str]:
-        return (source.key for source in self._sources)
