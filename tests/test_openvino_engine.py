@@ -14,6 +14,7 @@ from toy import LABELS, make_toy_bundle, toy_graph, toy_weights
 from ser_batch.audio.recording import read_clip
 from ser_batch.clip import ClipRule
 from ser_batch.engines import openvino as backend
+from ser_batch.engines import openvino_graph
 from ser_batch.engines.onnxruntime import OnnxRuntimeEngine
 from ser_batch.engines.openvino import OpenVinoEngine
 from ser_batch.errors import EngineError
@@ -141,7 +142,7 @@ def test_the_log_mel_of_real_speech_is_exact_in_bf16_too(exported_bundle: Bundle
     model = core.read_model(path)
     boundary = backend._metadata(model, "frontend_output")
     assert boundary is not None
-    whole = backend._frontend(model, boundary, path)
+    whole = openvino_graph.frontend(model, boundary, path)
     settings = {"INFERENCE_NUM_THREADS": 1}
     careless = core.compile_model(whole, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", **settings})
     exact = core.compile_model(whole, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **settings})([waveform])[0]

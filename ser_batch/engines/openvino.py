@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ser_batch.clip import Waveform
+from ser_batch.engines.openvino_graph import frontend, network, widen_groups
 from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY, check_labels, check_tensor
 from ser_batch.errors import EngineError
 from ser_batch.model.bundle import Branch, Bundle
@@ -137,9 +138,10 @@ def _compile(core: Any, bundle: Bundle, branch: Branch, precision: str, settings
             remedy="Export the bundle again, or ask for --precision fp32.",
         )
     # Each part is cut from a graph of its own: cutting the network loose changes the graph.
-    frontend = _frontend(model, boundary, path)
-    network = _network(core.read_model(path), boundary, path)
-    return [_compile_in(core, frontend, "fp32", settings, path), _compile_in(core, network, precision, settings, path)]
+    front = frontend(model, boundary, path)
+    rest = network(core.read_model(path), boundary, path)
+    widen_groups(rest)
+    return [_compile_in(core, front, "fp32", settings, path), _compile_in(core, rest, precision, settings, path)]
 
 
 def _compile_in(core: Any, model: Any, precision: str, settings: dict[str, Any], path: object) -> Any:
@@ -152,47 +154,6 @@ def _compile_in(core: Any, model: Any, precision: str, settings: dict[str, Any],
     if used != hint:
         raise EngineError(f"OpenVINO changed the precision of {path}", got=used, expected=hint)
     return compiled
-
-
-def _frontend(model: Any, boundary: str, path: object) -> Any:
-    """Everything from the waveform to the tensor `boundary`."""
-    import openvino
-
-    return openvino.Model([_tensor(model, boundary, path)], model.get_parameters())
-
-
-def _network(model: Any, boundary: str, path: object) -> Any:
-    """Everything from the tensor `boundary` to the probabilities."""
-    import openvino
-    from openvino import opset13
-
-    cut = _tensor(model, boundary, path)
-    features = opset13.parameter(cut.get_partial_shape(), openvino.Type.f32, name="features")
-    for consumer in cut.get_target_inputs():
-        consumer.replace_source_output(features.output(0))
-    # Some exports read the batch size off the waveform, far into the network: that part then gets it, too.
-    waveform = [parameter for parameter in model.get_parameters() if _depends(model, parameter)]
-    return openvino.Model(model.get_results(), [features, *waveform])
-
-
-def _depends(model: Any, parameter: Any) -> bool:
-    """Whether a result of `model`, whose graph may have been cut, still needs `parameter`."""
-    todo, seen = list(model.get_results()), set()
-    while todo:
-        node = todo.pop()
-        if (name := node.get_name()) in seen:
-            continue
-        seen.add(name)
-        todo += [source.get_source_output().get_node() for source in node.inputs()]
-    return parameter.get_name() in seen
-
-
-def _tensor(model: Any, name: str, path: object) -> Any:
-    for operator in model.get_ordered_ops():
-        for output in operator.outputs():
-            if name in output.get_names():
-                return output
-    raise EngineError(f"{path} has no tensor {name!r}, where it says its front-end ends")
 
 
 def _infer(model: Any, pieces: list[Rows], waveforms: list[Waveform]) -> list[Rows]:
