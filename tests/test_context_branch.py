@@ -181,3 +181,22 @@ def test_frames_are_masked_in_training_only_where_asked(spec_augment: bool) -> N
     with torch.no_grad():
         evaluated, masked = branch.head(features), branch.train().head(features)
     assert torch.allclose(evaluated, masked, atol=1e-6) != spec_augment
+
+
+def test_layers_above_the_kept_ones_are_gone_and_the_rest_is_what_it_was() -> None:
+    whole, short = make(), make(layers=3, unfrozen_layers=1)
+    assert short.depth == 3 and len(short.family.layers(short.encoder)) == 3
+    for name, tensor in short.encoder.state_dict().items():
+        assert torch.equal(tensor, whole.encoder.state_dict()[name])
+    assert trained(short) == {"classifier", "feature_projection", "layer 2"}
+    with pytest.raises(TrainingError, match="layers counts Transformer layers from below"):
+        make(layers=LAYERS + 1)
+
+
+def test_layers_learn_slower_the_deeper_they_lie() -> None:
+    branch = make(layers=3, unfrozen_layers=2)
+    rates = {name: branch.rate(name, 0.1, 0.5) for name, p in branch.named_parameters() if p.requires_grad}
+    assert {rates[name] for name in rates if name.startswith("classifier")} == {1.0}
+    assert {rates[name] for name in rates if "layers.2." in name} == {0.1}
+    assert {rates[name] for name in rates if "layers.1." in name} == {0.05}
+    assert {rates[name] for name in rates if "feature_projection" in name} == {0.1 * 0.5**3}

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from ser_batch.clip import ClipRule  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
-from training.examples import CachedSet, FreshSet, encode, mask_spectrogram, shuffled  # noqa: E402
+from training.examples import CachedSet, FreshSet, VersionedSet, encode, mask_spectrogram, shuffled  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -52,6 +52,23 @@ def test_fresh_examples_are_new_each_epoch_and_the_same_for_the_same_one() -> No
     assert not torch.equal(first[0][0], other[0][0])
     for features, targets in first:  # noise at 10 dB and more moves a level by a tenth at most, and a bit of luck
         np.testing.assert_allclose(features.mean(dim=1).sqrt(), 0.01 * (targets + 1), rtol=0.1)
+
+
+def test_an_epoch_takes_one_version_of_each_recording() -> None:
+    versions = [np.arange(20, dtype=np.float32)[:, None] + 100 * v for v in range(3)]
+    rows = np.arange(5, 15)
+    data = VersionedSet(versions, rows, torch.arange(10), AugmentConfig(fresh=True, versions=2), seed=0, masked=False)
+    first, again, other = (list(data.batches(epoch, 4)) for epoch in (0, 0, 1))
+    seen = torch.cat([t for _, t in first])
+    assert sorted(seen.tolist()) == list(range(10))
+    for features, targets in first:
+        assert torch.equal(features[:, 0] % 100, targets.float() + 5)
+    drawn = torch.cat([f[:, 0] // 100 for f, _ in first])
+    assert set(drawn.tolist()) == {0.0, 1.0, 2.0}
+    assert all(torch.equal(f, g) for (f, _), (g, _) in zip(first, again, strict=True))
+    assert not torch.equal(
+        drawn[seen.argsort()], torch.cat([f[:, 0] // 100 for f, _ in other])[torch.cat([t for _, t in other]).argsort()]
+    )
 
 
 def test_encoding_in_chunks_is_encoding_at_once() -> None:

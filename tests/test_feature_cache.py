@@ -1,0 +1,101 @@
+"""Cached features: what is served, computed once, told apart by whatever decides them, whole after a kill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import toy_corpus  # noqa: E402
+
+from ser_batch.audio.recording import read_clip  # noqa: E402
+from training import runs  # noqa: E402
+from training.config import AugmentConfig  # noqa: E402
+from training.data import Corpus  # noqa: E402
+from training.feature_cache import FeatureCache  # noqa: E402
+from training.stages import train  # noqa: E402
+
+AUGMENT = AugmentConfig(fresh=True, versions=2, speeds=(0.9, 1.1), crop_jitter=0.05)
+CONFIG = replace(
+    toy_corpus.CONFIG,
+    augment=AUGMENT,
+    context=replace(toy_corpus.CONFIG.context, unfrozen_layers=1, freeze_projection=True),
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return toy_corpus.write_corpus(tmp_path_factory.mktemp("audio"))
+
+
+def cache(root: Path, corpus: Corpus, augment: AugmentConfig = AUGMENT) -> FeatureCache:
+    return FeatureCache(root, corpus, CONFIG.clip, augment, torch.device("cpu"))
+
+
+def test_version_zero_is_what_is_served_and_the_others_are_not(corpus: Corpus, tmp_path: Path) -> None:
+    branch = runs.build_branches(CONFIG, 2)["spectrogram"]
+    clean, *augmented = cache(tmp_path, corpus).versions(branch, range(3))
+    served = np.stack([read_clip(corpus.path(i), CONFIG.clip).waveform for i in range(len(corpus))])
+    with torch.no_grad():
+        expected = branch.features(torch.from_numpy(served)).numpy()
+    np.testing.assert_allclose(clean, expected, atol=1e-4)
+    assert not np.allclose(augmented[0], clean) and not np.allclose(augmented[0], augmented[1])
+
+
+def test_what_is_there_is_not_computed_again(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    branch = runs.build_branches(CONFIG, 2)[CONFIG.context.name]
+    first = [np.array(version) for version in cache(tmp_path, corpus).versions(branch, range(2))]
+    monkeypatch.setattr(branch, "features", lambda waveform: pytest.fail("computed again"))
+    for found, again in zip(first, cache(tmp_path, corpus).versions(branch, range(2)), strict=True):
+        assert np.array_equal(found, again)
+
+
+def test_whatever_decides_the_features_decides_the_file(corpus: Corpus, tmp_path: Path) -> None:
+    branches = runs.build_branches(CONFIG, 2)
+    other = runs.build_branches(replace(CONFIG, seed=1), 2)
+    name = CONFIG.context.name
+    cache(tmp_path, corpus).versions(branches[name], range(2))
+    cache(tmp_path, corpus, replace(AUGMENT, gain=3.0)).versions(
+        branches[name], range(2)
+    )  # one more: not the clean one
+    assert len(list(tmp_path.iterdir())) == 3
+    cache(tmp_path, corpus).versions(other[name], range(1))  # other frozen weights
+    assert len(list(tmp_path.iterdir())) == 4
+    cache(tmp_path, corpus).versions(branches["spectrogram"], range(1))
+    cache(tmp_path, corpus).versions(other["spectrogram"], range(1))  # a spectrogram has no weights: the same file
+    cache(tmp_path, corpus, replace(AUGMENT, time_mask=9, versions=7)).versions(branches[name], range(2))
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_kill_while_it_is_written_leaves_nothing_that_is_read(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branch = runs.build_branches(CONFIG, 2)["spectrogram"]
+    whole = np.array(cache(tmp_path / "whole", corpus).versions(branch, range(1))[0])
+    with monkeypatch.context() as patched:
+        patched.setattr("training.feature_cache.BATCH", 8)
+        features, batches = branch.features, iter(range(2))
+
+        def killed_in_the_third(waveform: torch.Tensor) -> torch.Tensor:
+            if next(batches, None) is None:
+                raise KeyboardInterrupt
+            return 2 * features(waveform)
+
+        patched.setattr(branch, "features", killed_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            cache(tmp_path / "cut", corpus).versions(branch, range(1))
+    assert np.array_equal(cache(tmp_path / "cut", corpus).versions(branch, range(1))[0], whole)
+
+
+def test_runs_share_a_cache_and_give_what_they_give_alone(corpus: Corpus, tmp_path: Path) -> None:
+    shared = tmp_path / "cache"
+    first = train(CONFIG, corpus, tmp_path / "first", cache=shared)
+    files = {path: path.stat().st_mtime_ns for path in shared.iterdir()}
+    assert len(files) == 6  # two branches, the clean clip and two versions each
+    train(replace(CONFIG, seed=0, protocol="paper"), corpus, tmp_path / "second", cache=shared)
+    assert files == {path: path.stat().st_mtime_ns for path in shared.iterdir()}
+    assert train(CONFIG, corpus, tmp_path / "alone") == first
