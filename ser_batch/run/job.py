@@ -6,14 +6,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ser_batch.audio.hearing import Hearing
 from ser_batch.errors import OutputError
-from ser_batch.inputs.listing import find_inputs
+from ser_batch.inputs.listing import Inputs, find_inputs
 from ser_batch.output.destination import Output, check_output
 from ser_batch.run.pipeline import Settings, run
 from ser_batch.run.progress import Progress
 from ser_batch.run.summary import RunSummary
+
+if TYPE_CHECKING:
+    from ser_batch.model.bundle import Bundle
 
 Watch = Callable[[int], AbstractContextManager[Progress | None]]
 """Given the number of recordings, what watches the run."""
@@ -57,11 +61,7 @@ def execute(job: Job, watch: Watch = lambda total: nullcontext()) -> Done:
     Raises:
         SerError: anything that the user can cause; rows made before are kept.
     """
-    inputs = find_inputs(job.audio, job.shard)
-    output = Output.parse(job.out)
-    check_output(output, overwrite=job.overwrite, resume=job.resume)
-    if job.aggregate is not None:
-        _check_aggregate(job.aggregate, output, job)
+    inputs, output = prepare(job)
     # Imported when it is clear that there is something to do: an engine takes a while.
     from ser_batch.engines import open_engine
     from ser_batch.engines.choice import choose
@@ -69,7 +69,7 @@ def execute(job: Job, watch: Watch = lambda total: nullcontext()) -> Done:
     from ser_batch.model.bundle import load_bundle
 
     bundle = load_bundle(job.bundle)
-    hearing = Hearing(bundle.manifest.clip, job.window, job.hop, job.min_duration, job.silence)
+    hearing = hearing_of(job, bundle)
     with job.settings.open_pool(hearing) as pool:
         choice = choose(bundle, job.backend, job.precision)
         engine = open_engine(bundle, choice.backend, job.threads, choice.precision)
@@ -89,12 +89,37 @@ def execute(job: Job, watch: Watch = lambda total: nullcontext()) -> Done:
                 )
         finally:
             engine.close()
+    aggregate_rows(job, output, inputs, bundle)
+    model = f"{bundle.id} on {engine.name} {engine.precision}, {engine.device} ({choice.reason})"
+    return Done(summary, model)
+
+
+def prepare(job: Job) -> tuple[Inputs, Output]:
+    """What a job is about, once it is clear that it can be written.
+
+    Raises:
+        InputError: nothing found.
+        OutputError: see `check_output`.
+    """
+    inputs = find_inputs(job.audio, job.shard)
+    output = Output.parse(job.out)
+    check_output(output, overwrite=job.overwrite, resume=job.resume)
+    if job.aggregate is not None:
+        _check_aggregate(job.aggregate, output, job)
+    return inputs, output
+
+
+def hearing_of(job: Job, bundle: Bundle) -> Hearing:
+    """What a job hears of each recording."""
+    return Hearing(bundle.manifest.clip, job.window, job.hop, job.min_duration, job.silence)
+
+
+def aggregate_rows(job: Job, output: Output, inputs: Inputs, bundle: Bundle) -> None:
+    """Write the row a recording that a job may ask for, from its finished output."""
     if job.aggregate is not None:
         from ser_batch.output.aggregate import aggregate
 
         aggregate(output.tables(), inputs.key, bundle.labels, job.aggregate)
-    model = f"{bundle.id} on {engine.name} {engine.precision}, {engine.device} ({choice.reason})"
-    return Done(summary, model)
 
 
 def _check_aggregate(path: Path, output: Output, job: Job) -> None:

@@ -18,9 +18,17 @@ Scored = tuple[list[Decoded], Scores]
 
 
 def score_all(
-    decoded: Iterable[tuple[Decoded, Waveform | None]], scorer: Scorer, batch_size: int, tally: Tally
+    decoded: Iterable[tuple[Decoded, Waveform | None]],
+    scorer: Scorer,
+    batch_size: int,
+    tally: Tally,
+    *,
+    proven: bool = False,
 ) -> Iterator[Scored]:
     """Gather clips into batches and score them; rows keep their order, those without a clip in their places.
+
+    Args:
+        proven: whether this engine has scored something before.
 
     Raises:
         EngineError: the engine failed before it scored anything; later, a clip at which it fails when alone
@@ -29,7 +37,6 @@ def score_all(
     buffer = np.empty((batch_size, scorer.bundle.manifest.clip.samples), dtype=np.float32)
     rows: list[Decoded] = []
     filled = 0
-    proven = False
     for row, waveform in _timed(decoded, tally):
         rows.append(row)
         if waveform is not None:
