@@ -19,8 +19,8 @@ FRONTEND_KEY = "frontend_output"
 """Key under which it names the tensor where its front-end ends: all before it stays in fp32 at every precision."""
 
 
-class Engine(Protocol):
-    """All branches of one bundle, loaded in one runtime."""
+class EngineIdentity(Protocol):
+    """What of an engine is written into the rows that it makes."""
 
     @property
     def name(self) -> str:
@@ -33,6 +33,10 @@ class Engine(Protocol):
     @property
     def device(self) -> str:
         """Where it runs: "cpu"."""
+
+
+class Engine(EngineIdentity, Protocol):
+    """All branches of one bundle, loaded in one runtime."""
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1.

@@ -13,7 +13,7 @@ import pyarrow as pa
 import ser_batch
 from ser_batch.audio.hearing import Hearing
 from ser_batch.decode.source import Decoded
-from ser_batch.engines.protocol import Engine
+from ser_batch.engines.protocol import EngineIdentity
 from ser_batch.engines.scorer import Scores
 from ser_batch.model.bundle import Bundle
 from ser_batch.output.parquet import take
@@ -32,7 +32,12 @@ VERSION = ("source_size", "source_mtime_ns")
 
 
 def schema(
-    bundle: Bundle, engine: Engine, hearing: Hearing, *, branch_columns: bool = True, carried: pa.Schema | None = None
+    bundle: Bundle,
+    engine: EngineIdentity,
+    hearing: Hearing,
+    *,
+    branch_columns: bool = True,
+    carried: pa.Schema | None = None,
 ) -> pa.Schema:
     """Columns of the finished table, with the provenance of every row in the metadata.
 
@@ -58,7 +63,7 @@ def schema(
     return pa.schema(fields, metadata=_provenance(bundle, engine, hearing))
 
 
-def _provenance(bundle: Bundle, engine: Engine, hearing: Hearing) -> dict[str, str]:
+def _provenance(bundle: Bundle, engine: EngineIdentity, hearing: Hearing) -> dict[str, str]:
     values = {
         "version": ser_batch.__version__,
         "bundle_id": bundle.id,

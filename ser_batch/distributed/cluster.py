@@ -1,0 +1,163 @@
+"""A Ray cluster: connected to or started here, and how many actors it has room for. The only file that imports ray."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ser_batch.distributed.actor import Opened, Plan, TaskScorer, probe
+from ser_batch.errors import EngineError, InputError
+
+OBJECT_STORE = 256 * 2**20
+"""Bytes of the object store of a Ray started here: it holds names and rows, never samples."""
+CPUS = 4
+"""CPUs of an actor without a GPU unless told otherwise: enough to decode beside the engine, few enough to share."""
+TASK_RETRIES = 3
+"""How often a task is tried again whose machine or process was lost; then it is taken apart."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a run goes and what each of its actors gets."""
+
+    address: str | None = None
+    """Of the cluster; None: what RAY_ADDRESS says, else a Ray of its own on this machine."""
+    actors: int | None = None
+    """At most; None: as many as the cluster has room for."""
+    cpus: int | None = None
+    """Of an actor: decode processes and threads of the runtime; None: see `Room`."""
+    gpus: float = 0.0
+    """Of an actor; a part of one is shared."""
+
+    def __post_init__(self) -> None:
+        if min(1 if n is None else n for n in (self.actors, self.cpus)) < 1 or self.gpus < 0:
+            raise InputError("a run on Ray needs actors with CPUs", got=self)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a run gets of a cluster."""
+
+    actors: int
+    cpus: int
+    gpus: float
+
+    @classmethod
+    def of(cls, nodes: Sequence[dict[str, float]], placement: Placement) -> Room:
+        """Divide up the nodes' resources ("CPU", "GPU").
+
+        An actor with GPUs has its share of the node's CPUs; one without, `CPUS`, or what the smallest node has.
+
+        Raises:
+            EngineError: no node has what an actor needs.
+        """
+        able = [node for node in nodes if node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= placement.gpus]
+        shares = [int(node["CPU"] * placement.gpus / node["GPU"]) if placement.gpus else CPUS for node in able]
+        fitting = [max(1, min(share, int(node["CPU"]))) for share, node in zip(shares, able, strict=True)]
+        cpus = placement.cpus or min(fitting, default=1)
+        actors = sum(_fits(node, cpus, placement.gpus) for node in able)
+        if not actors:
+            raise EngineError(
+                "no machine of the Ray cluster has room for an actor",
+                got=", ".join(f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes) or "no machines",
+                expected=f"{cpus} CPUs and {placement.gpus:g} GPUs",
+                remedy="See --ray-cpus and --ray-gpus.",
+            )
+        return cls(min(actors, placement.actors or actors), cpus, placement.gpus)
+
+
+def _fits(node: dict[str, float], cpus: int, gpus: float) -> int:
+    by_cpu = int(node["CPU"] // cpus)
+    return min(by_cpu, int(node["GPU"] // gpus)) if gpus else by_cpu
+
+
+@contextmanager
+def cluster(placement: Placement) -> Iterator[Room]:
+    """Connect to Ray, or start one here that ends with the block; a connection that is open already is used.
+
+    Raises:
+        EngineError: ray is not installed, nothing answers, or there is no room.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise EngineError("ray is not installed", remedy="Install it with pip install 'ser-batch[ray]'.")
+    # Ray reports its use to its makers unless told not to; nobody who scores recordings has asked for that.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray: Any = importlib.import_module("ray")
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(ray, placement.address or os.environ.get("RAY_ADDRESS") or None)
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield Room.of(nodes, placement)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    own: dict[str, Any] = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+    # Ray takes SIGTERM for itself; the command line has plans for it.
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if in_main else None
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **({} if address else own))
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise EngineError(
+            "no Ray cluster answers", got=f"{address or 'this machine'}: {error}", expected="auto, or HOST:PORT"
+        ) from error
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def probe_engine(room: Room, *arguments: Any) -> Opened:
+    """Run `probe` with an actor's resources."""
+    import ray
+
+    remote = ray.remote(num_cpus=room.cpus, num_gpus=room.gpus)(probe)
+    try:
+        opened: Opened = ray.get(remote.remote(*arguments))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    return opened
+
+
+def score_tasks(tasks: Sequence[pa.Table], plan: Plan, room: Room) -> Generator[pa.Table]:
+    """Score tasks on the actors of a Ray Data pipeline; answers come as they are ready.
+
+    A task whose process or machine is lost is tried `TASK_RETRIES` times on another; then there is no answer to it.
+    """
+    import ray
+
+    dataset = ray.data.from_arrow(list(tasks))
+    context = dataset.context
+    # An answer stays in one piece, so that the rows of a recording do; and one task must not end the run.
+    context.target_max_block_size = None
+    context.max_errored_blocks = -1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    scored = dataset.map_batches(
+        TaskScorer,
+        fn_constructor_kwargs={"plan": plan},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(room.actors, len(tasks))),
+        num_cpus=room.cpus,
+        num_gpus=room.gpus,
+        max_restarts=-1,
+        max_task_retries=TASK_RETRIES,
+    )
+    answers: Any = iter(scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
+    with closing(answers):
+        yield from answers
