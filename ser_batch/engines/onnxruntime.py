@@ -15,8 +15,8 @@ from ser_batch.engines.protocol import LABELS_KEY, check_labels, check_tensor
 from ser_batch.errors import EngineError
 from ser_batch.model.bundle import Branch, Bundle
 
-PRECISIONS = ("fp32",)
-"""What the engine can be opened in, the default first."""
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""What the engine can be opened in, the default first; all but fp32 need a graph that `ser-export quantize` made."""
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 """Distributions that bring the module `onnxruntime`."""
@@ -34,6 +34,9 @@ def unavailable() -> str | None:
 
 def unsupported(precision: str) -> str | None:
     """Why this machine cannot run one of `PRECISIONS`; None if it can."""
+    if precision in ("fp16", "bf16"):
+        # Given such a graph, it widens fp16 to fp32 around every node (1.32 crashed doing so) and refuses bf16.
+        return f"ONNX Runtime's CPU provider has no {precision} arithmetic"
     return None
 
 
@@ -53,7 +56,7 @@ def open_bundle(bundle: Bundle, threads: int | None, precision: str) -> OnnxRunt
     """Load `bundle` on the CPU."""
     if precision not in PRECISIONS:
         raise EngineError("ONNX Runtime has no such precision here", got=precision, expected=" or ".join(PRECISIONS))
-    return OnnxRuntimeEngine(bundle, threads=threads)
+    return OnnxRuntimeEngine(bundle, threads=threads, precision=precision)
 
 
 class OnnxRuntimeEngine:
@@ -62,21 +65,28 @@ class OnnxRuntimeEngine:
     Args:
         threads: CPU threads within an operator; None lets ONNX Runtime choose.
         device: "cpu" or "cuda".
+        precision: one of `PRECISIONS`.
 
     Raises:
+        BundleError: the bundle has no graphs in the precision.
         EngineError: ONNX Runtime is not installed, lacks the device or fell back from it, refuses a model,
             or a model's tensors or labels are not those of the bundle.
     """
 
     name = "onnxruntime"
-    precision = "fp32"
 
-    def __init__(self, bundle: Bundle, threads: int | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self, bundle: Bundle, threads: int | None = None, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
         if device not in _PROVIDERS:
             raise EngineError("ONNX Runtime has no such device here", got=device, expected=" or ".join(_PROVIDERS))
-        self.device = device
+        if device == "cpu" and (reason := unsupported(precision)) is not None:
+            raise EngineError(f"ONNX Runtime cannot run in {precision}: {reason}", remedy="Ask for --precision fp32.")
+        self.device, self.precision = device, precision
         self._branches = bundle.manifest.branches
-        self._sessions = {branch.name: _open_session(bundle, branch, threads, device) for branch in self._branches}
+        self._sessions = {
+            branch.name: _open_session(bundle, branch, threads, device, precision) for branch in self._branches
+        }
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
@@ -94,7 +104,8 @@ class OnnxRuntimeEngine:
         self._sessions.clear()
 
 
-def _open_session(bundle: Bundle, branch: Branch, threads: int | None, device: str) -> Any:
+def _open_session(bundle: Bundle, branch: Branch, threads: int | None, device: str, precision: str) -> Any:
+    path = bundle.graph(branch, precision)
     # Imported here: it takes a fifth of a second, which `--help` and `info` need not wait for.
     try:
         import onnxruntime as ort
@@ -114,10 +125,10 @@ def _open_session(bundle: Bundle, branch: Branch, threads: int | None, device: s
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
     try:
-        session = ort.InferenceSession(bundle.path(branch.file), options, providers=[provider])
+        session = ort.InferenceSession(path, options, providers=[provider])
     except Exception as error:
         # ONNX Runtime's exceptions share no public class.
-        raise EngineError(f"ONNX Runtime refuses {bundle.path(branch.file)}", got=error) from error
+        raise EngineError(f"ONNX Runtime refuses {path}", got=error) from error
     # A provider whose libraries are missing is dropped with no more than a log line.
     if session.get_providers()[0] != provider:
         raise EngineError(f"ONNX Runtime fell back from {device}", got=session.get_providers(), expected=provider)

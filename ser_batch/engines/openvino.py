@@ -1,10 +1,11 @@
-"""OpenVINO on CPUs, in fp32 or bf16; in bf16 each branch's front-end stays in fp32.
+"""OpenVINO on CPUs, in fp32, bf16 or int8; in bf16 each branch's front-end stays in fp32.
 
 OpenVINO's own default is bf16 wherever the CPU has it, for the whole graph: a log-mel value of a RAVDESS clip was then
 wrong by up to 23 dB. So the precision is always asked for, and checked. OpenVINO 2026.4 has no public way to exempt
 operators from it (the `precise_0` mark of older versions is gone), but a graph can be cut in two: the part up to
 the tensor that the export names as the front-end's output is compiled in fp32, the rest in bf16. What comes after the
-last matrix product, the softmax, OpenVINO leaves in fp32.
+last matrix product, the softmax, OpenVINO leaves in fp32. In int8 the graph itself says what is quantised
+(`ser-export quantize`), and the rest of it is asked for in fp32.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from ser_batch.model.bundle import Branch, Bundle
 
 Rows = npt.NDArray[np.float32]
 
-PRECISIONS = ("fp32", "bf16")
-"""What the engine can be opened in, the default first."""
+PRECISIONS = ("fp32", "bf16", "int8")
+"""What the engine can be opened in, the default first; int8 needs graphs that `ser-export quantize` made."""
 
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _REMEDY = "Install it: pip install 'ser-batch[openvino]'."
 _METADATA = "framework"
 """Where OpenVINO keeps the metadata_props of an ONNX model."""
@@ -66,6 +67,7 @@ class OpenVinoEngine:
         streams: into how many pieces, run side by side, a batch is split. 1 gives every thread to each operator.
 
     Raises:
+        BundleError: (int8) the bundle has no graphs in it.
         EngineError: OpenVINO is not installed, the CPU lacks the precision, OpenVINO refuses a model or changes its
             precision, a model's tensors or labels are not those of the bundle, or (bf16) a model does not say
             where its front-end ends.
@@ -120,7 +122,8 @@ def _core() -> Any:
 
 
 def _compile(core: Any, bundle: Bundle, branch: Branch, precision: str, settings: dict[str, Any]) -> list[Any]:
-    path = bundle.path(branch.file)
+    # OpenVINO makes bf16 of the fp32 graph by itself.
+    path = bundle.graph(branch, "int8" if precision == "int8" else "fp32")
     try:
         model = core.read_model(path)
     except Exception as error:
@@ -129,7 +132,7 @@ def _compile(core: Any, bundle: Bundle, branch: Branch, precision: str, settings
     check_tensor(branch, "input", _tensors(model.inputs), columns=samples, bundle=bundle)
     check_tensor(branch, "output", _tensors(model.outputs), columns=classes, bundle=bundle)
     check_labels(branch, _metadata(model, LABELS_KEY), bundle)
-    if precision == "fp32":
+    if _HINTS[precision] == "f32":
         return [_compile_in(core, model, precision, settings, path)]
     boundary = _metadata(model, FRONTEND_KEY)
     if boundary is None:
