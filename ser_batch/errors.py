@@ -32,6 +32,10 @@ class AudioError(SerError):
     """One recording cannot be decoded to finite samples."""
 
 
+class StoreError(SerError):
+    """An object store cannot be reached, refuses the keys or lacks the bucket; no single object is to blame."""
+
+
 class BundleError(SerError):
     """A bundle is damaged, of an unknown schema, or does not match what it says it is."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import BinaryIO
 
 import soundfile
 
@@ -30,12 +31,12 @@ _SHORTENED = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(s
 _STREAMED = re.compile(rf"^RIFF : {UNKNOWN_SIZE}\b.*^ *data : {UNKNOWN_SIZE}\b", re.MULTILINE | re.DOTALL)
 
 
-def check_complete(sound: soundfile.SoundFile, descriptor: int, decoded: int, ended: bool) -> None:
+def check_complete(sound: soundfile.SoundFile, file: BinaryIO, decoded: int, ended: bool) -> None:
     """Raise AudioError if the file holds less than its header promises.
 
     Args:
         sound: the open recording; its read position is moved.
-        descriptor: the file it was opened from.
+        file: it was opened from, where the decoder has left it; its position is moved.
         decoded: frames read from the start.
         ended: whether the decoder came to the end there.
     """
@@ -54,8 +55,8 @@ def check_complete(sound: soundfile.SoundFile, descriptor: int, decoded: int, en
             expected=f"{promised / sound.samplerate:.3f} s by its header",
         )
     if sound.format == "MP3" and ended:
-        _check_read_to_end(descriptor)
-    if sound.format == "OGG" and not _ends_with_page(descriptor):
+        _check_read_to_end(file)
+    if sound.format == "OGG" and not _ends_with_page(file):
         raise AudioError("is truncated", got="a file that ends inside an Ogg page")
 
 
@@ -77,9 +78,10 @@ def _readable_at(sound: soundfile.SoundFile, frame: int) -> bool:
         return False
 
 
-def _check_read_to_end(descriptor: int) -> None:
-    size = os.fstat(descriptor).st_size
-    unread = size - os.lseek(descriptor, 0, os.SEEK_CUR)
+def _check_read_to_end(file: BinaryIO) -> None:
+    read = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    unread = size - read
     if unread > max(TAGS, size * MP3_TOLERANCE):
         raise AudioError(
             "is an MP3 that cannot be read to its end",
@@ -88,10 +90,11 @@ def _check_read_to_end(descriptor: int) -> None:
         )
 
 
-def _ends_with_page(descriptor: int) -> bool:
+def _ends_with_page(file: BinaryIO) -> bool:
     """Whether the last Ogg page that begins in the file also ends in it (RFC 3533, section 6)."""
-    size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, OGG_PAGE, max(0, size - OGG_PAGE))
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - OGG_PAGE))
+    tail = b"".join(iter(lambda: file.read(OGG_PAGE), b""))
     page = tail[tail.rfind(b"OggS") :]
     if len(page) < 27 or len(page) < 27 + page[26]:
         return False

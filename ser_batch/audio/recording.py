@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import math
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
 from ser_batch.audio.container import check_complete
+from ser_batch.audio.opening import opened
 from ser_batch.clip import ClipRule, Waveform, cut
 from ser_batch.errors import AudioError
-from ser_batch.paths import printable
 
-__all__ = ["Clip", "Recording", "Span", "level", "opened", "read_clip", "read_recording"]
+__all__ = ["Clip", "Recording", "Span", "level", "read_clip", "read_recording"]
 
-MIN_RATE, MAX_RATE = 4_000, 192_000
-"""Hz of the recordings accepted."""
 CONTEXT = 0.25
 """Seconds decoded past a clip to resample: its filter then sees what it sees in the whole recording."""
 BLOCK_SAMPLES = 1 << 18
@@ -79,9 +73,9 @@ def read_recording(path: str | os.PathLike[str], sample_rate: int) -> Recording:
     Raises:
         AudioError: see `read_clip`.
     """
-    with opened(path) as (sound, descriptor):
+    with opened(path) as (sound, file):
         frames = _decode(sound)
-        check_complete(sound, descriptor, len(frames), ended=True)
+        check_complete(sound, file, len(frames), ended=True)
         rate, channels = sound.samplerate, sound.channels
         samples = _resample(frames, rate, sample_rate)
     return Recording(samples, rate, channels, len(frames) / rate)
@@ -101,7 +95,7 @@ def read_clip(
             shorter than its header or its span says (5 % for an MP3, whose header is an estimate), or samples
             among those decoded that are NaN, infinite or beyond 1e6.
     """
-    with opened(path, descriptor) as (sound, descriptor):
+    with opened(path, descriptor) as (sound, file):
         rate, channels = sound.samplerate, sound.channels
         # One frame more than a clip tells whether the recording is longer than a clip, which is all that
         # the rule asks of its length; the header is not needed for it.
@@ -109,7 +103,7 @@ def read_clip(
         wanted = math.ceil((rule.offset + rule.seconds + context) * rate) + 1
         if span is None:
             frames = _decode(sound, wanted)
-            check_complete(sound, descriptor, len(frames), ended=len(frames) < wanted)
+            check_complete(sound, file, len(frames), ended=len(frames) < wanted)
             # A header may promise less than there is: what was decoded counts, too.
             begin, length = 0.0, len(frames) / rate if len(frames) < wanted else max(sound.frames, wanted) / rate
             duration = length
@@ -150,51 +144,6 @@ def check_span(held: float, wanted: float) -> None:
         raise AudioError(
             "ends before the stretch asked for", got=f"{max(0.0, held):.3f} s of it", expected=f"{wanted:.3f} s"
         )
-
-
-@contextmanager
-def opened(path: str | os.PathLike[str], descriptor: int | None = None) -> Iterator[tuple[soundfile.SoundFile, int]]:
-    """Open a regular file, with its descriptor; every failure becomes an AudioError that names the file.
-
-    Args:
-        descriptor: of the file already open, if `path` only names it; it is closed.
-    """
-    name = printable(Path(path).name)
-    try:
-        if descriptor is None:
-            # Without O_NONBLOCK, opening a named pipe waits for its writer for ever.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        else:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        try:
-            _check_file(os.fstat(descriptor))
-            # By descriptor, since a path would let the file's ending choose the format.
-            with soundfile.SoundFile(descriptor, closefd=False) as sound:
-                _check_rate(sound.samplerate)
-                yield sound, descriptor
-        finally:
-            os.close(descriptor)
-    except AudioError as error:
-        raise AudioError(
-            f"{name!r} {error.what}", got=error.got, expected=error.expected, remedy=error.remedy
-        ) from error
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{name!r} cannot be decoded", got=error.error_string.rstrip(". ")) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{name!r} cannot be read", got=reason) from error
-
-
-def _check_file(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise AudioError("is not a regular file")
-    if status.st_size == 0:
-        raise AudioError("is empty", got="0 bytes")
-
-
-def _check_rate(rate: int) -> None:
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError("has a rate out of range", got=f"{rate} Hz", expected=f"{MIN_RATE} to {MAX_RATE} Hz")
 
 
 def _decode(sound: soundfile.SoundFile, wanted: float = math.inf) -> Waveform:

@@ -14,7 +14,8 @@ import soxr
 
 from ser_batch.audio.container import check_complete
 from ser_batch.audio.hearing import Hearing
-from ser_batch.audio.recording import BLOCK_SAMPLES, Clip, Span, check_span, mono, opened, seek
+from ser_batch.audio.opening import opened
+from ser_batch.audio.recording import BLOCK_SAMPLES, Clip, Span, check_span, mono, seek
 from ser_batch.clip import Waveform, fit
 from ser_batch.errors import AudioError
 

@@ -1,0 +1,99 @@
+"""From the usual environment to a file system of pyarrow: credentials, endpoint, region.
+
+S3 takes what AWS's own tools take: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), a profile
+(AWS_PROFILE), a role of the machine; AWS_REGION or AWS_DEFAULT_REGION; AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL for
+a store that is not Amazon's; AWS_CA_BUNDLE; AWS_NO_SIGN_REQUEST=true for public buckets. Google's: application
+default credentials (GOOGLE_APPLICATION_CREDENTIALS); STORAGE_EMULATOR_HOST for a store that is not Google's;
+GOOGLE_NO_SIGN_REQUEST=true.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from ser_batch.errors import StoreError
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds to a connection; pyarrow's own is 1, too short across an ocean."""
+ATTEMPTS = 3
+"""Times that pyarrow itself makes a request, a second in all, before our own patience begins."""
+GOOGLE_PATIENCE = timedelta(seconds=10)
+"""For how long Google's client tries by itself; its default is 15 minutes."""
+
+
+def connect(scheme: str, bucket: str) -> fs.FileSystem:
+    """A file system whose paths are `bucket/key`; the store is not asked yet.
+
+    Raises:
+        StoreError: the region of the bucket is neither given nor to be found out, or a setting makes no sense.
+    """
+    try:
+        return _google() if scheme == "gs" else _amazon(bucket)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{scheme}://{bucket} cannot be connected to",
+            got=error,
+            remedy="Check the endpoint, the region and the keys.",
+        ) from error
+
+
+def _amazon(bucket: str) -> fs.FileSystem:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        # Stores that are not Amazon's often know nothing of its newer checksums: HTTP 411, or objects of a wrong size.
+        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+        os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
+    options: dict[str, Any] = {
+        "anonymous": _is_set("AWS_NO_SIGN_REQUEST"),
+        "region": _region(bucket, endpoint),
+        "connect_timeout": CONNECT_TIMEOUT,
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        # A part is one PUT, made where it is waited for.
+        "allow_delayed_open": True,
+        "background_writes": False,
+    }
+    if endpoint:
+        options["endpoint_override"] = endpoint
+    if certificates := os.environ.get("AWS_CA_BUNDLE"):
+        options["tls_ca_file_path"] = certificates
+    return fs.S3FileSystem(**options)
+
+
+def _region(bucket: str, endpoint: str | None) -> str | None:
+    """As given; Amazon is asked where the bucket is, others do not mind."""
+    given = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if given or endpoint or os.environ.get("AWS_PROFILE"):
+        # None: pyarrow reads the profile's.
+        return given or ("us-east-1" if endpoint else None)
+    try:
+        return str(fs.resolve_s3_region(bucket))
+    except OSError as error:
+        raise StoreError(
+            f"the region of s3://{bucket} is not known",
+            got=_first_line(error),
+            remedy="Set AWS_REGION, or AWS_ENDPOINT_URL for a store that is not Amazon's; does the bucket exist?",
+        ) from error
+
+
+def _google() -> fs.FileSystem:
+    endpoint = os.environ.get("STORAGE_EMULATOR_HOST")
+    options: dict[str, Any] = {"retry_time_limit": GOOGLE_PATIENCE}
+    if _is_set("GOOGLE_NO_SIGN_REQUEST") or endpoint:
+        options["anonymous"] = True
+    if endpoint:
+        scheme, _, host = endpoint.rpartition("://")
+        options |= {"scheme": scheme or "http", "endpoint_override": host}
+    return fs.GcsFileSystem(**options)
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
