@@ -60,7 +60,7 @@ def test_no_backend_at_all_lists_every_reason(monkeypatch: pytest.MonkeyPatch, t
 
 def test_an_unknown_backend_lists_what_exists(monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle) -> None:
     fake_backend(monkeypatch, "abacus", "pip install abacus")
-    with pytest.raises(EngineError, match=r"onnxruntime \(installed\), .*abacus \(not installed\)"):
+    with pytest.raises(EngineError, match=r"onnxruntime \(available\), .*abacus \(not available\)"):
         open_engine(toy_bundle, "tensorflow")
 
 

@@ -26,6 +26,7 @@ AUTO = "auto"
 BACKENDS: dict[str, str] = {
     "onnxruntime": "ser_batch.engines.onnxruntime",
     "openvino": "ser_batch.engines.openvino",
+    "trt": "ser_batch.engines.tensorrt",
 }
 """Backend -> module, the portable default first."""
 
@@ -88,7 +89,7 @@ def _installed(backend: str) -> ModuleType:
 
 def _listing() -> str:
     return ", ".join(
-        f"{name} ({'not installed' if reason else 'installed'})" for name, reason in available_backends().items()
+        f"{name} ({'not available' if reason else 'available'})" for name, reason in available_backends().items()
     )
 
 

@@ -1,0 +1,156 @@
+"""One ONNX graph → one TensorRT engine, the same way in native TensorRT 10.12 to 11 and in TensorRT for RTX.
+
+The network is strongly typed: the graph states each tensor's type, and the builder changes none. Each batch size is
+an optimisation profile of its own, because one wide profile is slow at all of its sizes (NVIDIA/TensorRT#3300).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from export.trt_targets import Target, enumerator
+from ser_batch.engines.tensorrt_library import make_log
+from ser_batch.errors import ExportError
+
+Progress = Callable[[str, int, int], None]
+"""Called with a phase of the build, the steps of it that are done, and how many it has."""
+
+_NO_MEMORY = ("out of memory", "outofmemory", "insufficient memory", "bad_alloc")
+_NO_DRIVER = ("driver version is insufficient", "no cuda-capable device", "cuda initialization failure", "error 35")
+_NO_FP32_PRODUCTS = "fp32 gemm is not supported"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to build."""
+
+    branch: str
+    graph: Path
+    batches: tuple[int, ...]
+    """Ascending; the optimisation profiles, in this order."""
+    target: Target | None
+    """None: the GPU that is here."""
+
+
+def build_engine(
+    trt: ModuleType, request: Request, *, timing_cache: bytes | None = None, progress: Progress | None = None
+) -> tuple[Any, bytes | None]:
+    """Build the engine of one branch.
+
+    Args:
+        timing_cache: what an earlier build on this GPU returned (b"": none yet), which makes this one faster; None for
+            a library that measures nothing while it builds.
+
+    Returns:
+        The serialised engine, a buffer; and the timing cache with this build's measurements, if one was given.
+
+    Raises:
+        ExportError: a node is not supported, the builder runs out of memory, finds no driver, or gives up.
+        KeyboardInterrupt: the build was cancelled by Ctrl-C.
+    """
+    log = make_log(trt)
+    try:
+        builder = trt.Builder(log)
+    except (RuntimeError, TypeError) as error:
+        # The bindings raise TypeError where the C++ factory returns nothing: native TensorRT without a driver.
+        raise _refusal(request, [*log.errors, str(error)]) from error
+    network = _parse(trt, builder, request, log)
+    config = _configure(trt, builder, network, request)
+    if timing_cache is not None:
+        config.set_timing_cache(config.create_timing_cache(timing_cache), False)
+    monitor = _make_monitor(trt, progress)
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if monitor.interrupted:
+        raise KeyboardInterrupt
+    if plan is None:
+        raise _refusal(request, log.errors)
+    return plan, bytes(config.get_timing_cache().serialize()) if timing_cache is not None else None
+
+
+def _parse(trt: ModuleType, builder: Any, request: Request, log: Any) -> Any:
+    # TensorRT 11 knows no other networks, and has dropped the flag.
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(request.graph.read_bytes(), str(request.graph)):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        nodes = [f"node {e.node_name()} ({e.node_operator()}): {e.desc()}" for e in errors]
+        raise _refusal(request, nodes or log.errors)
+    return network
+
+
+def _configure(trt: ModuleType, builder: Any, network: Any, request: Request) -> Any:
+    config = builder.create_builder_config()
+    waveform = network.get_input(0)
+    for batch in request.batches:
+        profile = builder.create_optimization_profile()
+        shape = (batch, *tuple(waveform.shape)[1:])
+        profile.set_shape(waveform.name, shape, shape, shape)
+        config.add_optimization_profile(profile)
+    # On by default, it would round the fp32 of the front-ends to ten bits, and decibels do not survive that.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    # Without it TensorRT for RTX may allocate while it runs, which a CUDA graph cannot hold.
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if request.target is not None:
+        config.num_compute_capabilities = len(request.target.capabilities)
+        for index, capability in enumerate(request.target.capabilities):
+            if not config.set_compute_capability(enumerator(capability, trt), index):
+                raise ExportError(f"the builder does not take compute capability {capability}")
+    return config
+
+
+def _make_monitor(trt: ModuleType, progress: Progress | None) -> Any:
+    """Hands the builder's steps to `progress`; Ctrl-C cancels the build instead of unwinding through C++."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.interrupted = False
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            self._tell(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._tell(phase_name, step + 1)
+            return not self.interrupted
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._tell(phase_name, self._steps.get(phase_name, 0))
+
+        def _tell(self, phase: str, done: int) -> None:
+            try:
+                if progress is not None and not self.interrupted:
+                    progress(phase, done, self._steps.get(phase, done))
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+    return Monitor()
+
+
+def _refusal(request: Request, errors: Iterable[str]) -> ExportError:
+    """The builder's errors as one of ours, with what to do about it."""
+    lines: Sequence[str] = [line for error in errors if (line := " ".join(error.split()))]
+    text = " ".join(lines).lower()
+    if any(sign in text for sign in _NO_MEMORY):
+        what, remedy = (
+            "out of memory while building",
+            "Build fewer or smaller batch sizes (--batch), or a lower precision.",
+        )
+    elif _NO_FP32_PRODUCTS in text:
+        what = "compute capability 7.5 has no fp32 matrix products, which the front-end needs, for"
+        remedy = "Leave --gpu turing out; on such a GPU build with native TensorRT (--runtime trt)."
+    elif any(sign in text for sign in _NO_DRIVER):
+        what, remedy = "there is no usable NVIDIA driver to build", "Build with TensorRT for RTX: --runtime trt-rtx."
+    elif any(line.startswith("node ") for line in lines):
+        what, remedy = "TensorRT does not support a node of", "Export the bundle again; ser-export writes opset 20."
+    else:
+        what, remedy = "TensorRT refuses", None
+    return ExportError(f"{what} the engine of branch {request.branch}", got=lines[0] if lines else None, remedy=remedy)
