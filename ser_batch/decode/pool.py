@@ -21,8 +21,9 @@ from ser_batch.decode.process import DecodeProcess
 from ser_batch.decode.slots import Slots, nameless_file
 from ser_batch.decode.source import Decoded, failure, source_version
 from ser_batch.decode.worker import Answer, Request, Setup
-from ser_batch.errors import AudioError, EngineError
+from ser_batch.errors import AudioError, EngineError, StoreError
 from ser_batch.inputs.sources import Source
+from ser_batch.storage.bucket import check_store
 
 QUEUE = 8
 """Sources that wait for a process before another one is started."""
@@ -107,6 +108,9 @@ class DecodePool:
 
         Yields:
             a row, and its waveform (None: nothing to score), which holds until the next row is asked for.
+
+        Raises:
+            StoreError: the object store that a source is in is away.
         """
         tickets = ((number, source) for number, source in enumerate(sources))
         more = True
@@ -181,6 +185,8 @@ class DecodePool:
             answer = process.receive(self._timeout)
             if answer is None:
                 self._replace(process, f"decoder crashed ({process.end()})", tries=2)
+            elif isinstance(answer, StoreError):
+                raise answer
             elif isinstance(answer, Answer):
                 self._take(answer, process)
         for process in set(busy.values()) - {busy[connection] for connection in ready}:  # type: ignore[index]
@@ -211,6 +217,8 @@ class DecodePool:
         culprit = self._job(process.waiting[0].ticket)
         culprit.crashes += 1
         if culprit.crashes >= tries:
+            # A store that hangs makes no recording fail.
+            check_store(culprit.source.path)
             culprit.end(failure(culprit.source, source_version(culprit.source), reason))
         for request in process.waiting:
             self._free.extend(request.slots)

@@ -12,6 +12,7 @@ from multiprocessing.connection import Pipe
 from multiprocessing.reduction import send_handle
 
 from ser_batch.decode.worker import Answer, Request, Setup
+from ser_batch.errors import StoreError
 
 WORKER = "ser_batch.decode.worker"
 """The module whose `main` runs in the process."""
@@ -58,10 +59,13 @@ class DecodeProcess:
             # It has crashed; that is found out where its answers are waited for.
             return
 
-    def receive(self, timeout: float) -> Answer | int | None:
-        """The next answer (the process id when it has started), or None if there will be none."""
+    def receive(self, timeout: float) -> Answer | StoreError | int | None:
+        """The next answer (the process id when it has started), or None if there will be none.
+
+        A StoreError comes in place of an answer.
+        """
         try:
-            answer: Answer | int = self.connection.recv()
+            answer: Answer | StoreError | int = self.connection.recv()
         except (EOFError, OSError):
             return None
         self.started = True

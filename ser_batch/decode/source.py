@@ -11,8 +11,9 @@ from ser_batch.audio.hearing import Hearing
 from ser_batch.audio.recording import Clip, level, read_clip
 from ser_batch.audio.windows import read_windows
 from ser_batch.clip import Waveform
-from ser_batch.errors import AudioError
+from ser_batch.errors import AudioError, StoreError
 from ser_batch.inputs.sources import Source
+from ser_batch.storage.urls import is_url
 
 ABSENT = (-1, -1)
 """The version of a source that cannot be asked for its size and time."""
@@ -49,8 +50,18 @@ class Decoded:
 
 
 def source_version(source: Source) -> Version:
-    """Size in bytes and modification time in ns of a source: what tells that it has changed."""
+    """Size in bytes and modification time in ns of a source: what tells that it has changed.
+
+    Raises:
+        StoreError: it is in an object store that is away.
+    """
+    if source.version is not None:
+        return source.version
     try:
+        if is_url(source.path):
+            from ser_batch.storage.objects import object_version
+
+            return object_version(source.path) or ABSENT
         status = os.stat(source.path)  # noqa: PTH116 — names need not be UTF-8
     except (OSError, ValueError):
         return ABSENT
@@ -67,11 +78,16 @@ def decode(
 ) -> Iterator[tuple[Decoded, Waveform | None]]:
     """Read one source, segment by segment; whatever is wrong with it becomes its last row, never an exception.
 
+    What is wrong with an object store is wrong with no source, and is raised.
+
     Args:
         descriptor: of the recording's file, if it is no file by itself; it is closed.
 
     Yields:
         a row, and the waveform to score for it (None: nothing to score).
+
+    Raises:
+        StoreError: the source is in an object store that is away.
     """
     version = source_version(source)
     held: tuple[Segment, Waveform] | None = None
@@ -82,6 +98,8 @@ def decode(
             heard = clip.waveform[: max(1, round((clip.end - clip.start) * hearing.clip.sample_rate))]
             times = (clip.start, clip.end, clip.duration)
             held = Segment(*times, clip.sample_rate, clip.channels, level(heard)), clip.waveform
+    except StoreError:
+        raise
     except AudioError as error:
         reason = str(error)
     except Exception as error:

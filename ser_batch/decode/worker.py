@@ -19,6 +19,7 @@ from ser_batch.audio.hearing import Hearing
 from ser_batch.clip import Waveform
 from ser_batch.decode.slots import Slots
 from ser_batch.decode.source import Decoded, Segment, Version, decode
+from ser_batch.errors import StoreError
 from ser_batch.inputs.sources import Source
 
 
@@ -52,7 +53,10 @@ class Answer(NamedTuple):
 
 
 def serve(requests: Connection, memory: int) -> None:
-    """Answer requests, in their order, until the other end is closed."""
+    """Answer requests, in their order, until the other end is closed.
+
+    A StoreError goes out in place of an answer: it is the run's, not a recording's.
+    """
     setup: Setup = requests.recv()
     slots = Slots(setup.slots, setup.hearing.clip.samples, memory)
     streams: dict[int, Iterator[tuple[Decoded, Waveform | None]]] = {}
@@ -63,7 +67,11 @@ def serve(requests: Connection, memory: int) -> None:
         stream = streams.pop(request.ticket, None)
         if stream is None:
             stream = islice(decode(request.source, setup.hearing, descriptor), request.skip, None)
-        answer = _fill(stream, request.slots, slots)
+        try:
+            answer = _fill(stream, request.slots, slots)
+        except StoreError as error:
+            requests.send(error)
+            continue
         if not answer.rows[-1][3]:
             streams[request.ticket] = stream
         requests.send(answer)

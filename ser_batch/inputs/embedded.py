@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ser_batch.errors import AudioError
 from ser_batch.inputs.sources import Source
+from ser_batch.storage.objects import attempt, readable
 
 
 def is_audio(field: pa.Field) -> bool:
@@ -29,7 +30,7 @@ class EmbeddedAudio:
         self._starts: list[int] = []
         total = 0
         for file in files:
-            metadata = pq.read_metadata(file)
+            metadata = pq.read_metadata(readable(file))
             within = 0
             for group in range(metadata.num_row_groups):
                 self._groups.append((file, group, within))
@@ -50,14 +51,14 @@ class EmbeddedAudio:
 
         Raises:
             AudioError: the row is null, or the file cannot be read any more.
+            StoreError: the store that the file is in is away.
         """
         group = bisect_right(self._starts, source.row) - 1
         try:
             if group != self._loaded:
                 file, number, _ = self._groups[group]
                 self._audio = None
-                with pq.ParquetFile(file) as opened:
-                    self._audio = opened.read_row_group(number, ["audio.bytes"]).column(0)
+                self._audio = attempt(file, lambda: _read_group(file, number))
                 self._loaded = group
             value: Any = self._audio[source.row - self._starts[group]].as_py()
         except (OSError, pa.ArrowException) as error:
@@ -66,3 +67,8 @@ class EmbeddedAudio:
             raise AudioError(f"{source.file!r} is not in its table", got="null")
         content: bytes = value["bytes"]
         return content
+
+
+def _read_group(file: str, number: int) -> Any:
+    with pq.ParquetFile(readable(file)) as opened:
+        return opened.read_row_group(number, ["audio.bytes"]).column(0)

@@ -40,7 +40,7 @@ def expand(pattern: str) -> tuple[str, Iterator[str]]:
     chosen = os.path.splitext(pattern)[1] and not glob.has_magic(os.path.splitext(pattern)[1])
     rest = os.path.relpath(pattern, base or os.curdir)
     names = glob.iglob(rest, root_dir=base or None, recursive=True)
-    return base, (name for name in names if chosen or _is_audio(name) if not Path(base, name).is_dir())
+    return base, (name for name in names if chosen or is_audio(name) if not Path(base, name).is_dir())
 
 
 def walk(root: str) -> Iterator[str]:
@@ -57,7 +57,7 @@ def walk(root: str) -> Iterator[str]:
             with os.scandir(folder) as entries:
                 inside = [(entry.name, entry.is_symlink()) for entry in entries if _is_folder(entry)]
             with os.scandir(folder) as entries:
-                yield from (_join(relative, e.name) for e in entries if _is_audio(e.name) and not _is_folder(e))
+                yield from (_join(relative, e.name) for e in entries if is_audio(e.name) and not _is_folder(e))
         except OSError:
             yield relative or Path(folder).name
             continue
@@ -71,7 +71,8 @@ def _join(relative: str, name: str) -> str:
     return f"{relative}/{name}" if relative else name
 
 
-def _is_audio(name: str) -> bool:
+def is_audio(name: str) -> bool:
+    """Whether a file of that name is taken for audio inside a folder."""
     base = os.path.basename(name)  # noqa: PTH119
     return not base.startswith(".") and os.path.splitext(base)[1].lower() in EXTENSIONS
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, overload
 
 from ser_batch.errors import InputError
 from ser_batch.inputs.sources import Source, find_audio
+from ser_batch.storage.urls import is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +44,7 @@ def find_inputs(audio: Sequence[str | os.PathLike[str]], shard: tuple[int, int] 
 
     Raises:
         InputError: nothing found, or both kinds at once.
+        StoreError: an object store is away, refuses the keys or lacks the bucket.
     """
     tables = [table for path in audio if _is_table(path) for table in _tables(os.fspath(path))]
     if tables and not all(map(_is_table, audio)):
@@ -59,11 +61,22 @@ def find_inputs(audio: Sequence[str | os.PathLike[str]], shard: tuple[int, int] 
 
 
 def _is_table(path: str | os.PathLike[str]) -> bool:
-    return Path(path).suffix.lower() in TABLES and not Path(path).is_dir()
+    if Path(path).suffix.lower() not in TABLES:
+        return False
+    if not is_url(path):
+        return not Path(path).is_dir()
+    from ser_batch.storage.objects import is_prefix
+
+    url = os.fspath(path)
+    return not url.endswith("/") and (glob.has_magic(url) or not is_prefix(url))
 
 
 def _tables(path: str) -> list[str]:
     """The table, or those that a glob matches, in the order of their names."""
+    if is_url(path):
+        from ser_batch.inputs.objects import matching_objects
+
+        return matching_objects(path) if glob.has_magic(path) else [path]
     return sorted(glob.iglob(path, recursive=True)) if glob.has_magic(path) and not Path(path).exists() else [path]  # noqa: PTH207
 
 

@@ -18,6 +18,8 @@ from ser_batch.inputs.embedded import EmbeddedAudio, is_audio
 from ser_batch.inputs.listing import Inputs
 from ser_batch.inputs.sources import Source
 from ser_batch.paths import printable
+from ser_batch.storage.objects import object_version, readable
+from ser_batch.storage.urls import is_url, join, parent
 
 TIMES = ("start", "end", "duration")
 TYPES = {**dict.fromkeys(("path", "file", "id", "label"), pa.string()), **dict.fromkeys(TIMES, pa.float64())}
@@ -30,7 +32,7 @@ def read_tables(paths: Sequence[str]) -> Inputs:
     Raises:
         InputError: a table cannot be read, lacks `path`, or names a recording twice.
     """
-    tables = [_read(Path(path)) for path in paths]
+    tables = [_read(path) for path in paths]
     names = tables[0].column_names
     for path, table in zip(paths, tables, strict=True):
         if table.column_names != names:
@@ -40,7 +42,7 @@ def read_tables(paths: Sequence[str]) -> Inputs:
     except pa.ArrowException as error:
         raise InputError("the tables do not fit together", got=error) from error
     audio = EmbeddedAudio(paths) if "audio" in names else None
-    folders = [str(Path(path).parent) for path, table in zip(paths, tables, strict=True) for _ in range(len(table))]
+    folders = [parent(path) for path, table in zip(paths, tables, strict=True) for _ in range(len(table))]
     sources = _Listed(merged, folders, audio)
     handed = merged.drop_columns([name for name in ("path", "file", "audio", *TIMES) if name in names])
     if sources.has_ids and "id" not in names:
@@ -51,7 +53,7 @@ def read_tables(paths: Sequence[str]) -> Inputs:
     return Inputs(sources, carried, "id" if sources.has_ids else "file", content)
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: str) -> pa.Table:
     """One table; of embedded audio all but the bytes."""
     try:
         table = _parse(path)
@@ -66,24 +68,25 @@ def _read(path: Path) -> pa.Table:
     return table
 
 
-def _parse(path: Path) -> pa.Table:
-    kind = path.suffix.lower()
+def _parse(path: str) -> pa.Table:
+    kind, source = Path(path).suffix.lower(), readable(path)
     if kind == ".csv":
         from pyarrow import csv
 
-        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=TYPES))
+        return csv.read_csv(source, convert_options=csv.ConvertOptions(column_types=TYPES))
     if kind in (".jsonl", ".ndjson"):
         from pyarrow import json
 
-        return json.read_json(path)
+        return json.read_json(source)
     if kind == ".parquet":
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(source) as file:
             names = file.schema_arrow.names
             columns = [f"{name}.path" if is_audio(file.schema_arrow.field(name)) else name for name in names]
             return file.read(columns)
-    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    content = Path(path).read_bytes() if isinstance(source, str) else source.read()
+    lines = content.decode("utf-8", "surrogateescape").splitlines()
     # Held as bytes, since names need not be UTF-8.
     return pa.table({"path": [line for line in lines if line.strip()]})
 
@@ -96,6 +99,7 @@ class _Listed(Sequence[Source]):
         names = set(table.column_names)
         self._path = next((name for name in ("path", "file") if name in names), None)
         self._times = [name for name in TIMES if name in names]
+        self._versions: dict[str, tuple[int, int]] = {}
         self.has_ids = bool({"id", "audio"} & names or self._times)
 
     def __len__(self) -> int:
@@ -126,12 +130,20 @@ class _Listed(Sequence[Source]):
             file = row[self._path] if self._path else None
             if not file:
                 raise InputError(f"row {number} of the table has no path")
-            path = str(Path(self._folders[number]) / file)
+            path = join(self._folders[number], file)
             name = row.get("id") or ""
         span = _span(number, row)
         if self.has_ids and not name:
             name = file if span is None else f"{file}@{span[0]:g}-{span[1]:g}"
-        return Source(path, printable(file), printable(name), span, number)
+        return Source(path, printable(file), printable(name), span, number, self._version(path))
+
+    def _version(self, path: str) -> tuple[int, int] | None:
+        """Of a table in an object store that holds the audio: asked for once, not for each of its rows."""
+        if self._audio is None or not is_url(path):
+            return None
+        if path not in self._versions:
+            self._versions[path] = object_version(path) or (-1, -1)
+        return self._versions[path]
 
 
 def _span(number: int, row: dict[str, Any]) -> tuple[float, float] | None:

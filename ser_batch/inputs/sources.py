@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import NamedTuple, overload
 
 from ser_batch.errors import InputError
 from ser_batch.inputs.folders import READABLE, expand, is_pattern, walk
 from ser_batch.inputs.names import Names
 from ser_batch.paths import printable
+from ser_batch.storage.urls import is_url, join
 
 __all__ = ["Source", "find_audio", "printable"]
 
@@ -23,7 +25,7 @@ class Source:
     """One recording of a run."""
 
     path: str
-    """Where it is; undecodable bytes are kept as Python keeps them (surrogateescape)."""
+    """Where it is, or its URL; undecodable bytes are kept as Python keeps them (surrogateescape)."""
     file: str
     """Its name in the table: valid UTF-8, `/` between folders."""
     id: str = ""
@@ -32,6 +34,8 @@ class Source:
     """Seconds of the file that are the recording; None: all."""
     row: int = -1
     """Its row in a table of recordings."""
+    version: tuple[int, int] | None = None
+    """Size in bytes and modification time in ns, as a listing of objects had them; None: to be asked for."""
 
     @property
     def key(self) -> str:
@@ -41,6 +45,8 @@ class Source:
 
 def find_audio(roots: Sequence[str | os.PathLike[str]]) -> Sequence[Source]:
     """List the recordings under `roots`: folders, searched recursively, single files, and globs (`a/**/*.wav`).
+
+    Each may be in an object store: a prefix (`s3://bucket/a/`), an object or a glob of them; see `find_objects`.
 
     Roots keep the order given; within one the order is that of the names, byte by byte. With one root, `file` is
     relative to it (to the part before the first wildcard of a glob); with several, each `file` starts with its
@@ -54,14 +60,9 @@ def find_audio(roots: Sequence[str | os.PathLike[str]]) -> Sequence[Source]:
 
     Raises:
         InputError: a root does not exist, no audio was found, or two names are equal once escaped.
+        StoreError: an object store is away, refuses the keys or lacks the bucket.
     """
-    found: list[tuple[str, Names]] = []
-    for root in roots:
-        # Bytes sorted in place, then held end to end: a listing must not grow with the square of anyone's archive.
-        base, names = _names_under(os.fspath(root))
-        names.sort()
-        found.append((base, Names(names)))
-    sources = _Found(found, prefixed=len(roots) > 1)
+    sources = _Found([_listing(os.fspath(root)) for root in roots], prefixed=len(roots) > 1)
     if not len(sources):
         raise InputError(
             "no audio found",
@@ -69,6 +70,32 @@ def find_audio(roots: Sequence[str | os.PathLike[str]]) -> Sequence[Source]:
             expected=f"a recording, or a folder that holds files ending in {', '.join(READABLE)}",
         )
     return sources
+
+
+class _Listing(NamedTuple):
+    """The names under one root, held end to end: a listing must not grow with the square of anyone's archive."""
+
+    base: str
+    names: Names
+    sizes: array[int] | None = None
+    """And `times`: the versions, if the listing has them."""
+    times: array[int] | None = None
+
+    def version(self, number: int) -> tuple[int, int] | None:
+        """Size and modification time of a name, if known."""
+        return None if self.sizes is None or self.times is None else (self.sizes[number], self.times[number])
+
+
+def _listing(root: str) -> _Listing:
+    if is_url(root):
+        # Imported here: runs over folders need nothing of it.
+        from ser_batch.inputs.objects import find_objects
+
+        objects = find_objects(root)
+        return _Listing(objects.base, Names(objects.names), objects.sizes, objects.times)
+    base, names = _names_under(root)
+    names.sort()
+    return _Listing(base, Names(names))
 
 
 def _names_under(root: str) -> tuple[str, list[bytes]]:
@@ -87,13 +114,13 @@ def _names_under(root: str) -> tuple[str, list[bytes]]:
 class _Found(Sequence[Source]):
     """The recordings found, as a sequence that holds only their names."""
 
-    def __init__(self, found: list[tuple[str, Names]], *, prefixed: bool) -> None:
+    def __init__(self, found: list[_Listing], *, prefixed: bool) -> None:
         self._found, self._prefixed = found, prefixed
         # Only several roots, and names that had to be escaped, can lead to one name twice.
         self._left_out = self._repeated() if prefixed or self._has_escaped() else frozenset()
 
     def __len__(self) -> int:
-        return sum(len(names) for _, names in self._found) - len(self._left_out)
+        return sum(len(each.names) for each in self._found) - len(self._left_out)
 
     def __iter__(self) -> Iterator[Source]:
         for number, source in enumerate(self._all()):
@@ -109,14 +136,15 @@ class _Found(Sequence[Source]):
         return list(self)[index]
 
     def _all(self) -> Iterator[Source]:
-        for folder, names in self._found:
-            for name in names:
+        for listing in self._found:
+            for number, name in enumerate(listing.names):
                 relative = os.fsdecode(name)
-                path = os.path.join(folder, relative)  # noqa: PTH118
-                yield Source(path, printable(os.path.normpath(path) if self._prefixed else relative))
+                path = join(listing.base, relative)
+                whole = path if is_url(path) else os.path.normpath(path)
+                yield Source(path, printable(whole if self._prefixed else relative), version=listing.version(number))
 
     def _has_escaped(self) -> bool:
-        return any(not _is_utf8(name) for _, names in self._found for name in names)
+        return any(not _is_utf8(name) for each in self._found for name in each.names)
 
     def _repeated(self) -> frozenset[int]:
         """Numbers of recordings that came before under the same name.

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ser_batch.errors import StoreError
 from ser_batch.storage.faults import may_pass, store_error
 from ser_batch.storage.urls import ObjectUrl, is_url, parse_url
 
@@ -202,11 +201,8 @@ def locate(url: str | ObjectUrl) -> tuple[Bucket, str]:
     return open_bucket(scheme, name), key
 
 
-def check_stores(path: str) -> None:
+def check_store(path: str) -> None:
     """Raise StoreError if `path` is a URL whose store is away."""
     if is_url(path):
         bucket, key = locate(path)
         bucket.check(key)
-
-
-__all__ = ["Bucket", "Found", "StoreError", "Version", "check_stores", "locate", "open_bucket"]

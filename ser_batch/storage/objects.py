@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ser_batch.storage.bucket import Bucket, Version, locate
+from ser_batch.storage.bucket import Bucket, Result, Version, locate
 from ser_batch.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -107,6 +108,14 @@ def readable(path: str) -> str | pa.NativeFile:
         return path
     bucket, key = locate(path)
     return bucket.open(key)
+
+
+def attempt(path: str, action: Callable[[], Result]) -> Result:
+    """Do what reads from `path`; if that is a URL, again while its failure may pass (see `Bucket.attempt`)."""
+    if not is_url(path):
+        return action()
+    bucket, key = locate(path)
+    return bucket.attempt(key, action)
 
 
 def object_version(url: str) -> Version | None:
