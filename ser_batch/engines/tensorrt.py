@@ -57,7 +57,8 @@ def open_bundle(bundle: Bundle, threads: int | None, precision: str) -> TensorRt
     """Load the engines of `bundle` that were built for this machine.
 
     Raises:
-        EngineError: there is no GPU, no engine for it, or an engine is refused.
+        BundleError: the bundle has no engines in this precision, or none that belong to this machine.
+        EngineError: there is no GPU, or an engine is refused.
     """
     device = open_cuda_device()
     try:
@@ -143,7 +144,7 @@ def _choose(device: Device, bundle: Bundle, precision: str) -> tuple[Sidecar, Mo
     """The engines of `precision` that fit this machine, and the library that runs them."""
     built = [sidecar for sidecar in read_sidecars(bundle) if sidecar.precision == precision]
     if not built:
-        raise EngineError(
+        raise BundleError(
             f"bundle {bundle.id} has no TensorRT engines in {precision}",
             remedy=f"Build them: {rebuild_command(bundle, precision).removesuffix(' --overwrite')}",
         )
@@ -160,7 +161,7 @@ def _choose(device: Device, bundle: Bundle, precision: str) -> tuple[Sidecar, Mo
             if not reasons:
                 return sidecar, trt
             refused.append(f"{sidecar.built_for}: {', '.join(reasons)} (here: {here})")
-    raise EngineError(
+    raise BundleError(
         f"no TensorRT engine of bundle {bundle.id} belongs to this machine",
         got="; ".join(refused) or f"a runtime that is not known: {built[0].built_for}",
         remedy=f"Build it here: {rebuild_command(bundle, precision, built[0])}",
@@ -173,7 +174,11 @@ def _plan(bundle: Bundle, member: str) -> bytes:
     try:
         plan = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path} cannot be read", got=error.strerror) from error
+        raise EngineError(f"{path} cannot be read", got=error.strerror) from error
     if (found := hashlib.sha256(plan).hexdigest()) != bundle.manifest.files[member]:
-        raise BundleError(f"{path} is damaged (sha256 differs)", got=found, expected=bundle.manifest.files[member])
+        raise EngineError(
+            f"{path} was changed since the bundle was opened (sha256 differs), so it is not run",
+            got=found,
+            expected=bundle.manifest.files[member],
+        )
     return plan
