@@ -37,6 +37,10 @@ SPENT = {"decode": "ray_decode", "engine": "ray_engine"}
 """Stage -> column, the same in every row: seconds that the task waited for it."""
 STOPPED = "ray_stopped"
 """The only column of an answer that says why there can be none."""
+LOST = "ray_lost"
+"""The only column of an answer that gives a task up, since process after process was lost with it."""
+TRIES = 4
+"""How many processes may begin with a task: a machine may be lost, and more than one."""
 
 
 class Opened(NamedTuple):
@@ -82,10 +86,15 @@ def probe(bundle: Path, backend: str, precision: str | None, threads: int) -> Op
 
 
 class TaskScorer:
-    """The stateful actor of a run: a task of recordings in, their rows out."""
+    """The stateful actor of a run: a task of recordings in, their rows out.
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    Args:
+        attempt: given the number of a task's first recording, counts how often the task was begun, all actors
+            together: Ray would try a task that kills every process for ever.
+    """
+
+    def __init__(self, plan: Plan, attempt: Callable[[int], int] = lambda _: 1) -> None:
+        self._plan, self._attempt = plan, attempt
         self._stopped = ""
         try:
             # There need be no such folder where every path is absolute.
@@ -94,15 +103,17 @@ class TaskScorer:
             self._scorer = _open(plan)
             self._pool = plan.settings.open_pool(plan.hearing)
         except SerError as error:
-            # An exception here would be tried again, on and on.
+            # Told to the driver with the first task; an exception here would be tried again, on and on.
             self._stopped = str(error)
 
     def __call__(self, task: pa.Table) -> pa.Table:
         """Score a task's recordings (see `parcels.SCHEMA`).
 
         Returns:
-            the rows of each in order, with `NUMBER` and `SPENT`; or `STOPPED`.
+            the rows of each in order, with `NUMBER` and `SPENT`; or `STOPPED`, or `LOST`.
         """
+        if self._attempt(task["first"][0].as_py()) > TRIES:
+            return pa.table({LOST: [True]})
         if not self._stopped:
             try:
                 return self._score(task)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ser_batch.decode.source import failure, source_version
-from ser_batch.distributed.actor import NUMBER, SPENT, STOPPED
+from ser_batch.distributed.actor import LOST, NUMBER, SPENT, STOPPED
 from ser_batch.distributed.parcels import Parcels
 from ser_batch.engines.scorer import Scores
 from ser_batch.errors import EngineError
@@ -36,13 +36,15 @@ class Answers:
         return np.flatnonzero(~self._arrived)
 
     def take(self, answer: pa.Table) -> Made | None:
-        """The rows of an answer (see `actor.TaskScorer`); None: Ray has sent them before.
+        """The rows of an answer (see `actor.TaskScorer`); None: it has none that have not come before.
 
         Raises:
             EngineError: the actor says that it can make none.
         """
         if STOPPED in answer.column_names:
             raise EngineError("an actor had to stop", got=answer[STOPPED][0].as_py())
+        if LOST in answer.column_names:
+            return None
         answer = answer.combine_chunks()
         fresh = np.flatnonzero(~self._arrived[answer[NUMBER].to_numpy()])
         if not len(fresh):
@@ -79,7 +81,7 @@ class Answers:
 
 def spent(answer: pa.Table) -> dict[str, float]:
     """Stage -> seconds that the task of an answer waited for it."""
-    return {stage: answer[column][0].as_py() for stage, column in SPENT.items()} if len(answer) else {}
+    return {stage: answer[name][0].as_py() for stage, name in SPENT.items() if name in answer.column_names}
 
 
 def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:

@@ -7,9 +7,11 @@ import importlib.util
 import logging
 import os
 import signal
+import sys
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +24,6 @@ OBJECT_STORE = 256 * 2**20
 """Bytes of the object store of a Ray started here: it holds names and rows, never samples."""
 CPUS = 4
 """CPUs of an actor without a GPU unless told otherwise: enough to decode beside the engine, few enough to share."""
-TASK_RETRIES = 3
-"""How often a task is tried again whose machine or process was lost; then it is taken apart."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def cluster(placement: Placement) -> Iterator[Room]:
         _connect(ray, placement.address or os.environ.get("RAY_ADDRESS") or None)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Room.of(nodes, placement)
+        # Ray tells of lost processes on stdout, which is for the summary.
+        with redirect_stdout(sys.stderr):
+            yield Room.of(nodes, placement)
     finally:
         if ours:
             ray.shutdown()
@@ -122,8 +124,7 @@ def _connect(ray: Any, address: str | None) -> None:
 
 def probe_engine(room: Room, *arguments: Any) -> Opened:
     """Run `probe` with an actor's resources."""
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     remote = ray.remote(num_cpus=room.cpus, num_gpus=room.gpus)(probe)
     try:
         opened: Opened = ray.get(remote.remote(*arguments))
@@ -135,29 +136,49 @@ def probe_engine(room: Room, *arguments: Any) -> Opened:
 def score_tasks(tasks: Sequence[pa.Table], plan: Plan, room: Room) -> Generator[pa.Table]:
     """Score tasks on the actors of a Ray Data pipeline; answers come as they are ready.
 
-    A task whose process or machine is lost is tried `TASK_RETRIES` times on another; then there is no answer to it.
-    """
-    import ray
+    A task whose process or machine is lost is tried again on another, up to `actor.TRIES` times.
 
+    Raises:
+        EngineError: the cluster failed.
+    """
+    ray: Any = importlib.import_module("ray")
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actors = min(room.actors, len(tasks))
+    attempts = ray.remote(num_cpus=0, scheduling_strategy=here)(_Attempts).remote()
     dataset = ray.data.from_arrow(list(tasks))
     context = dataset.context
-    # An answer stays in one piece, so that the rows of a recording do; and one task must not end the run.
+    # An answer stays in one piece, so that the rows of a recording do.
     context.target_max_block_size = None
-    context.max_errored_blocks = -1
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     scored = dataset.map_batches(
         TaskScorer,
-        fn_constructor_kwargs={"plan": plan},
+        fn_constructor_kwargs={"plan": plan, "attempt": lambda task: ray.get(attempts.begin.remote(task))},
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(room.actors, len(tasks))),
+        # Down to one when there is nothing to do, so that those of a lost machine find room elsewhere.
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
         num_cpus=room.cpus,
         num_gpus=room.gpus,
-        max_restarts=-1,
-        max_task_retries=TASK_RETRIES,
     )
     answers: Any = iter(scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
-    with closing(answers):
-        yield from answers
+    try:
+        with closing(answers):
+            yield from answers
+    except ray.exceptions.RayError as error:
+        raise EngineError("the Ray cluster failed", got=error, remedy="--resume goes on.") from error
+
+
+class _Attempts:
+    """How often each task was begun; an actor beside the driver, so that no lost machine forgets it."""
+
+    def __init__(self) -> None:
+        self._count: Counter[int] = Counter()
+
+    def begin(self, task: int) -> int:
+        """Count one more."""
+        self._count[task] += 1
+        return self._count[task]
