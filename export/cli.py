@@ -1,4 +1,4 @@
-"""`ser-export onnx | verify`: each command parses, calls one library function and prints.
+"""`ser-export onnx | trt | verify`: each command parses, calls one library function and prints.
 
 The library is imported inside the commands: `--help` is fast, and `verify` needs no torch.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,11 +18,10 @@ from ser_batch import command_line
 from ser_batch.command_line import USAGE
 from ser_batch.errors import OutputError, SerError
 
-if TYPE_CHECKING:
-    from export.onnx_export import Exported
-    from export.parity import Report
+    from export.trt_engines import Progress
 
 FAILED = 1
+Command = Callable[..., Any]
 
 EXIT_CODES = f"""\b
 Exit codes:
@@ -31,10 +31,37 @@ Exit codes:
 """
 
 
+BUILD_CODES = f"""\b
+Exit codes:
+  0    the engines were built and added to the bundle
+  {USAGE}    nothing was done: the message says why
+"""
+
+
+def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() and int(part) >= 1 for part in parts):
+        raise click.BadParameter(f"{value!r} is not of the form 1,8,64.", param=parameter)
+    return tuple(int(part) for part in parts)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(package_name="ser-batch")
 def cli() -> None:
     """Trained runs to bundles, and the proof that a bundle equals what was trained."""
+
+
+def _precision_options(required: bool) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        calibration = click.option(
+            "--calibration", type=click.Path(path_type=Path), help="Folder or glob of recorded speech, for int8."
+        )
+        names = click.Choice(["fp32", "fp16", "bf16", "int8"])
+        return click.option(
+            "--precision", "precisions", multiple=True, required=required, type=names, help="Of the graphs; repeatable."
+        )(calibration(command))
+
+    return decorate
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -43,44 +70,112 @@ def cli() -> None:
 @click.option("--name", help="Name of the bundle.  [default: the run's recipe]")
 @click.option("--licence", help="Licence note of the weights.  [default: what the run's corpus asks]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
-def onnx(run: Path, out: Path, name: str | None, licence: str | None, overwrite: bool) -> int:
-    """Export RUN, a finished folder of `ser-train run`, to a bundle of ONNX graphs, and verify that."""
+@_precision_options(required=False)
+def onnx(
+    run: Path,
+    out: Path,
+    name: str | None,
+    licence: str | None,
+    overwrite: bool,
+    precisions: tuple[str, ...],
+    calibration: Path | None,
+) -> int:
+    """Export RUN, a finished folder of `ser-train run`, to a bundle of ONNX graphs, and verify that.
+
+    The graphs are in fp32; --precision adds others made from them.
+    """
     _need_torch()
     from export.assemble import assemble
-    from export.parity import verify as verify_bundle
+    from export.precision import check_request, quantize
+    from export.report_text import export_line, lowered_line, print_verification
+    from export.verification import run_verification
     from training.runs import load_run
 
-    assembled = assemble(load_run(run), out, name=name, licence=licence, overwrite=overwrite, progress=_print_export)
+    check_request(precisions, calibration)
+    show = lambda export: click.echo(export_line(export))  # noqa: E731
+    assembled = assemble(load_run(run), out, name=name, licence=licence, overwrite=overwrite, progress=show)
+    if precisions:
+        quantize(
+            assembled.bundle,
+            precisions,
+            calibration=calibration,
+            progress=lambda lowered: click.echo(lowered_line(lowered)),
+        )
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     click.echo(f"{assembled.bundle.id}: {size / 1e6:.2f} MB in {out}")
-    report = verify_bundle(assembled.bundle)
-    _print_report(report)
-    return 0 if report.passed else FAILED
+    done = run_verification(out, run=run)
+    print_verification(done)
+    return 0 if done.passed else FAILED
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@_precision_options(required=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Write a copy of the bundle here, and leave BUNDLE alone.")
+@click.option("--replace", is_flag=True, help="Make graphs again that are there.")
+def quantize(
+    bundle: Path | None, precisions: tuple[str, ...], calibration: Path | None, out: Path | None, replace: bool
+) -> int:
+    """Add graphs of other precisions to BUNDLE (default: a copy of the embedded one, at --out).
+
+    Each is made from the fp32 graph, checked on the reference clips, and read by every runtime alike. The front-end and
+    the softmax stay in fp32. int8 is calibrated on recorded speech, which needs no labels.
+    """
+    from export.precision import quantize as add_precisions
+    from export.report_text import lowered_line
+    from ser_batch.model.bundle import load_bundle
+
+    if bundle is None and out is None:
+        raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
+    model = load_bundle(bundle)
+    options = {"calibration": calibration, "out": out, "replace": replace}
+    made = add_precisions(model, precisions, **options, progress=lambda lowered: click.echo(lowered_line(lowered)))
+    click.echo(f"{made.id} in {made.root}")
+    return 0
 
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option("--backend", "backends", multiple=True, help="Runtime to compare; repeatable.  [default: all here]")
+@click.option("--audio", type=click.Path(path_type=Path), help="Compare on the labelled recordings in this folder, too.")
+@click.option("--labels", default="ravdess", show_default=True, help="ravdess (names say it), or a table path,label.")
+@click.option("--run", type=click.Path(path_type=Path), help="The trained run: compare with torch itself, too.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of a runtime.  [default: its choice]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here, too.")
-def verify(bundle: Path | None, backends: tuple[str, ...], threads: int | None, json_file: Path | None) -> int:
-    """Recompute the reference probabilities of BUNDLE (default: the embedded one) in each installed runtime.
+def verify(
+    bundle: Path | None,
+    backends: tuple[str, ...],
+    audio: Path | None,
+    labels: str,
+    run: Path | None,
+    threads: int | None,
+    json_file: Path | None,
+) -> int:
+    """Recompute the reference probabilities of BUNDLE (default: the embedded one) in each runtime and precision.
 
-    What was found, and how fast each runtime is here, goes into this machine's certificate of the bundle, by which
-    `ser-batch run --backend auto` chooses.
+    With --audio labelled speech is scored, too: how many labels flip, and what that costs in accuracy. What was found
+    goes into certificate.json and CERTIFICATE.md of the bundle, and, with how fast each runtime is here, into this
+    machine's own certificate, by which `ser-batch run --backend auto` chooses.
     """
-    from export.certify import certify
-    from export.parity import verify as verify_bundle
-    from ser_batch.model.bundle import load_bundle
+    from export.report_text import print_verification
+    from export.verification import run_verification
 
-    model = load_bundle(bundle)
-    report = verify_bundle(model, list(backends) or None, threads)
+    with ExitStack() as stack:
+        done = run_verification(
+            bundle,
+            backends=list(backends) or None,
+            threads=threads,
+            run=run,
+            audio=audio,
+            labels=labels,
+            listening=lambda speech: _bar(stack, len(speech.targets)),
+        )
     if json_file is not None:
-        _write(json_file, json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
-    _print_report(report)
-    if report.comparisons:
-        click.echo(f"certificate: {certify(model, report, threads)}", err=True)
-    return 0 if report.passed else FAILED
+        _write(json_file, json.dumps(done.to_dict(), indent=2, allow_nan=False) + "\n")
+    print_verification(done)
+    for path in done.certificates:
+        click.echo(f"certificate: {path}", err=True)
+    return 0 if done.passed else FAILED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,36 +202,22 @@ def _write(path: Path, text: str) -> None:
         raise OutputError(f"{path} cannot be written", got=error.strerror) from error
 
 
-def _print_export(export: Exported) -> None:
-    click.echo(
-        f"{export.name}: {export.nodes} nodes, {export.path.stat().st_size / 1e6:.2f} MB, max |Δp| to torch "
-        f"{export.max_difference:.1e}, {export.seconds:.1f} s"
-    )
-
-
-def _print_report(report: Report) -> None:
-    from rich import box
+@contextmanager
+def _build_progress() -> Iterator[Progress | None]:
+    """A bar on a terminal: the steps of what the builder is at."""
+    if not sys.stderr.isatty():
+        yield None
+        return
     from rich.console import Console
-    from rich.table import Table
+    from rich.progress import Progress as Bar
 
-    from export.parity import TOLERANCES
-
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    table = Table(title=f"{report.bundle} against the probabilities torch gave", box=box.SIMPLE_HEAD)
-    numeric = ("rows", "max |Δp|", "mean |Δp|", "tolerance", "flips", "not finite")
-    for column in ("runtime", "precision", "output", *numeric):
-        table.add_column(column, justify="right" if column in numeric else "left", no_wrap=True)
-    for c in report.comparisons:
-        figures = [_scientific(x) for x in (c.max_difference, c.mean_difference, TOLERANCES.get(c.precision))]
-        table.add_row(c.engine, c.precision, c.output, str(c.rows), *figures, str(c.flips), str(c.non_finite))
-    if report.comparisons:
-        console.print(table)
-    for runtime, reason in report.absent.items():
-        console.print(f"not compared: {runtime}: {reason}", markup=False)
-    for reason in report.failures:
-        console.print(f"FAILED  {reason}", markup=False, soft_wrap=True)
-    console.print("passed" if report.passed else "failed", style="green" if report.passed else "red")
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starts")
+        yield lambda branch, phase, done, steps: bar.update(
+            task, description=f"{branch}: {phase}", completed=done, total=steps or None
+        )
 
 
-def _scientific(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1e}"
+def _bar(stack: ExitStack, clips: int) -> Callable[[int], None]:
+    bar = stack.enter_context(click.progressbar(length=clips, label=f"{clips} labelled clips", file=sys.stderr))
+    return bar.update

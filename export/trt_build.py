@@ -79,8 +79,9 @@ def _parse(trt: ModuleType, builder: Any, request: Request, log: Any) -> Any:
     parser = trt.OnnxParser(network, log)
     if not parser.parse(request.graph.read_bytes(), str(request.graph)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        nodes = [f"node {e.node_name()} ({e.node_operator()}): {e.desc()}" for e in errors]
-        raise _refusal(request, nodes or log.errors)
+        raise _refusal(
+            request, log.errors, [f"{e.node_operator()} {e.node_name()}".strip() for e in errors if e.node_operator()]
+        )
     return network
 
 
@@ -135,9 +136,9 @@ def _make_monitor(trt: ModuleType, progress: Progress | None) -> Any:
     return Monitor()
 
 
-def _refusal(request: Request, errors: Iterable[str]) -> ExportError:
-    """The builder's errors as one of ours, with what to do about it."""
-    lines: Sequence[str] = [line for error in errors if (line := " ".join(error.split()))]
+def _refusal(request: Request, errors: Iterable[str], nodes: Sequence[str] = ()) -> ExportError:
+    """The builder's errors, and the nodes they are about, as one of ours with what to do about it."""
+    lines = [line for error in errors if (line := " ".join(error.split()))]
     text = " ".join(lines).lower()
     if any(sign in text for sign in _NO_MEMORY):
         what, remedy = (
@@ -148,9 +149,13 @@ def _refusal(request: Request, errors: Iterable[str]) -> ExportError:
         what = "compute capability 7.5 has no fp32 matrix products, which the front-end needs, for"
         remedy = "Leave --gpu turing out; on such a GPU build with native TensorRT (--runtime trt)."
     elif any(sign in text for sign in _NO_DRIVER):
-        what, remedy = "there is no usable NVIDIA driver to build", "Build with TensorRT for RTX: --runtime trt-rtx."
-    elif any(line.startswith("node ") for line in lines):
-        what, remedy = "TensorRT does not support a node of", "Export the bundle again; ser-export writes opset 20."
+        what, remedy = (
+            "there is no usable NVIDIA driver for building",
+            "Build with TensorRT for RTX: --runtime trt-rtx.",
+        )
+    elif nodes:
+        what = f"TensorRT does not support a node ({', '.join(nodes)}) of"
+        remedy = "Export the bundle again: ser-export onnx writes operators that it does."
     else:
         what, remedy = "TensorRT refuses", None
-    return ExportError(f"{what} the engine of branch {request.branch}", got=lines[0] if lines else None, remedy=remedy)
+    return ExportError(f"{what} branch {request.branch}", got=lines[0] if lines else None, remedy=remedy)

@@ -146,7 +146,7 @@ def test_what_no_graph_can_hold_is_put_on_its_stream_each_time(
 
 def test_a_gpu_without_memory_says_so_and_is_given_back(bundle: Bundle, gpu: Any) -> None:
     trt = gpu(memory=20_000)
-    with pytest.raises(EngineError, match="no memory left"):
+    with pytest.raises(EngineError, match=r"no memory left"):
         open_bundle(built(bundle), None, "fp32")
     assert trt.device.closed
 
@@ -155,10 +155,10 @@ def test_a_failure_ends_the_engine(bundle: Bundle, gpu: Any, monkeypatch: pytest
     monkeypatch.setattr("fake_gpu._Context.is_stream_capturable", lambda self, stream: False, raising=False)
     engine = opened(bundle, trt := gpu())
     trt.fails_to_execute = True
-    with pytest.raises(EngineError, match="branch wav2vec2 failed; got Cuda Runtime .an illegal memory access"):
+    with pytest.raises(EngineError, match=r"branch wav2vec2 failed; got Cuda Runtime .an illegal memory access"):
         engine.run(clips(2))
     assert trt.device.closed
-    with pytest.raises(EngineError, match="has been closed"):
+    with pytest.raises(EngineError, match=r"has been closed"):
         engine.run(clips(2))
 
 
@@ -175,7 +175,7 @@ def test_a_bundle_without_engines_says_how_to_build_them(bundle: Bundle, gpu: An
         BundleError, match=rf"no TensorRT engines in fp32. Build them: ser-export trt {bundle.root} --pre"
     ):
         open_on(trt.device, bundle, "fp32")
-    with pytest.raises(BundleError, match="no TensorRT engines in bf16"):
+    with pytest.raises(BundleError, match=r"no TensorRT engines in bf16"):
         open_on(trt.device, built(bundle), "bf16")
 
 
@@ -204,7 +204,7 @@ def test_engines_of_a_library_that_is_not_here_are_refused(
     made = built(bundle)
     monkeypatch.delitem(sys.modules, "tensorrt")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BundleError, match="for compute capability 8.9: TensorRT is not installed"):
+    with pytest.raises(BundleError, match=r"for compute capability 8.9: TensorRT is not installed"):
         open_on(FakeDevice(), made, "fp32")
 
 
@@ -243,7 +243,7 @@ def test_engines_with_other_profiles_than_they_say_are_refused(bundle: Bundle, g
 def test_an_engine_with_other_tensors_is_refused(tmp_path: Path, gpu: Any) -> None:
     trt = gpu()
     made = built(make_toy_bundle(tmp_path / "bundle", clip=SMALL, output_name="scores"))
-    with pytest.raises(EngineError, match="wav2vec2 has other tensors"):
+    with pytest.raises(EngineError, match=r"wav2vec2 has other tensors"):
         open_on(trt.device, made, "fp32")
 
 
@@ -252,7 +252,7 @@ def test_an_engine_that_changed_under_an_open_bundle_is_never_loaded(bundle: Bun
     made = built(bundle)
     made.path(FOLDER + "wav2vec2.engine").write_bytes(b"evil")
     trt.Runtime = lambda log: pytest.fail("it was loaded")
-    with pytest.raises(EngineError, match="was changed since the bundle was opened"):
+    with pytest.raises(EngineError, match=r"was changed since the bundle was opened"):
         open_on(trt.device, made, "fp32")
 
 
@@ -283,7 +283,7 @@ def test_a_real_engine_without_a_driver_is_an_error_with_a_remedy(bundle: Bundle
 @pytest.mark.skipif(no_gpu() is None, reason="there is a GPU")
 def test_where_there_is_no_gpu_that_is_what_is_said(bundle: Bundle) -> None:
     assert "no NVIDIA driver" in (tensorrt.unavailable() or "") or "no GPU" in (tensorrt.unavailable() or "")
-    with pytest.raises(EngineError, match="no GPU can be used"):
+    with pytest.raises(EngineError, match=r"no GPU can be used"):
         open_bundle(bundle, None, "fp32")
 
 
