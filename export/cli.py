@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ser_batch import command_line
 from ser_batch.command_line import USAGE
 from ser_batch.errors import OutputError, SerError
 
+if TYPE_CHECKING:
     from export.trt_engines import Progress
 
 FAILED = 1
@@ -137,7 +138,9 @@ def quantize(
 @cli.command(epilog=EXIT_CODES)
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option("--backend", "backends", multiple=True, help="Runtime to compare; repeatable.  [default: all here]")
-@click.option("--audio", type=click.Path(path_type=Path), help="Compare on the labelled recordings in this folder, too.")
+@click.option(
+    "--audio", type=click.Path(path_type=Path), help="Compare on the labelled recordings in this folder, too."
+)
 @click.option("--labels", default="ravdess", show_default=True, help="ravdess (names say it), or a table path,label.")
 @click.option("--run", type=click.Path(path_type=Path), help="The trained run: compare with torch itself, too.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of a runtime.  [default: its choice]")
@@ -176,6 +179,31 @@ def verify(
     for path in done.certificates:
         click.echo(f"certificate: {path}", err=True)
     return 0 if done.passed else FAILED
+
+
+@cli.command(epilog=BUILD_CODES)
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.option("--precision", default="fp32", show_default=True, metavar="P", help="Of the graphs the bundle has.")
+@click.option("--batch", "batches", default="1,8,64", show_default=True, callback=_numbers, help="Batch sizes.")
+@click.option("--runtime", default="auto", show_default=True, help="trt, trt-rtx, or the first that is installed.")
+@click.option("--gpu", "gpus", multiple=True, help="trt-rtx: a generation or compute capability; repeatable.")
+@click.option("--overwrite", is_flag=True, help="Replace engines for the same.")
+def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **options: Any) -> int:
+    """Compile BUNDLE (default: the embedded one) with TensorRT, and add the engines to it.
+
+    Native TensorRT (trt) compiles for the GPU it finds. TensorRT for RTX (trt-rtx) compiles ahead of time, without a
+    GPU: by default for ampere, ada and blackwell in one engine. A batch size is a profile of its own; ser-batch pads
+    a batch to the next one and cuts a larger batch.
+    """
+    from export.trt_engines import build_engines
+    from ser_batch.model.bundle import load_bundle
+
+    with _build_progress() as progress:
+        built = build_engines(load_bundle(bundle), batches=batches, gpus=gpus, progress=progress, **options)
+    for branch, size in built.sizes.items():
+        click.echo(f"{branch}: {size / 1e6:.2f} MB, {built.seconds[branch]:.1f} s")
+    click.echo(f"{built.bundle.id}: {built.sidecar.built_for}, in {built.bundle.root / built.sidecar.folder}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
