@@ -40,7 +40,7 @@ def test_onnxruntime_is_there_and_is_what_auto_picks(toy_bundle: Bundle) -> None
 def test_a_backend_is_one_module_and_one_line(monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle) -> None:
     fake_backend(monkeypatch, "abacus", None)
     assert available_backends()["abacus"] is None
-    assert open_engine(toy_bundle, "abacus", threads=3) == ("abacus", toy_bundle, 3, "fp32")
+    assert open_engine(toy_bundle, "abacus", threads=3, batch=16) == ("abacus", toy_bundle, 3, "fp32", 16)
 
 
 def test_auto_skips_what_cannot_run(monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle) -> None:

@@ -55,11 +55,11 @@ def test_the_precision_is_asked_for_and_not_left_to_openvino(toy_bundle: Bundle,
 
 
 @EACH_PRECISION
-def test_a_clip_alone_and_in_streams_gives_what_it_gives_in_a_batch(toy_bundle: Bundle, precision: str) -> None:
+def test_a_clip_alone_and_in_lanes_gives_what_it_gives_in_a_batch(toy_bundle: Bundle, precision: str) -> None:
     waveform = toy_bundle.reference().waveform
     batch = OpenVinoEngine(toy_bundle, threads=1, precision=precision).run(waveform)
-    streams = OpenVinoEngine(toy_bundle, threads=2, precision=precision, streams=2)
-    for rows in (streams.run(waveform), streams.run(waveform[:1])):
+    lanes = OpenVinoEngine(toy_bundle, threads=2, precision=precision, batch=4)
+    for rows in (lanes.run(waveform), lanes.run(waveform[:1])):
         for name in rows:
             np.testing.assert_allclose(rows[name], batch[name][: len(rows[name])], atol=1e-6)
 
@@ -108,7 +108,7 @@ def test_a_network_that_reads_the_batch_size_off_the_waveform_still_runs(tmp_pat
 
     bundle = make_toy_bundle(tmp_path / "bundle", clip=SMALL, edit=edit)
     reference = bundle.reference()
-    rows = OpenVinoEngine(bundle, threads=2, precision="bf16", streams=2).run(reference.waveform[:3])
+    rows = OpenVinoEngine(bundle, threads=2, precision="bf16", batch=4).run(reference.waveform[:3])
     np.testing.assert_allclose(rows["wav2vec2"], reference.branches["wav2vec2"][:3], atol=2e-2)
 
 

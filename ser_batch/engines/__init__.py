@@ -6,7 +6,7 @@ A backend's module offers
     unavailable() -> str | None                  why it cannot run here (None: it can), without importing the runtime
     unsupported(precision) -> str | None         why this machine cannot run that precision; may import the runtime
     version() -> str                             of the runtime that is installed
-    open_bundle(bundle, threads, precision)      -> Engine
+    open_bundle(bundle, threads, precision, batch)  -> Engine
 
 To add one, write the module and add its line to `BACKENDS`.
 """
@@ -48,20 +48,28 @@ def backend_version(backend: str) -> str:
 
 
 def open_engine(
-    bundle: Bundle, backend: str = AUTO, threads: int | None = None, precision: str | None = None
+    bundle: Bundle,
+    backend: str = AUTO,
+    threads: int | None = None,
+    precision: str | None = None,
+    batch: int = 1,
 ) -> Engine:
     """Load the branches of `bundle` in a runtime.
 
     Args:
         backend: a name of `BACKENDS`, or "auto": see `ser_batch.engines.choice.choose`.
-        threads: CPU threads within one branch; None leaves the choice to the runtime.
+        threads: CPU threads; None leaves the choice to the runtime.
         precision: of the arithmetic ("fp32", "bf16"); None: the backend's default, or what "auto" finds best.
+        batch: clips that will usually be scored together. Any number may be; on a CPU, an engine opened for a large
+            batch scores it faster, and a single clip slower.
 
     Raises:
         EngineError: no such backend or precision, none installed, or the runtime refuses a branch.
     """
     if threads is not None and threads < 1:
         raise EngineError("an engine needs at least one thread", got=threads)
+    if batch < 1:
+        raise EngineError("an engine scores at least one clip at a time", got=batch)
     if backend == AUTO:
         # Here, because the choice itself asks what is installed.
         from ser_batch.engines.choice import choose
@@ -74,7 +82,7 @@ def open_engine(
         raise EngineError(
             f"backend {backend} has no such precision", got=precision, expected=" or ".join(module.PRECISIONS)
         )
-    engine: Engine = module.open_bundle(bundle, threads, precision)
+    engine: Engine = module.open_bundle(bundle, threads, precision, batch)
     return engine
 
 

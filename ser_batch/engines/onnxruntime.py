@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ser_batch.clip import Waveform
+from ser_batch.engines.lanes import Lanes, layout
 from ser_batch.engines.protocol import LABELS_KEY, check_labels, check_tensor
 from ser_batch.errors import EngineError
 from ser_batch.model.bundle import Branch, Bundle
@@ -52,20 +53,21 @@ def version() -> str:
     return str(ort.__version__)
 
 
-def open_bundle(bundle: Bundle, threads: int | None, precision: str) -> OnnxRuntimeEngine:
+def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int = 1) -> OnnxRuntimeEngine:
     """Load `bundle` on the CPU."""
     if precision not in PRECISIONS:
         raise EngineError("ONNX Runtime has no such precision here", got=precision, expected=" or ".join(PRECISIONS))
-    return OnnxRuntimeEngine(bundle, threads=threads, precision=precision)
+    return OnnxRuntimeEngine(bundle, threads=threads, precision=precision, batch=batch)
 
 
 class OnnxRuntimeEngine:
-    """One session a branch, on one device.
+    """One session a branch, on one device; on a CPU, large batches are shared out to lanes.
 
     Args:
-        threads: CPU threads within an operator; None lets ONNX Runtime choose.
+        threads: CPU threads; None: one a CPU.
         device: "cpu" or "cuda".
         precision: one of `PRECISIONS`.
+        batch: clips that will usually be scored together, which settles the lanes (see `ser_batch.engines.lanes`).
 
     Raises:
         BundleError: the bundle has no graphs in the precision.
@@ -76,7 +78,12 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(
-        self, bundle: Bundle, threads: int | None = None, device: str = "cpu", precision: str = "fp32"
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
+        batch: int = 1,
     ) -> None:
         if device not in _PROVIDERS:
             raise EngineError("ONNX Runtime has no such device here", got=device, expected=" or ".join(_PROVIDERS))
@@ -84,24 +91,32 @@ class OnnxRuntimeEngine:
             raise EngineError(f"ONNX Runtime cannot run in {precision}: {reason}", remedy="Ask for --precision fp32.")
         self.device, self.precision = device, precision
         self._branches = bundle.manifest.branches
+        shared = layout(batch if device == "cpu" else 1, threads)
+        within = shared.threads if shared.lanes > 1 else threads
         self._sessions = {
-            branch.name: _open_session(bundle, branch, threads, device, precision) for branch in self._branches
+            branch.name: _open_session(bundle, branch, within, device, precision) for branch in self._branches
         }
+        # A session may be run from several threads at once, and holds nothing of a run.
+        self._lanes = Lanes([self._sessions] * shared.lanes)
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
+        return self._lanes.run(self._score, waveform)
+
+    def close(self) -> None:
+        """Release the sessions."""
+        self._lanes.close()
+        self._sessions.clear()
+
+    def _score(self, sessions: dict[str, Any], waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         results = {}
         for branch in self._branches:
             try:
-                (rows,) = self._sessions[branch.name].run([branch.output], {branch.input: waveform})
+                (rows,) = sessions[branch.name].run([branch.output], {branch.input: waveform})
             except Exception as error:
                 raise EngineError(f"ONNX Runtime failed on branch {branch.name}", got=error) from error
             results[branch.name] = rows
         return results
-
-    def close(self) -> None:
-        """Release the sessions."""
-        self._sessions.clear()
 
 
 def _open_session(bundle: Bundle, branch: Branch, threads: int | None, device: str, precision: str) -> Any:

@@ -14,16 +14,16 @@ import importlib.util
 from importlib.metadata import version as installed_version
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ser_batch.clip import Waveform
+from ser_batch.engines.lanes import Lanes, layout
 from ser_batch.engines.openvino_graph import frontend, network, widen_groups
 from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY, check_labels, check_tensor
 from ser_batch.errors import EngineError
 from ser_batch.model.bundle import Branch, Bundle
+from ser_batch.model.fusion import Probabilities
 
-Rows = npt.NDArray[np.float32]
+Requests = dict[str, list[Any]]
+"""Branch name -> an inference request a stage."""
 
 PRECISIONS = ("fp32", "bf16", "int8")
 """What the engine can be opened in, the default first; int8 needs graphs that `ser-export quantize` made."""
@@ -53,18 +53,18 @@ def version() -> str:
     return installed_version("openvino")
 
 
-def open_bundle(bundle: Bundle, threads: int | None, precision: str) -> OpenVinoEngine:
+def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int = 1) -> OpenVinoEngine:
     """Load `bundle` on the CPU."""
-    return OpenVinoEngine(bundle, threads=threads, precision=precision)
+    return OpenVinoEngine(bundle, threads=threads, precision=precision, batch=batch)
 
 
 class OpenVinoEngine:
-    """One compiled graph a branch (two in bf16), run one after the other with all threads.
+    """One compiled graph a branch (two in bf16); small batches get every thread, large ones are shared out to lanes.
 
     Args:
-        threads: CPU threads; None lets OpenVINO choose.
+        threads: CPU threads; None: one a CPU.
         precision: one of `PRECISIONS`.
-        streams: into how many pieces, run side by side, a batch is split. 1 gives every thread to each operator.
+        batch: clips that will usually be scored together, which settles the lanes (see `ser_batch.engines.lanes`).
 
     Raises:
         BundleError: (int8) the bundle has no graphs in it.
@@ -76,39 +76,32 @@ class OpenVinoEngine:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, threads: int | None = None, precision: str = "fp32", streams: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None = None, precision: str = "fp32", batch: int = 1) -> None:
         if precision not in PRECISIONS:
             raise EngineError("OpenVINO has no such precision here", got=precision, expected=" or ".join(PRECISIONS))
         core = _core()
         if (reason := unsupported(precision)) is not None:
             raise EngineError(f"OpenVINO cannot run in {precision}: {reason}", remedy="Ask for --precision fp32.")
         self.precision = precision
-        self.streams = streams
+        shared = layout(batch, threads)
         # With one stream nothing runs beside a batch, so latency is what counts.
-        hint = {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}
-        settings = hint | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
-        self._stages = {
-            branch.name: _compile(core, bundle, branch, precision, settings) for branch in bundle.manifest.branches
+        hint = {"NUM_STREAMS": shared.lanes} if shared.lanes > 1 else {"PERFORMANCE_HINT": "LATENCY"}
+        count = {"INFERENCE_NUM_THREADS": shared.lanes * shared.threads} if threads or shared.lanes > 1 else {}
+        stages = {
+            branch.name: _compile(core, bundle, branch, precision, hint | count) for branch in bundle.manifest.branches
         }
+        self._stages: dict[str, list[Any]] = stages
+        self._lanes = Lanes([_requests(stages) for _ in range(shared.lanes)])
 
-    def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
+    def run(self, waveform: Waveform) -> dict[str, Probabilities]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
-        results = {}
-        for name in list(self._stages):
-            try:
-                pieces = waveforms = np.array_split(waveform, min(self.streams, len(waveform)))
-                for model in self._stages[name]:
-                    pieces = _infer(model, pieces, waveforms)
-            except Exception as error:
-                # OpenVINO raises RuntimeError and its children for everything.
-                raise EngineError(f"OpenVINO failed on branch {name}", got=_first_line(error)) from error
-            results[name] = np.concatenate(pieces)
-        if not results:
+        if not self._stages:
             raise EngineError("this engine has been closed")
-        return results
+        return self._lanes.run(_infer, waveform)
 
     def close(self) -> None:
         """Release the compiled graphs."""
+        self._lanes.close()
         self._stages.clear()
 
 
@@ -159,15 +152,25 @@ def _compile_in(core: Any, model: Any, precision: str, settings: dict[str, Any],
     return compiled
 
 
-def _infer(model: Any, pieces: list[Rows], waveforms: list[Waveform]) -> list[Rows]:
-    """Run every piece, side by side as far as the model has streams; `waveforms` is what the pieces came from."""
-    requests = [model.create_infer_request() for _ in pieces]
-    for request, *tensors in zip(requests, pieces, waveforms, strict=True):
-        request.start_async(tensors[: len(model.inputs)])
-    for request in requests:
-        request.wait()
-    # Copied: the tensors belong to requests that end here.
-    return [request.get_output_tensor(0).data.copy() for request in requests]
+def _requests(stages: dict[str, list[Any]]) -> Requests:
+    return {name: [model.create_infer_request() for model in models] for name, models in stages.items()}
+
+
+def _infer(requests: Requests, waveform: Waveform) -> dict[str, Probabilities]:
+    """One lane: each branch, stage after stage; some later stages need the waveform, too."""
+    results = {}
+    for name, stages in requests.items():
+        rows = waveform
+        try:
+            for request in stages:
+                request.infer([rows, waveform][: len(request.model_inputs)], share_inputs=True)
+                # Copied: the tensor is the request's, which writes into it again.
+                rows = request.get_output_tensor(0).data.copy()
+        except Exception as error:
+            # OpenVINO raises RuntimeError and its children for everything.
+            raise EngineError(f"OpenVINO failed on branch {name}", got=_first_line(error)) from error
+        results[name] = rows
+    return results
 
 
 def _metadata(model: Any, key: str) -> str | None:

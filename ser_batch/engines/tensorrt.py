@@ -53,7 +53,7 @@ def version() -> str:
     return ", ".join(f"{library.name} {library_version(load(library))}" for library in installed)
 
 
-def open_bundle(bundle: Bundle, threads: int | None, precision: str) -> TensorRtEngine:
+def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int = 1) -> TensorRtEngine:
     """Load the engines of `bundle` that were built for this machine.
 
     Raises:

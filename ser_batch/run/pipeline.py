@@ -11,6 +11,7 @@ from typing import Any
 from ser_batch.audio.hearing import Hearing
 from ser_batch.decode.pool import FILE_TIMEOUT, DecodePool
 from ser_batch.decode.source import Decoded
+from ser_batch.engines.lanes import PIECE, usable_cpus
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import InputError
 from ser_batch.inputs.listing import Inputs
@@ -27,7 +28,7 @@ from ser_batch.run.summary import RunSummary, summarise
 __all__ = ["RunSummary", "Settings", "run"]
 
 BATCH_SIZE = 16
-"""Clips scored together on a CPU, where more gain nothing and cost memory."""
+"""Clips scored together on a CPU of few cores, where more gain nothing and cost memory."""
 GPU_BATCH_SIZE = 64
 MAX_WORKERS = 32
 """Decode processes at most unless told otherwise: beyond, the one process that scores binds them."""
@@ -38,7 +39,7 @@ class Settings:
     """How a run goes about it; none of these changes a row."""
 
     batch_size: int | None = None
-    """Clips scored together; None: 16 on a CPU, 64 elsewhere."""
+    """Clips scored together; None: `default_batch` on a CPU, 64 elsewhere."""
     workers: int | None = None
     """Decode processes at most; None: one for each CPU that this process may use, 32 at most."""
     timeout: float = FILE_TIMEOUT
@@ -55,12 +56,17 @@ class Settings:
     def open_pool(self, hearing: Hearing) -> DecodePool:
         """Start decoding; worth doing before the engine is loaded, since it takes as long."""
         workers = self.workers or default_workers()
-        ahead = 2 * (self.batch_size or BATCH_SIZE) + workers
+        ahead = 2 * (self.batch_size or default_batch()) + workers
         return DecodePool(hearing, workers=workers, ahead=ahead, timeout=self.timeout)
 
     def batch(self, device: str) -> int:
         """Clips scored together on `device`."""
-        return self.batch_size or (BATCH_SIZE if device.startswith("cpu") else GPU_BATCH_SIZE)
+        return self.batch_size or (default_batch() if device.startswith("cpu") else GPU_BATCH_SIZE)
+
+    def usual_batch(self, recordings: int, hearing: Hearing) -> int:
+        """What an engine on a CPU is opened for: a run of a few recordings never fills a batch."""
+        batch = self.batch_size or default_batch()
+        return min(batch, recordings) if hearing.window is None else batch
 
 
 def run(
@@ -140,5 +146,9 @@ def made_of(batch: Any, rows: Sequence[Decoded]) -> Made:
 
 def default_workers() -> int:
     """One decode process for each CPU that this process may use, and no more than `MAX_WORKERS`."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(count, MAX_WORKERS)
+    return min(usable_cpus(), MAX_WORKERS)
+
+
+def default_batch() -> int:
+    """Two pieces for each lane that an engine can have on this machine's CPUs, and no fewer than `BATCH_SIZE`."""
+    return max(BATCH_SIZE, 2 * PIECE * usable_cpus())
