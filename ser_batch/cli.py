@@ -80,7 +80,7 @@ def cli() -> None:
 )
 @click.option("--aggregate", type=click.Path(path_type=Path), metavar="FILE", help="Also write one row a recording.")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Take the I-th of N parts of the recordings.")
-@_count("--batch-size", "Clips scored together; auto: 16 on a CPU, else 64.")
+@_count("--batch-size", "Clips scored together; auto: 16 or 4 a CPU, on a GPU 64.")
 @_count("--workers", "Decode processes at most; auto: one a CPU, up to 32.")
 @_count("--threads", "CPU threads of the runtime.")
 @click.option("--file-timeout", type=float, default=120.0, show_default=True, metavar="S", help="For decoding a file.")

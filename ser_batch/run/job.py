@@ -72,7 +72,8 @@ def execute(job: Job, watch: Watch = lambda total: nullcontext()) -> Done:
     hearing = hearing_of(job, bundle)
     with job.settings.open_pool(hearing) as pool:
         choice = choose(bundle, job.backend, job.precision)
-        engine = open_engine(bundle, choice.backend, job.threads, choice.precision)
+        batch = job.settings.usual_batch(len(inputs.sources), hearing)
+        engine = open_engine(bundle, choice.backend, job.threads, choice.precision, batch)
         try:
             with watch(len(inputs.sources)) as progress:
                 summary = run(
