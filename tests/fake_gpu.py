@@ -1,4 +1,4 @@
-"""A GPU that is not there, and a native TensorRT that runs on it: the order of things is real, the arithmetic is ONNX's.
+"""A GPU that is not there, and a native TensorRT that runs on it: the order is real, the arithmetic is ONNX Runtime's.
 
 Work put on a stream does not run until someone waits for it, or, with a seed, at any moment before: whoever forgets
 to wait reads NaN, or what was there before.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_the_real_bindings_take_every_call_and_refuse_it_for_want_of_a_driver(me
 @pytest.mark.skipif(no_gpu() is None, reason="there is a GPU")
 def test_without_a_gpu_none_is_opened() -> None:
     pytest.importorskip("cuda.bindings.runtime")
-    with pytest.raises(EngineError, match="no GPU can be used; got (there is no|the) NVIDIA driver"):
+    with pytest.raises(EngineError, match=r"no GPU can be used; got (there is no|the) NVIDIA driver"):
         open_cuda_device()
     with pytest.raises(EngineError, match="cudaSetDevice failed"):
         CudaDevice(load_runtime())
@@ -72,7 +72,7 @@ class Granting:
     cudaDeviceAttr = SimpleNamespace(  # noqa: N815
         cudaDevAttrComputeCapabilityMajor="major", cudaDevAttrComputeCapabilityMinor="minor"
     )
-    results = {
+    results: ClassVar[dict[str, Any]] = {
         "cudaGetDeviceProperties": SimpleNamespace(name=b"NVIDIA Test\0\0"),
         "cudaMalloc": 4096,
         "cudaStreamCreateWithFlags": 11,
