@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from export.parity import Comparison, Report, label_failures
-from ser_batch.engines import available_backends, backend_version, open_engine
+from ser_batch.engines import BACKENDS, available_backends, backend_version, open_engine
 from ser_batch.engines.certificate import Entry, add_entries, machine_id
 from ser_batch.engines.protocol import Engine
 from ser_batch.model.bundle import Bundle
@@ -18,7 +18,6 @@ BASELINE = ("onnxruntime", "fp32")
 """The backend and precision to which speeds are relative."""
 _BATCH = 8
 _ROUNDS = 3
-_CPU = "cpu"
 Variant = tuple[str, str]
 """Backend and precision."""
 
@@ -33,6 +32,8 @@ def certify(bundle: Bundle, report: Report, threads: int | None = None) -> Path:
     labels_are_sound = not list(label_failures(bundle))
     found: dict[Variant, list[Comparison]] = {}
     for comparison in report.comparisons:
+        if comparison.engine not in BACKENDS:
+            continue  # torch and emulations are evidence, and nothing to choose
         found.setdefault((comparison.engine, comparison.precision), []).append(comparison)
     speeds = relative_speeds(bundle, list(found), threads)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -42,7 +43,7 @@ def certify(bundle: Bundle, report: Report, threads: int | None = None) -> Path:
         entry = Entry(
             backend=variant[0],
             precision=variant[1],
-            device=_CPU,
+            device=comparisons[0].device,
             version=backend_version(variant[0]),
             machine=machine_id(),
             created=now,

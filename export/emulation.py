@@ -7,6 +7,8 @@ speed of nothing in particular. It is evidence for a certificate, never a backen
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +36,7 @@ class EmulatedEngine:
         self.precision = precision
         self._branches = bundle.manifest.branches
         self._sessions = {
-            branch.name: _session(emulated(onnx.load(bundle.graph(branch, precision)), precision), threads)
+            branch.name: session(emulated(onnx.load(bundle.graph(branch, precision)), precision), threads)
             for branch in self._branches
         }
 
@@ -91,7 +93,12 @@ def _widened(weight: onnx.TensorProto) -> npt.NDArray[np.float32]:
     return np.frombuffer(weight.raw_data, dtype=kind).reshape(tuple(weight.dims)).astype(np.float32)
 
 
-def _session(model: onnx.ModelProto, threads: int | None) -> object:
+def session(model: onnx.ModelProto, threads: int | None = None) -> Any:
+    """A graph in ONNX Runtime on the CPU, run as it is written.
+
+    Raises:
+        EngineError: ONNX Runtime is not installed.
+    """
     try:
         import onnxruntime as ort
     except ImportError as error:

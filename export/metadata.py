@@ -15,10 +15,25 @@ from typing import BinaryIO
 from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY
 from ser_batch.errors import ExportError
 
-__all__ = ["BRANCH_KEY", "FRONTEND_KEY", "LABELS_KEY", "OPSET_KEY", "read_metadata"]
+__all__ = [
+    "BRANCH_KEY",
+    "CALIBRATION_KEY",
+    "FRONTEND_KEY",
+    "LABELS_KEY",
+    "OPSET_KEY",
+    "PRECISION_KEY",
+    "SOURCE_KEY",
+    "read_metadata",
+]
 
 BRANCH_KEY = "branch"
 OPSET_KEY = "opset"
+PRECISION_KEY = "precision"
+"""Of a graph made from another: "int8"."""
+SOURCE_KEY = "source_sha256"
+"""Of the fp32 graph that it was made from."""
+CALIBRATION_KEY = "calibration"
+"""What its ranges were taken from."""
 
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from export.metadata import LABELS_KEY, read_metadata
-from ser_batch.engines import available_backends, open_engine, precisions
+from export.candidates import Candidate, Candidates, candidates, derived_graphs
+from export.gates import EXACT, GATES
+from export.metadata import LABELS_KEY, SOURCE_KEY, read_metadata
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import BundleError, EngineError, ExportError, SerError
 from ser_batch.model.bundle import Branch, Bundle
@@ -23,9 +24,8 @@ from ser_batch.model.reference import Reference
 
 Rows = npt.NDArray[np.floating]
 
-TOLERANCES: Mapping[str, float] = {"fp32": 1e-4, "bf16": 5e-2}
-"""Precision → largest |Δp| allowed. Sound fp32 runtimes were measured at 1e-7 to 3e-5, and bf16 at up to 2e-2 with the
-front-ends in fp32. No label changes where the most probable one leads by twice the tolerance."""
+TOLERANCES: Mapping[str, float] = {precision: gate.max_difference for precision, gate in GATES.items()}
+"""Precision → largest |Δp| allowed on the reference clips."""
 FUSED = "fused"
 
 
@@ -46,6 +46,7 @@ class Comparison:
     """Rows whose most probable label is another one, or cannot be told."""
     non_finite: int
     """Values that are NaN or infinite."""
+    device: str = "cpu"
 
     def failures(self) -> Iterator[str]:
         """Each reason why this comparison does not pass."""
@@ -59,6 +60,8 @@ class Comparison:
             yield f"{where}: {self.non_finite} values are not finite"
         if tolerance is not None and self.max_difference is not None and self.max_difference > tolerance:
             yield f"{where}: max |Δp| {self.max_difference:.2e} is over the tolerance of {tolerance:.0e}"
+        if self.flips and self.precision == EXACT and not self.non_finite:
+            yield f"{where}: {self.flips} labels are others, where none may be"
 
 
 @dataclass(frozen=True)
@@ -82,39 +85,34 @@ class Report:
         return {"passed": self.passed, "tolerances": dict(TOLERANCES), **asdict(self)}
 
 
-def verify(bundle: Bundle, backends: Sequence[str] | None = None, threads: int | None = None) -> Report:
+def verify(
+    bundle: Bundle,
+    backends: Sequence[str] | None = None,
+    threads: int | None = None,
+    listed: Candidates | None = None,
+) -> Report:
     """Recompute the reference probabilities of `bundle` and compare.
 
     Args:
         backends: runtimes to compare, each of which must be there; None: every one that is installed.
         threads: CPU threads of a runtime; None leaves the choice to it.
+        listed: what to compare, if that is not `candidates(bundle, backends, threads)`.
 
     Raises:
         BundleError: the bundle holds no usable reference clips.
     """
     reference = bundle.reference()
-    reasons = available_backends()
-    if backends is None:
-        backends = [name for name, reason in reasons.items() if reason is None]
-    absent = {name: reason for name, reason in reasons.items() if reason is not None and name not in backends}
-    failures, comparisons = list(label_failures(bundle)), []
-    for backend in dict.fromkeys(backends):
+    listed = listed or candidates(bundle, backends, threads)
+    absent, comparisons = dict(listed.absent), []
+    failures = [*label_failures(bundle), *source_failures(bundle), *listed.failures]
+    for candidate in listed.found:
         try:
-            supported = precisions(backend)
+            comparisons += _compare_candidate(bundle, reference, candidate)
+        except BundleError as error:
+            # The bundle was verified when it was opened: all that can be missing is a graph not made yet.
+            absent[" ".join(candidate.key)] = str(error)
         except SerError as error:
-            failures.append(f"{backend}: {error}")
-            continue
-        for precision, reason in supported.items():
-            if reason is not None:
-                absent[f"{backend} {precision}"] = reason
-                continue
-            try:
-                comparisons += _compare_backend(bundle, reference, backend, precision, threads)
-            except BundleError as error:
-                # The bundle was verified when it was opened: all that can be missing is a graph not made yet.
-                absent[f"{backend} {precision}"] = str(error)
-            except SerError as error:
-                failures.append(f"{backend} {precision}: {error}")
+            failures.append(f"{' '.join(candidate.key)}: {error}")
     failures += [reason for comparison in comparisons for reason in comparison.failures()]
     if not comparisons:
         missing = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
@@ -142,18 +140,15 @@ def compare(engine: str, precision: str, output: str, expected: Rows, found: Row
     )
 
 
-def _compare_backend(
-    bundle: Bundle, reference: Reference, backend: str, precision: str, threads: int | None
-) -> list[Comparison]:
-    engine = open_engine(bundle, backend, threads, precision)
+def _compare_candidate(bundle: Bundle, reference: Reference, candidate: Candidate) -> list[Comparison]:
+    engine = candidate.open()
     try:
         found = _score(bundle, engine, reference)
         expected = {**reference.branches, FUSED: reference.fused}
-        return [
-            # Twice: the reference was taken once, the engine ran the clips in a batch and alone.
-            compare(engine.name, engine.precision, output, np.concatenate([rows, rows]), found[output])
-            for output, rows in expected.items()
-        ]
+        # Twice: the reference was taken once, the engine ran the clips in a batch and alone.
+        twice = {output: np.concatenate([rows, rows]) for output, rows in expected.items()}
+        compared = [compare(*candidate.key, output, rows, found[output]) for output, rows in twice.items()]
+        return [replace(comparison, device=engine.device) for comparison in compared]
     finally:
         engine.close()
 
@@ -186,6 +181,21 @@ def label_failures(bundle: Bundle) -> Iterator[str]:
         elif labels != expected:
             permuted = isinstance(labels, list) and sorted(map(str, labels)) == sorted(expected)
             yield f"{witness} has {'permuted' if permuted else 'other'} labels: {labels!r}, the manifest {expected}"
+
+
+def source_failures(bundle: Bundle) -> Iterator[str]:
+    """A graph of lower precision must have been made from the fp32 graph that is in the bundle now."""
+    for precision in GATES:
+        for branch in bundle.manifest.branches:
+            if branch.name not in derived_graphs(bundle, precision):
+                continue
+            path = bundle.graph(branch, precision)
+            try:
+                source = read_metadata(path).get(SOURCE_KEY)
+            except ExportError:
+                source = None
+            if source != bundle.manifest.files[branch.file]:
+                yield f"{path.relative_to(bundle.root)} was not made from this bundle's {branch.file}"
 
 
 def _graph_labels(bundle: Bundle, branch: Branch) -> Any:

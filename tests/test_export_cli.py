@@ -10,8 +10,8 @@ import onnx
 import pytest
 from toy import LABELS, make_toy_bundle, toy_graph, toy_weights
 
+import export.candidates
 import export.cli
-import export.parity
 from export.cli import FAILED, USAGE, main
 from ser_batch.clip import ClipRule
 from ser_batch.model.bundle import Bundle
@@ -47,7 +47,7 @@ def test_verify_fails_with_1_and_says_why(tmp_path: Path, capsys: pytest.Capture
 def test_verify_fails_where_nothing_can_be_compared(
     toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export.parity, "available_backends", lambda: {"onnxruntime": "it is not installed"})
+    monkeypatch.setattr(export.candidates, "available_backends", lambda: {"onnxruntime": "it is not installed"})
     assert main(["verify", str(toy_bundle.root)]) == FAILED
     assert "nothing was compared" in capsys.readouterr().out
 

@@ -64,6 +64,26 @@ def add_derived(bundle: Bundle, files: Mapping[str, Path | bytes], *, replace: b
     return load_bundle(bundle.root)
 
 
+def copy_bundle(bundle: Bundle, root: Path) -> Bundle:
+    """Copy a bundle to `root`, which must not exist, in one step, with what was derived from it and the evidence.
+
+    Raises:
+        OutputError: `root` exists, or cannot be written.
+    """
+    if os.path.lexists(root):
+        raise OutputError(f"{root} exists already", remedy="Choose another path.")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as staging:
+            tree = Path(staging) / root.name
+            shutil.copytree(bundle.root, tree, copy_function=shutil.copyfile)
+            load_bundle(tree)
+            put_in_place(tree, root, Path(staging) / "replaced")
+    except (OSError, shutil.Error) as error:
+        raise OutputError(f"bundle {root} cannot be written", got=error) from error
+    return load_bundle(root)
+
+
 def _same_model(bundle: Bundle, root: Path, unchanged: Bundle | None = None) -> Bundle:
     """The bundle as it lies on disk now, which must be of the same model (and, if given, the same as `unchanged`)."""
     current = load_bundle(root)
