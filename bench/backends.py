@@ -41,10 +41,10 @@ def check_backends(asked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str
     return tuple(dict.fromkeys(chosen)), absent
 
 
-def open_backend(bundle: Bundle, backend: str, threads: int | None = None) -> Engine:
-    """Open "name" or "name:precision"; EngineError as `open_engine`."""
+def open_backend(bundle: Bundle, backend: str, threads: int | None = None, batch: int = 1) -> Engine:
+    """Open "name" or "name:precision" for batches of `batch` clips; EngineError as `open_engine`."""
     name, _, precision = backend.partition(":")
-    return open_engine(bundle, name, threads, precision or None)
+    return open_engine(bundle, name, threads, precision or None, batch)
 
 
 def check_batch(engine: Engine, batch_sizes: Sequence[int]) -> None:

@@ -70,7 +70,7 @@ class Measurement:
     peak_share: float | None
     """Operations a second over the measured peak of a matrix product in that precision; None without a peak."""
     peak_rss: int
-    """Largest resident memory in bytes since before the engine was opened, whatever the batch sizes until then."""
+    """Largest resident memory in bytes since before the engine was opened."""
     device_memory: int | None
     """Bytes, as the engine tells them; None where it does not."""
     warnings: list[str] = field(default_factory=list)
@@ -115,19 +115,24 @@ def plan(
 
 
 def measure(plan: Plan, peaks: Sequence[Peak]) -> Iterator[Measurement]:
-    """One measurement after the other, batch sizes innermost; each engine is opened once for its target."""
+    """One measurement after the other, batch sizes innermost; each with an engine opened for it."""
     flops = flops_by_target(plan.bundle)
+    for engine, target, batch in opened(plan):
+        yield with_share(measure_engine(engine, plan, target, batch), flops.get(target), peaks)
+
+
+def opened(plan: Plan) -> Iterator[tuple[Engine, str, int]]:
+    """Every engine of a plan with its target and batch size, closed when the next is asked for."""
     for backend in plan.backends:
         for target in plan.targets:
-            reset_peak()
-            engine = open_backend(branch_view(plan.bundle, target), backend, plan.threads)
-            try:
-                check_batch(engine, plan.batch_sizes)
-                for batch in plan.batch_sizes:
-                    found = measure_engine(engine, plan, target, batch)
-                    yield with_share(found, flops.get(target), peaks)
-            finally:
-                engine.close()
+            for batch in plan.batch_sizes:
+                reset_peak()
+                engine = open_backend(branch_view(plan.bundle, target), backend, plan.threads, batch)
+                try:
+                    check_batch(engine, plan.batch_sizes)
+                    yield engine, target, batch
+                finally:
+                    engine.close()
 
 
 def measure_engine(engine: Engine, plan: Plan, target: str, batch: int) -> Measurement:
@@ -136,7 +141,14 @@ def measure_engine(engine: Engine, plan: Plan, target: str, batch: int) -> Measu
     stages = closed_loop(engine, fusion, plan.clips, batch, plan.budget)
     if target == FUSED and plan.sources:
         stages["from_file"] = _from_files(Scorer(plan.bundle, engine), plan.sources, batch, plan.budget)
-    rate = batch / stages["total"].median
+    found = measurement(plan, engine, target, batch, CLOSED, stages, batch / stages["total"].median)
+    return replace(found, warnings=warnings(stages))
+
+
+def measurement(
+    plan: Plan, engine: Engine, target: str, batch: int, mode: str, stages: dict[str, Series], rate: float
+) -> Measurement:
+    """What was found at `rate` clips a second, without operations, details and warnings."""
     return Measurement(
         bundle=plan.bundle.id,
         backend=engine.name,
@@ -144,7 +156,7 @@ def measure_engine(engine: Engine, plan: Plan, target: str, batch: int) -> Measu
         device=engine.device,
         target=target,
         batch=batch,
-        mode=CLOSED,
+        mode=mode,
         warmup=plan.budget.warmup,
         stages=stages,
         clips_per_second=rate,
@@ -153,7 +165,6 @@ def measure_engine(engine: Engine, plan: Plan, target: str, batch: int) -> Measu
         peak_share=None,
         peak_rss=peak_resident(),
         device_memory=device_memory(engine),
-        warnings=warnings(stages),
     )
 
 

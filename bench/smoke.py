@@ -36,7 +36,7 @@ def smoke_ratios(bundle: Bundle, backends: Sequence[str], files: int = FILES, ro
     """
     ratios: dict[str, float] = {}
     ceiling = _torch_ceiling(bundle)
-    engines = {backend: open_backend(bundle, backend) for backend in backends}
+    engines = {backend: open_backend(bundle, backend, batch=BATCH) for backend in backends}
     clips = synthetic_clips(bundle.manifest.clip)
     branch = bundle.manifest.branches[0].name
     try:

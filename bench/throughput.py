@@ -88,7 +88,7 @@ def measure_throughput(
     clips, _ = read_clips(sources, bundle.manifest.clip, BARE_CLIPS)
     for backend in backends:
         reset_peak()
-        engine = open_backend(bundle, backend, threads)
+        engine = open_backend(bundle, backend, threads, batch)
         try:
             bare = bare_rate(Scorer(bundle, engine), clips, batch, len(sources))
             for count in workers:

@@ -45,25 +45,37 @@ def compare_peers(
     target = target or next(iter(model.branches))
     branch_view(model.bundle, target)
     absent = {OPTIMUM: OPTIMUM_REASON}
-    with ExitStack() as stack:
-        engines: dict[str, Engine] = {}
-        for label, make in _makers(model, backends, target, device, threads).items():
-            try:
-                engine = make()
-                stack.callback(engine.close)
-                engine.run(clips[:1])
-            except SerError as error:
-                if label == REFERENCE:
-                    raise
-                absent[label] = str(error)
-                continue
-            engines[label.replace(":", " ")] = engine
-        found = [c for batch in batch_sizes for c in interleave(engines, target, clips, batch, rounds=rounds)]
+    found: list[Candidate] = []
+    for batch in batch_sizes:
+        with ExitStack() as stack:
+            engines, missing = _open(_makers(model, backends, target, device, threads, batch), clips[:1], stack)
+            absent |= missing
+            found += interleave(engines, target, clips, batch, rounds=rounds)
     return found, absent
 
 
+def _open(
+    makers: Mapping[str, Callable[[], Engine]], clip: Waveform, stack: ExitStack
+) -> tuple[dict[str, Engine], dict[str, str]]:
+    """The engines that can be made and run, to be closed by `stack`, and why others cannot."""
+    engines: dict[str, Engine] = {}
+    missing = {}
+    for label, make in makers.items():
+        try:
+            engine = make()
+            stack.callback(engine.close)
+            engine.run(clip)
+        except SerError as error:
+            if label == REFERENCE:
+                raise
+            missing[label] = str(error)
+            continue
+        engines[label.replace(":", " ")] = engine
+    return engines, missing
+
+
 def _makers(
-    model: Model, backends: tuple[str, ...], target: str, device: str, threads: int | None
+    model: Model, backends: tuple[str, ...], target: str, device: str, threads: int | None, batch: int
 ) -> Mapping[str, Callable[[], Engine]]:
     branches = {target: model.branches[target]}
     makers: dict[str, Callable[[], Engine]] = {}
@@ -74,7 +86,7 @@ def _makers(
             )
     makers["transformers pipeline fp32"] = partial(_transformers, model, target, device)
     for backend in backends:
-        makers[backend] = partial(open_backend, branch_view(model.bundle, target), backend, threads)
+        makers[backend] = partial(open_backend, branch_view(model.bundle, target), backend, threads, batch)
     return makers
 
 
