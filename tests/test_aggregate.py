@@ -14,6 +14,7 @@ from ser_batch.engines.scorer import Scorer
 from ser_batch.inputs.sources import find_audio
 from ser_batch.model.bundle import Bundle
 from ser_batch.output.aggregate import aggregate
+from ser_batch.output.destination import Output
 from ser_batch.run.pipeline import Settings, run
 
 
@@ -54,7 +55,7 @@ def test_a_segment_is_a_row(segments: Path) -> None:
 
 def test_a_recording_is_the_mean_of_its_scored_segments(segments: Path, tmp_path: Path, toy_bundle: Bundle) -> None:
     out = tmp_path / "files.parquet"
-    aggregate([segments], "file", toy_bundle.labels, out)
+    aggregate([Output.parse(segments).file], "file", toy_bundle.labels, Output.parse(out).file)
     rows = {row["file"]: row for row in pq.read_table(out).to_pylist()}
     found = pq.read_table(segments).to_pylist()
     a = rows["a.wav"]

@@ -81,7 +81,7 @@ def test_killed_at_random_moments_the_table_is_the_same(
     killed += sum(mortal(moment, tmp_path, *arguments, after=last_step) for moment in moments)
     assert killed == sum(kills)
     assert run(*arguments, "--quiet") == 3
-    found = pa.concat_tables(pq.read_table(file) for file in output.tables())
+    found = pa.concat_tables(pq.read_table(file.source()) for file in output.tables())
     assert found.equals(table)
     assert run(*arguments, "--quiet") == 3  # and once more: nothing to do
     assert [path.name for path in tmp_path.iterdir()] == [name.rstrip("/")]

@@ -55,7 +55,7 @@ def finish(out: Path, names: str, **options: Any) -> None:
 
 
 def folder(out: Path) -> Path:
-    return Output.parse(out).folder
+    return Path(str(Output.parse(out).folder))
 
 
 def done(parts: Parts, names: str) -> str:
@@ -149,7 +149,8 @@ def test_a_damaged_part_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     parts = fill(out, "abcdef")
     parts.close()
-    parts.files[0].write_bytes(parts.files[0].read_bytes()[:-20])
+    damaged = Path(str(parts.files[0]))
+    damaged.write_bytes(damaged.read_bytes()[:-20])
     with pytest.raises(OutputError, match="cannot be read"):
         Parts(Output.parse(out), TABLE, resume=True)
 
@@ -185,7 +186,7 @@ def test_a_disk_that_fills_up_keeps_the_parts(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ser_batch.output.parquet.os.fsync", full)
+        patch.setattr("ser_batch.output.local_store.os.fsync", full)
         with pytest.raises(OutputError, match=r"No space left.*--resume"):
             parts.finish("abcdef")
     parts.close()
@@ -205,7 +206,7 @@ def test_a_folder_keeps_its_parts_and_says_that_it_is_finished(tmp_path: Path) -
     assert not (out / SUCCESS).exists()
     parts.append(batch("bcxy", score=0.75, version=7))
     parts.finish("abcdefghxy")
-    tables = [pq.read_table(file) for file in parts.out.tables()]
+    tables = [pq.read_table(file.source()) for file in parts.out.tables()]
     rows = [(row["file"], row["score"]) for table in tables for row in table.to_pylist()]
     assert [name for name, _ in rows] == list("adefghbcxy")
     assert {name for name, score in rows if score == 0.75} == set("bcxy")

@@ -149,7 +149,7 @@ def test_an_interrupted_run_keeps_its_rows_for_resume(tmp_path: Path, scorer: Sc
     assert resumed["file"].equals(whole["file"])
     assert resumed["label"].to_pylist() == whole["label"].to_pylist()
     np.testing.assert_allclose(resumed["p_sad"].to_numpy(), whole["p_sad"].to_numpy(), atol=1e-6)
-    assert not Output.parse(out).folder.exists()
+    assert not Output.parse(out).folder.is_there()
 
 
 def test_resume_makes_changed_inputs_again_and_takes_new_ones(

@@ -19,7 +19,7 @@ from ser_batch.inputs.listing import Inputs
 from ser_batch.inputs.sources import Source
 from ser_batch.paths import printable
 from ser_batch.storage.objects import object_version, readable
-from ser_batch.storage.urls import is_url, join, parent
+from ser_batch.storage.urls import is_url, join, split
 
 TIMES = ("start", "end", "duration")
 TYPES = {**dict.fromkeys(("path", "file", "id", "label"), pa.string()), **dict.fromkeys(TIMES, pa.float64())}
@@ -42,7 +42,7 @@ def read_tables(paths: Sequence[str]) -> Inputs:
     except pa.ArrowException as error:
         raise InputError("the tables do not fit together", got=error) from error
     audio = EmbeddedAudio(paths) if "audio" in names else None
-    folders = [parent(path) for path, table in zip(paths, tables, strict=True) for _ in range(len(table))]
+    folders = [split(path)[0] for path, table in zip(paths, tables, strict=True) for _ in range(len(table))]
     sources = _Listed(merged, folders, audio)
     handed = merged.drop_columns([name for name in ("path", "file", "audio", *TIMES) if name in names])
     if sources.has_ids and "id" not in names:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.output.parquet import write
+from ser_batch.output.store import Stored
 
 PRECEDENCE = ("error", "ok", "silent", "short")
 """Which status of its segments a recording takes on."""
@@ -23,18 +23,18 @@ ROWS = 2_000
 """Recordings written at a time."""
 
 
-def aggregate(tables: Sequence[Path], key: str, labels: Sequence[str], out: Path) -> None:
+def aggregate(tables: Sequence[Stored], key: str, labels: Sequence[str], out: Stored) -> None:
     """Write to `out` one row for each recording in `tables`, whose rows about a recording are together.
 
     Raises:
         OutputError: it cannot be written.
     """
-    source = pq.read_schema(tables[0])
+    source = pq.read_schema(tables[0].source())
     schema = source.append(pa.field("segments", pa.int32(), nullable=False))
     write(out, schema, _tables(tables, key, labels, schema))
 
 
-def _tables(tables: Sequence[Path], key: str, labels: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
+def _tables(tables: Sequence[Stored], key: str, labels: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
     means = [name for name in schema.names if any(name.endswith(f"p_{label}") for label in labels)]
     held = []
     for _, segments in groupby(_rows(tables), key=lambda row: row[key]):
@@ -46,9 +46,9 @@ def _tables(tables: Sequence[Path], key: str, labels: Sequence[str], schema: pa.
         yield pa.Table.from_pylist(held, schema)
 
 
-def _rows(tables: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def _rows(tables: Sequence[Stored]) -> Iterator[dict[str, Any]]:
     for table in tables:
-        with pq.ParquetFile(table) as file:
+        with pq.ParquetFile(table.source()) as file:
             for batch in file.iter_batches(ROWS):
                 yield from batch.to_pylist()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +12,20 @@ import pyarrow.parquet as pq
 
 from ser_batch.output.parquet import read, take
 from ser_batch.output.row_index import RowIndex, runs
+from ser_batch.output.store import Stored
 
 GROUP_ROWS = 16_000
 """Rows of a row group of the finished table."""
 Rows = npt.NDArray[np.int64]
 
 
-def is_ordered(files: Sequence[Path], order: Iterable[str], key: str) -> bool:
+def is_ordered(files: Sequence[Stored], order: Iterable[str], key: str) -> bool:
     """Whether the rows in `files` are those of `order`, in that order, each recording once."""
     written = (run.name for run in runs(files, key))
     return all(row == wanted for row, wanted in zip_longest(written, order))
 
 
-def in_order(files: Sequence[Path], columns: list[str]) -> Iterator[pa.Table]:
+def in_order(files: Sequence[Stored], columns: list[str]) -> Iterator[pa.Table]:
     """All rows as they are, in tables of about `GROUP_ROWS` rows."""
     held: list[pa.Table] = []
     for file, group, _ in _groups(files):
@@ -37,7 +37,7 @@ def in_order(files: Sequence[Path], columns: list[str]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-def reordered(files: Sequence[Path], order: Iterable[str], table: pa.Schema, key: str) -> Iterator[pa.Table]:
+def reordered(files: Sequence[Stored], order: Iterable[str], table: pa.Schema, key: str) -> Iterator[pa.Table]:
     """The latest rows of each recording of `order`, then those of recordings that are no longer among them."""
     index = RowIndex(runs(files, key))
     rows = _wanted(index, order)
@@ -47,14 +47,14 @@ def reordered(files: Sequence[Path], order: Iterable[str], table: pa.Schema, key
         yield _take(rows[begin : begin + GROUP_ROWS], groups, starts, table)
 
 
-def stale(files: Sequence[Path], key: str) -> Iterator[tuple[Path, Rows]]:
+def stale(files: Sequence[Stored], key: str) -> Iterator[tuple[Stored, Rows]]:
     """Each file that holds rows which later ones have replaced, and the rows (within it) to keep."""
     index = RowIndex(runs(files, key))
     spans, latest = index.spans(), index.latest()
     keep = np.repeat(latest, spans[:, 1])
     start = 0
     for file in files:
-        kept = keep[start : start + pq.read_metadata(file).num_rows]
+        kept = keep[start : start + pq.read_metadata(file.source()).num_rows]
         start += len(kept)
         if not kept.all():
             yield file, np.flatnonzero(kept)
@@ -81,14 +81,14 @@ def _numbers(index: RowIndex, order: Iterable[str]) -> Iterator[int]:
         yield found.number
 
 
-def _groups(files: Sequence[Path]) -> Iterator[tuple[Path, int, int]]:
+def _groups(files: Sequence[Stored]) -> Iterator[tuple[Stored, int, int]]:
     for file in files:
-        metadata = pq.read_metadata(file)
+        metadata = pq.read_metadata(file.source())
         for group in range(metadata.num_row_groups):
             yield file, group, metadata.row_group(group).num_rows
 
 
-def _take(rows: Rows, groups: list[tuple[Path, int, int]], starts: Rows, table: pa.Schema) -> pa.Table:
+def _take(rows: Rows, groups: list[tuple[Stored, int, int]], starts: Rows, table: pa.Schema) -> pa.Table:
     """Those rows, in that order: every row group that holds some of them is read once."""
     homes = np.searchsorted(starts, rows, side="right") - 1
     taken, places = [], []

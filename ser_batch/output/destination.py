@@ -2,58 +2,75 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
 from ser_batch.errors import OutputError
+from ser_batch.output.store import Store, Stored, matching, open_store
+from ser_batch.storage.urls import split
 
 PARTS = "part-*.parquet"
 SUCCESS = "_SUCCESS"
 """Says that a folder of parts is finished; readers of Parquet folders pass over names with an underscore."""
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
 class Output:
-    """The place that `--out` names."""
+    """The place that `--out` names, on a disk or in an object store."""
 
-    path: Path
-    """The Parquet file, or the folder."""
-    keeps_parts: bool = False
-    """Whether `path` is a folder that keeps its parts."""
+    home: Store
+    """The folder that holds the Parquet file, or the parts that are kept."""
+    name: str | None
+    """Of the Parquet file; None: the parts are kept."""
 
     @classmethod
     def parse(cls, out: str | os.PathLike[str]) -> Output:
         """Read `--out`: a folder if it ends with a slash or is one, else a file."""
         text = os.fspath(out)
-        return cls(Path(text), text.endswith(("/", os.sep)) or Path(text).is_dir())
+        whole = open_store(text)
+        folder, name = split(text)
+        if not name or whole.is_there():
+            return cls(whole, None)
+        return cls(open_store(folder), name)
+
+    def __str__(self) -> str:
+        return str(self.home if self.name is None else self.file)
 
     @property
-    def folder(self) -> Path:
+    def keeps_parts(self) -> bool:
+        """Whether it is a folder that keeps its parts."""
+        return self.name is None
+
+    @property
+    def file(self) -> Stored:
+        """The Parquet file."""
+        if self.name is None:
+            raise AssertionError("a folder of parts has no file")
+        return Stored(self.home, self.name)
+
+    @property
+    def folder(self) -> Store:
         """Where the parts lie."""
-        return self.path if self.keeps_parts else self.path.with_name(self.path.name + ".parts")
+        return self.home if self.name is None else self.home / f"{self.name}.parts"
 
     @property
-    def finished(self) -> Path:
+    def finished(self) -> Stored:
         """What exists once the output is whole."""
-        return self.path / SUCCESS if self.keeps_parts else self.path
+        return Stored(self.home, SUCCESS if self.name is None else self.name)
 
-    def part_files(self) -> list[Path]:
-        """The parts on disk, oldest first."""
-        return sorted(self.folder.glob(PARTS))
+    def part_files(self) -> list[Stored]:
+        """The parts that there are, oldest first."""
+        return matching(self.folder, PARTS)
 
-    def tables(self) -> list[Path]:
+    def tables(self) -> list[Stored]:
         """Parquet files of the finished output, in order."""
-        return self.part_files() if self.keeps_parts else [self.path]
+        return self.part_files() if self.keeps_parts else [self.file]
 
     def is_started(self) -> bool:
         """Whether an earlier run left an unfinished output."""
         if self.keeps_parts:
-            return not self.finished.exists() and any(self.folder.glob(PARTS))
-        return self.folder.is_dir()
+            return self.finished.size() is None and bool(self.part_files())
+        return self.folder.is_there()
 
 
 def check_output(out: Output, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -61,59 +78,26 @@ def check_output(out: Output, *, overwrite: bool = False, resume: bool = False) 
 
     Raises:
         OutputError: says which, and what to do.
+        StoreError: an object store is away, refuses the keys or lacks the bucket.
     """
-    parent = out.path.parent
-    if not parent.is_dir():
-        raise OutputError(f"{parent} is not an existing folder", remedy="Make it, or choose another --out.")
-    home = out.path if out.keeps_parts and out.path.exists() else parent
-    if out.keeps_parts and not home.is_dir():
-        raise OutputError(f"{out.path} is a file", expected="a folder, since --out ends with a slash")
-    if not os.access(home, os.W_OK):
-        raise OutputError(f"{home} cannot be written", remedy="Choose another --out.")
-    if not out.keeps_parts and os.path.lexists(out.path) and (overwrite or resume) and not _is_parquet(out.path):
-        raise OutputError(f"{out.path} exists and is no Parquet file, so it is neither replaced nor resumed")
+    out.home.check(may_be_made=out.keeps_parts)
+    exists = out.finished.size() is not None
+    if not out.keeps_parts and exists and (overwrite or resume) and not _is_parquet(out.file):
+        raise OutputError(f"{out} exists and is no Parquet file, so it is neither replaced nor resumed")
     if overwrite or resume:
         return
     if out.is_started():
         raise OutputError(
-            f"{out.path} is unfinished: {out.folder} holds the parts of an earlier run",
+            f"{out} is unfinished: {out.folder} holds the parts of an earlier run",
             remedy="Go on with it: --resume; or start anew: --overwrite.",
         )
-    if os.path.lexists(out.finished):
+    if exists:
         raise OutputError(
-            f"{out.path} exists already",
+            f"{out} exists already",
             remedy="Choose another --out, add what is new: --resume, or replace it: --overwrite.",
         )
 
 
-def _is_parquet(path: Path) -> bool:
+def _is_parquet(file: Stored) -> bool:
     # Keeps a slip such as `--out speech.wav --overwrite` from costing a recording.
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) in (b"PAR1", b"")
-
-
-def lock(folder: Path) -> IO[bytes]:
-    """Make `folder` and lock it; the lock ends with the process, however that ends.
-
-    Raises:
-        OutputError: another run holds it.
-        OSError: it cannot be made.
-    """
-    while True:
-        folder.mkdir(exist_ok=True)
-        file = (folder / LOCK).open("wb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A run that has just ended may have deleted the file that we opened: then it locks nothing.
-            if os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
-                return file
-            file.close()
-        except FileNotFoundError:
-            file.close()
-        except BlockingIOError as error:
-            file.close()
-            raise OutputError(
-                f"another run is writing to {folder}", remedy="Let it end, or choose another --out."
-            ) from error
+    return file.start(4) in (b"PAR1", b"")

@@ -1,6 +1,6 @@
 """Crash-safe output: atomic Parquet parts, made into one file at the end or left as a folder.
 
-Every file is written under a temporary name, synced and renamed, so whatever has its final name is whole. The
+Whatever has its name in a `Store` is whole: a disk's files are synced and renamed, an object goes up at once. The
 parts are the truth and there is no second manifest: a row in a part is done, and a part says in its metadata
 which bundle, backend and precision made it. A run killed at any moment loses only rows not yet in a part, and the
 recording that it was in the middle of.
@@ -9,18 +9,18 @@ recording that it was in the middle of.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
+from glob import escape
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ser_batch.errors import OutputError
+from ser_batch.errors import OutputError, StoreError
 from ser_batch.output.compaction import in_order, is_ordered, reordered, stale
-from ser_batch.output.destination import LOCK, SUCCESS, Output, lock
-from ser_batch.output.parquet import read, sync_folder, take, temporary_of, unwritable, write
+from ser_batch.output.destination import PARTS, SUCCESS, Output
+from ser_batch.output.parquet import read, take, unwritable, write
 from ser_batch.output.row_index import OPEN, RowIndex, is_open, runs
+from ser_batch.output.store import Stored
 
 PART_ROWS = 2_000
 """Rows of a part: what a crash can cost, and at a million rows still no more than 500 files."""
@@ -46,10 +46,10 @@ class Parts:
         self._rows = 0
         self._open = False
         try:
-            self._lock = lock(out.folder)
+            self._lock = out.folder.lock()
             self._clear(everything=not resume)
         except OSError as error:
-            raise unwritable(out.path, error) from error
+            raise unwritable(out, error) from error
         self.files = out.part_files()
         for file in self.files:
             self._check(file)
@@ -80,8 +80,8 @@ class Parts:
         """
         if not self._rows:
             return
-        number = int(self.files[-1].stem.removeprefix("part-")) + 1 if self.files else 0
-        file = self.out.folder / f"part-{number:06d}.parquet"
+        number = int(self.files[-1].name.removeprefix("part-").removesuffix(".parquet")) + 1 if self.files else 0
+        file = Stored(self.out.folder, f"part-{number:06d}.parquet")
         self._write_part(file, pa.Table.from_batches(self._batches), is_open=self._open)
         self.files.append(file)
         self._batches, self._rows = [], 0
@@ -102,36 +102,28 @@ class Parts:
         try:
             if self.out.keeps_parts:
                 self._drop_stale()
-                self.out.finished.touch()
-                sync_folder(self.out.folder)
+                self.out.home.mark(SUCCESS)
             else:
                 self._compact(order)
                 self._clear(everything=True)
                 self.files = []
-        except OSError as error:
-            raise unwritable(self.out.path, error) from error
+        except (OSError, StoreError) as error:
+            raise unwritable(self.out, error) from error
         self.close()
 
     def close(self) -> None:
         """Let another run take the folder; one without parts is deleted."""
-        if self._lock.closed:
-            return
-        with suppress(OSError):
-            (self.out.folder / LOCK).unlink()
-        if not self.files:
-            with suppress(OSError):
-                self.out.folder.rmdir()
-        self._lock.close()
+        self._lock.release(remove=not self.files)
 
     def _compact(self, order: Iterable[str]) -> None:
         files = [*self._base, *self.files]
         names = self.table.names
         if is_ordered(files, order, self.key):
             if self.files:
-                write(self.out.path, self.table, in_order(files, names))
+                write(self.out.file, self.table, in_order(files, names))
         else:
             # Resumed with other inputs than before: the latest rows of each recording, in the order of now.
-            write(self.out.path, self.table, reordered(files, order, self.table, self.key))
+            write(self.out.file, self.table, reordered(files, order, self.table, self.key))
 
     def _drop_stale(self) -> None:
         # Only rows that later ones replace are dropped, so a crash between two files loses nothing.
@@ -140,7 +132,7 @@ class Parts:
                 table = take(read(file, self.table.names), kept).cast(self.table)
                 self._write_part(file, table, is_open=is_open(file))
             else:
-                file.unlink()
+                file.delete()
         self.files = self.out.part_files()
 
     def _drop_unfinished_recording(self) -> None:
@@ -157,40 +149,40 @@ class Parts:
                 whole = take(table, kept).cast(self.table)
                 self._write_part(self.files[-1], whole, is_open=False)
                 return
-            self.files.pop().unlink()
+            self.files.pop().delete()
 
-    def _write_part(self, file: Path, table: pa.Table, *, is_open: bool) -> None:
+    def _write_part(self, file: Stored, table: pa.Table, *, is_open: bool) -> None:
         metadata = {**(self.table.metadata or {}), **({OPEN: b"yes"} if is_open else {})}
         write(file, self.table.with_metadata(metadata), [table])
 
     def _clear(self, *, everything: bool) -> None:
         """Delete what a run has left half-written, or all it has written; anything else is somebody's, and stays."""
-        patterns = [".part-*.parquet.tmp", *(["part-*.parquet", SUCCESS] if everything else [])]
+        self.out.folder.clean(PARTS)
+        if self.out.name is not None:
+            self.out.home.clean(escape(self.out.name))
+        # A folder that is gone on with is not finished any more.
         if self.out.keeps_parts:
-            patterns.append(SUCCESS)
-        else:
-            with suppress(FileNotFoundError):
-                temporary_of(self.out.path).unlink()
-        for pattern in patterns:
-            for file in self.out.folder.glob(pattern):
-                file.unlink(missing_ok=True)
+            self.out.finished.delete()
+        if everything:
+            for file in self.out.part_files():
+                file.delete()
 
-    def _finished_before(self) -> list[Path]:
+    def _finished_before(self) -> list[Stored]:
         """The finished table, if there is one to add to."""
-        if self.out.keeps_parts or not self.out.path.exists() or not self.out.path.stat().st_size:
+        if self.out.keeps_parts or not self.out.file.size():
             return []
         try:
-            self._check(self.out.path)
+            self._check(self.out.file)
         except OutputError:
             # Parts that fit were checked before: they belong to a run that was replacing this table.
             if self.files:
                 return []
             raise
-        return [self.out.path]
+        return [self.out.file]
 
-    def _check(self, file: Path) -> None:
+    def _check(self, file: Stored) -> None:
         try:
-            found = pq.read_schema(file)
+            found = pq.read_schema(file.source())
         except (OSError, pa.ArrowException) as error:
             raise OutputError(f"{file} cannot be read", got=error, remedy="Start anew: --overwrite.") from error
         ours = self.table.metadata or {}

@@ -6,13 +6,13 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from ser_batch.output.parquet import batches
+from ser_batch.output.store import Stored
 
 OPEN = b"ser_batch.open"
 """Key in a part's metadata: the rows of its last recording go on in the next part."""
@@ -31,7 +31,7 @@ class Run(NamedTuple):
     failed: bool
 
 
-def runs(files: Iterable[Path], key: str) -> Iterator[Run]:
+def runs(files: Iterable[Stored], key: str) -> Iterator[Run]:
     """The runs of rows in `files`, in order.
 
     Args:
@@ -55,9 +55,9 @@ def runs(files: Iterable[Path], key: str) -> Iterator[Run]:
         yield Run(name, first, row - first, version, failed)
 
 
-def is_open(file: Path) -> bool:
+def is_open(file: Stored) -> bool:
     """Whether the rows of the file's last recording go on in the next part."""
-    return OPEN in (pq.read_metadata(file).metadata or {})
+    return OPEN in (pq.read_metadata(file.source()).metadata or {})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Job:
     hop: float | None = None
     min_duration: float = 0.0
     silence: float | None = None
-    aggregate: Path | None = None
+    aggregate: str | os.PathLike[str] | None = None
     """Also write one row a recording here; see `ser_batch.output.aggregate`."""
     shard: tuple[int, int] | None = None
     branch_columns: bool = True
@@ -120,10 +121,11 @@ def aggregate_rows(job: Job, output: Output, inputs: Inputs, bundle: Bundle) -> 
     if job.aggregate is not None:
         from ser_batch.output.aggregate import aggregate
 
-        aggregate(output.tables(), inputs.key, bundle.labels, job.aggregate)
+        aggregate(output.tables(), inputs.key, bundle.labels, Output.parse(job.aggregate).file)
 
 
-def _check_aggregate(path: Path, output: Output, job: Job) -> None:
-    if path == output.path or path.is_dir():
+def _check_aggregate(path: str | os.PathLike[str], output: Output, job: Job) -> None:
+    out = Output.parse(path)
+    if str(out) == str(output) or out.keeps_parts:
         raise OutputError(f"{path} cannot hold one row a recording", expected="a file of its own")
-    check_output(Output(path), overwrite=job.overwrite or job.resume)
+    check_output(out, overwrite=job.overwrite or job.resume)

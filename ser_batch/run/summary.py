@@ -7,10 +7,10 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ser_batch.output.parquet import batches
 from ser_batch.output.predictions import STATUSES
+from ser_batch.output.store import Stored
 from ser_batch.run.progress import Tally
 
 KEPT_ERRORS = 10
@@ -54,7 +54,7 @@ class RunSummary:
         return self.statuses["ok"]
 
 
-def summarise(tables: Sequence[Path], labels: tuple[str, ...], tally: Tally) -> RunSummary:
+def summarise(tables: Sequence[Stored], labels: tuple[str, ...], tally: Tally) -> RunSummary:
     """Sum up the finished table, one file or several, and what `tally` counted on the way."""
     seconds = tally.seconds
     found: Counter[str | None] = Counter()

@@ -51,6 +51,7 @@ class Bucket:
         self._files = files
         self._good: str | None = None
         """An object that was there a while ago."""
+        self._away = False
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.name}"
@@ -134,9 +135,12 @@ class Bucket:
             OSError: it failed, and the store is well (FileNotFoundError: there is no such object).
             StoreError: the store serves nothing of this bucket.
         """
-        for pause in (*PAUSES, None):
+        # A store that was away a moment ago is not waited for again, in the end of a run, for each request of it.
+        for pause in (*(() if self._away else PAUSES), None):
             try:
-                return action()
+                result = action()
+                self._away = False
+                return result
             except OSError as error:
                 if pause is not None and may_pass(error):
                     time.sleep(pause)
@@ -163,6 +167,7 @@ class Bucket:
         except OSError as error:
             if self._still_reads():
                 return
+            self._away = True
             raise store_error(str(self), error, CREDENTIALS[self.scheme]) from error
 
     def _still_reads(self) -> bool:

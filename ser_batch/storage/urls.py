@@ -51,9 +51,10 @@ def join(folder: str, name: str) -> str:
     return str(url._replace(key=key.removeprefix("/")))
 
 
-def parent(path: str) -> str:
-    """The folder of an object or a file."""
+def split(path: str) -> tuple[str, str]:
+    """The folder of an object or a file, and its name in it."""
     if not is_url(path):
-        return posixpath.dirname(path) if os.sep == "/" else os.path.dirname(path)  # noqa: PTH120
+        return os.path.split(path)
     url = parse_url(path)
-    return str(url._replace(key=url.key.rpartition("/")[0]))
+    folder, _, name = url.key.rpartition("/")
+    return str(url._replace(key=folder)), name
