@@ -100,7 +100,7 @@ def _entries(
                 "version": candidate.version,
                 "machine": machine_id(),
                 "created": now,
-                "graphs": _graphs(bundle, candidate.precision),
+                "graphs": dict(candidate.graphs),
                 "passed": not failures,
                 "failures": failures,
                 "reference": [_measured(c) for c in reference],
@@ -112,12 +112,6 @@ def _entries(
 
 def _of(comparison: Comparison) -> tuple[str, str]:
     return comparison.engine, comparison.precision
-
-
-def _graphs(bundle: Bundle, precision: str) -> dict[str, str]:
-    """File → sha256 of the graphs in that precision; the fp32 graphs are a part of the model's own sha256."""
-    prefix = f"precisions/{precision}/"
-    return {member: digest for member, digest in bundle.manifest.files.items() if member.startswith(prefix)}
 
 
 def _speech(labelled: LabelledReport, results: Sequence[Labelled]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from training.runs import Run
 
 EMULATED = ("fp16", "bf16")
+FROM_FP32 = frozenset({("openvino", "bf16")})
+"""What a runtime makes of the fp32 graph by itself."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Candidate:
     precision: str
     version: str
     open: Callable[[], Engine]
+    graphs: Mapping[str, str] = field(default_factory=dict)
+    """File of the bundle → sha256, of each graph of lower precision that it reads."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -79,19 +83,22 @@ def candidates(
 
 def has_graphs(bundle: Bundle, precision: str) -> bool:
     """Whether the bundle holds every branch's graph in a lower precision."""
-    return set(derived_graphs(bundle, precision)) == {branch.name for branch in bundle.manifest.branches}
+    return len(derived_graphs(bundle, precision)) == len(bundle.manifest.branches)
 
 
 def derived_graphs(bundle: Bundle, precision: str) -> dict[str, str]:
-    """Branch → sha256 of its graph in a lower precision, as far as the bundle holds one."""
-    members = {branch.name: f"precisions/{precision}/{branch.name}.onnx" for branch in bundle.manifest.branches}
-    files = bundle.manifest.files
-    return {branch: files[member] for branch, member in members.items() if member in files}
+    """File → sha256 of the branches' graphs in a lower precision, as far as the bundle holds them."""
+    members = [f"precisions/{precision}/{branch.name}.onnx" for branch in bundle.manifest.branches]
+    return {member: bundle.manifest.files[member] for member in members if member in bundle.manifest.files}
 
 
 def _runtime(bundle: Bundle, backend: str, precision: str, threads: int | None) -> Candidate:
     return Candidate(
-        backend, precision, backend_version(backend), lambda: open_engine(bundle, backend, threads, precision)
+        backend,
+        precision,
+        backend_version(backend),
+        open=lambda: open_engine(bundle, backend, threads, precision),
+        graphs={} if (backend, precision) in FROM_FP32 else derived_graphs(bundle, precision),
     )
 
 
@@ -102,7 +109,8 @@ def _emulation(bundle: Bundle, precision: str, threads: int | None) -> Candidate
 
         return EmulatedEngine(bundle, precision, threads)
 
-    return Candidate("emulated", precision, backend_version("onnxruntime"), open_emulated)
+    graphs = derived_graphs(bundle, precision)
+    return Candidate("emulated", precision, backend_version("onnxruntime"), open_emulated, graphs)
 
 
 def _torch(run: Run) -> Candidate:

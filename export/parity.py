@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.candidates import Candidate, Candidates, candidates, derived_graphs
+from export.candidates import Candidate, Candidates, candidates
 from export.gates import EXACT, GATES
 from export.metadata import LABELS_KEY, SOURCE_KEY, read_metadata
 from ser_batch.engines.protocol import Engine
@@ -187,15 +187,16 @@ def source_failures(bundle: Bundle) -> Iterator[str]:
     """A graph of lower precision must have been made from the fp32 graph that is in the bundle now."""
     for precision in GATES:
         for branch in bundle.manifest.branches:
-            if branch.name not in derived_graphs(bundle, precision):
+            member = f"precisions/{precision}/{branch.name}.onnx"
+            if member not in bundle.manifest.files:
                 continue
-            path = bundle.graph(branch, precision)
+            path = bundle.path(member)
             try:
                 source = read_metadata(path).get(SOURCE_KEY)
             except ExportError:
                 source = None
             if source != bundle.manifest.files[branch.file]:
-                yield f"{path.relative_to(bundle.root)} was not made from this bundle's {branch.file}"
+                yield f"{member} was not made from this bundle's {branch.file}"
 
 
 def _graph_labels(bundle: Bundle, branch: Branch) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -165,3 +166,26 @@ def test_a_cache_that_cannot_be_written_is_an_output_error(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises((OutputError, InputError), match="certificate"):
         add_entries(bundle, [SOUND])
+
+
+def prove(bundle: Bundle, clips: int = 1_440, **changes: object) -> None:
+    """Write a certificate into the bundle that says FASTEST held its gate on labelled speech."""
+    entry = {"backend": "fast", "precision": "bf16", "version": "1.0", "passed": True, "graphs": {}}
+    speech = {"clips": clips, "outputs": [{"output": "fused", "flips": 2}]}
+    content = {"schema_version": 1, "model_sha256": bundle.sha256, "entries": [{**entry, "speech": speech, **changes}]}
+    (bundle.root / "certificate.json").write_text(json.dumps(content))
+
+
+def test_a_lower_precision_that_the_bundle_proves_on_labelled_speech_is_taken(bundle: Bundle) -> None:
+    add_entries(bundle, [SOUND, FASTER, FASTEST])
+    try:
+        prove(bundle)
+        choice = choose(bundle)
+        assert (choice.backend, choice.precision) == ("fast", "bf16")
+        assert "bf16 flips 2 of 1,440 labels" in choice.reason
+        assert chosen(bundle, "fp32") == ("fast", "fp32")
+        for less in ({"clips": 100}, {"version": "2.0"}, {"passed": False}, {"backend": "slow"}):
+            prove(bundle, **less)  # type: ignore[arg-type]
+            assert chosen(bundle) == ("fast", "fp32")
+    finally:
+        (bundle.root / "certificate.json").unlink()

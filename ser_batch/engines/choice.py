@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ser_batch.engines import AUTO, available_backends, backend_version, precisions
 from ser_batch.engines.certificate import Entry, load_certificate, machine_id
+from ser_batch.engines.evidence import proofs
 from ser_batch.errors import EngineError
 from ser_batch.model.bundle import Bundle
 
@@ -27,8 +28,9 @@ def choose(bundle: Bundle, backend: str = AUTO, precision: str | None = None) ->
 
     "auto" takes the fastest that is installed and that `ser-export verify` passed for this bundle, on this machine,
     with the version installed now; where there is no such certificate, the first backend that has not failed there.
-    It takes a backend's default precision: the reference clips are too few to show how many labels a lower one flips
-    on real speech, so that one must be asked for.
+    It takes a backend's default precision, or a lower one that the bundle's own certificate proves on labelled speech
+    for that backend and version: the reference clips are too few to show how many labels it flips. Otherwise a lower
+    precision must be asked for.
 
     Args:
         backend: a backend's name, which is taken as it is, or "auto".
@@ -36,15 +38,19 @@ def choose(bundle: Bundle, backend: str = AUTO, precision: str | None = None) ->
 
     Raises:
         EngineError: no such backend, none installed, none of that precision, or all failed verification.
-        InputError: the certificate is damaged.
+        InputError: a certificate is damaged.
     """
     if backend != AUTO:
         return Choice(backend, _wanted(backend, precision), "as asked")
     valid = [entry for entry in load_certificate(bundle).entries if _holds_here(entry)]
-    passed = [e for e in valid if e.passed and e.speed is not None and e.precision == _wanted(e.backend, precision)]
-    fastest = max(passed, key=lambda e: e.speed or 0, default=None)
+    proven = {} if precision else proofs(bundle)
+    passed = [e for e in valid if e.passed and e.speed is not None]
+    allowed = [e for e in passed if e.precision == _wanted(e.backend, precision) or _subject(e) in proven]
+    fastest = max(allowed, key=lambda e: e.speed or 0, default=None)
     if fastest is not None:
         why = f"the fastest verified here: {fastest.speed:.2f} x onnxruntime fp32, {fastest.created[:10]}"
+        if (proof := proven.get(_subject(fastest))) and fastest.precision != _wanted(fastest.backend, None):
+            why += f"; {fastest.precision} flips {proof.flips} of {proof.clips:,} labels"
         return Choice(fastest.backend, fastest.precision, why)
     return _unverified(precision, {(e.backend, e.precision) for e in valid if not e.passed})
 
@@ -52,6 +58,11 @@ def choose(bundle: Bundle, backend: str = AUTO, precision: str | None = None) ->
 def _wanted(backend: str, precision: str | None) -> str:
     """The precision asked for, or the backend's default one."""
     return precision or next(iter(precisions(backend)))
+
+
+def _subject(entry: Entry) -> tuple[str, str, str]:
+    """What a proof is about."""
+    return entry.backend, entry.precision, entry.version
 
 
 def _holds_here(entry: Entry) -> bool:
