@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ser_batch.command_line import INTERRUPTED, USAGE
 from ser_batch.errors import OutputError, SerError
 
 if TYPE_CHECKING:
-    from ser_batch.run.job import Job, Watch
+    from ser_batch.run.job import Done, Job, Watch
     from ser_batch.run.progress import Progress
     from ser_batch.run.reporters import JsonLines, Log
 
@@ -80,6 +81,11 @@ def cli() -> None:
 )
 @click.option("--aggregate", type=click.Path(path_type=Path), metavar="FILE", help="Also write one row a recording.")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Take the I-th of N parts of the recordings.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")
+@click.option("--ray-address", metavar="ADDRESS", help="A cluster's.  [default: RAY_ADDRESS, else this machine]")
+@_count("--ray-actors", "Actors at most; auto: as many as there is room for.")
+@_count("--ray-cpus", "CPUs of an actor; auto: its share beside a GPU, else up to 4.")
+@click.option("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs of an actor; 0.5 is half of one.")
 @_count("--batch-size", "Clips scored together; auto: 16 or 4 a CPU, on a GPU 64.")
 @_count("--workers", "Decode processes at most; auto: one a CPU, up to 32.")
 @_count("--threads", "CPU threads of the runtime.")
@@ -107,13 +113,14 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
     if options["retry_errors"] and not options["resume"]:
         raise click.UsageError("--retry-errors is for --resume: give both.")
     from ser_batch.run import summary_text
-    from ser_batch.run.job import execute
     from ser_batch.run.reporters import JsonLines, Log
 
     json_lines, log_file = JsonLines(sys.stdout) if as_json else None, Log(log) if log else None
     try:
         with _interruptible():
-            done = execute(_job(options), _watchers(json_lines, log_file, bar=sys.stderr.isatty() and not quiet))
+            done = _executor(options)(
+                _job(options), _watchers(json_lines, log_file, bar=sys.stderr.isatty() and not quiet)
+            )
     except (SerError, KeyboardInterrupt) as error:
         if log_file:
             log_file.write(f"stopped: {error or 'interrupted'}")
@@ -128,6 +135,22 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
     elif not quiet:
         click.echo(text)
     return SOME_FAILED if done.summary.failures else 0
+
+
+def _executor(options: dict[str, Any]) -> Callable[[Job, Watch], Done]:
+    """Take from `options` where a job is done, and find the function that does it there."""
+    engine = options.pop("engine")
+    given = {name: options.pop(f"ray_{name}") for name in ("address", "actors", "cpus", "gpus")}
+    if engine == "ray":
+        from ser_batch.distributed.cluster import Placement
+        from ser_batch.distributed.job import execute_on_ray
+
+        return partial(execute_on_ray, Placement(**given))
+    if any(given.values()):
+        raise click.UsageError("the --ray- options are for --engine ray: give that, too.")
+    from ser_batch.run.job import execute
+
+    return execute
 
 
 def _job(options: dict[str, Any]) -> Job:

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections import Counter
@@ -24,6 +25,9 @@ OBJECT_STORE = 256 * 2**20
 """Bytes of the object store of a Ray started here: it holds names and rows, never samples."""
 CPUS = 4
 """CPUs of an actor without a GPU unless told otherwise: enough to decode beside the engine, few enough to share."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for a cluster to answer."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def cluster(placement: Placement) -> Iterator[Room]:
 
 
 def _connect(ray: Any, address: str | None) -> None:
+    _check_answers(address)
     own: dict[str, Any] = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
     # Ray takes SIGTERM for itself; the command line has plans for it.
     in_main = threading.current_thread() is threading.main_thread()
@@ -120,6 +125,17 @@ def _connect(ray: Any, address: str | None) -> None:
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _check_answers(address: str | None) -> None:
+    """Ask before Ray does, which would wait for an address that is wrong for ten minutes and more."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError("no Ray cluster answers", got=f"{address}: {error}", expected="auto, or HOST:PORT") from error
 
 
 def probe_engine(room: Room, *arguments: Any) -> Opened:

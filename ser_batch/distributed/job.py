@@ -26,7 +26,7 @@ from ser_batch.run.progress import Tally
 from ser_batch.run.summary import summarise
 
 
-def execute_on_ray(job: Job, placement: Placement, watch: Watch = lambda total: nullcontext()) -> Done:
+def execute_on_ray(placement: Placement, job: Job, watch: Watch = lambda total: nullcontext()) -> Done:
     """Do a job with actors of a Ray cluster; this process lists the recordings and writes the rows.
 
     Every machine must see the recordings and the bundle under the same paths.
