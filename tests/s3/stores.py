@@ -1,0 +1,45 @@
+"""What tests put into buckets, and read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ser_batch.output.destination import Output
+from ser_batch.storage.connection import connect
+
+
+def put(bucket: str, contents: Iterable[tuple[str, bytes]]) -> None:
+    """Make objects, 16 at a time."""
+    files = connect("s3", bucket)
+
+    def one(named: tuple[str, bytes]) -> None:
+        with files.open_output_stream(f"{bucket}/{named[0]}", compression=None) as stream:
+            stream.write(named[1])
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(one, contents))
+
+
+def put_folder(bucket: str, prefix: str, folder: Path) -> None:
+    """Make an object of every file in a folder."""
+    put(bucket, ((f"{prefix}/{path.name}", path.read_bytes()) for path in folder.iterdir()))
+
+
+def table(out: str) -> pa.Table:
+    """The finished output, without the times of its inputs, which differ from store to store."""
+    parts = [pq.ParquetFile(file.source()).read() for file in Output.parse(out).tables()]
+    return pa.concat_tables(parts).drop_columns("source_mtime_ns")
+
+
+def objects(bucket: str, prefix: str) -> list[str]:
+    """Names below a prefix, but for the empty objects that stand for folders."""
+    from pyarrow import fs
+
+    selector = fs.FileSelector(f"{bucket}/{prefix}", recursive=True, allow_not_found=True)
+    infos = connect("s3", bucket).get_file_info(selector)
+    return sorted(info.path.removeprefix(f"{bucket}/{prefix}/") for info in infos if info.type == fs.FileType.File)
