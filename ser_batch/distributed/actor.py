@@ -164,7 +164,8 @@ def _open(plan: Plan) -> Scorer:
             expected=plan.sha256,
             remedy="Put one bundle where all machines read it, and name it with --bundle.",
         )
-    engine = open_engine(bundle, plan.opened.name, plan.threads, plan.opened.precision)
+    batch = plan.settings.batch(plan.opened.device)
+    engine = open_engine(bundle, plan.opened.name, plan.threads, plan.opened.precision, batch)
     if engine.device != plan.opened.device:
         raise EngineError("the machines differ", got=engine.device, expected=plan.opened.device)
     scorer = Scorer(bundle, engine)

@@ -22,6 +22,7 @@ from ser_batch.output.parts import Parts
 from ser_batch.output.predictions import schema
 from ser_batch.run.job import Done, Job, Watch, aggregate_rows, hearing_of, prepare
 from ser_batch.run.keeping import Made, keep_rows
+from ser_batch.run.pipeline import GPU_BATCH_SIZE, Settings, default_batch
 from ser_batch.run.progress import Tally
 from ser_batch.run.summary import summarise
 
@@ -75,7 +76,7 @@ class _Run:
             opened=opened,
             threads=threads,
             hearing=hearing,
-            settings=replace(job.settings, workers=job.settings.workers or room.cpus),
+            settings=_settings_of_an_actor(job, opened, room),
             table=schema(bundle, opened, hearing, branch_columns=job.branch_columns),
             content=inputs.content,
         )
@@ -104,3 +105,10 @@ class _Run:
                     self.tally.spent[stage] += seconds / self._room.actors
                 if made is not None:
                     yield made
+
+
+def _settings_of_an_actor(job: Job, opened: Opened, room: Room) -> Settings:
+    """What is left to choose is chosen for an actor's CPUs, which are not all of its machine's."""
+    batch = default_batch(room.cpus) if opened.device.startswith("cpu") else GPU_BATCH_SIZE
+    settings = job.settings
+    return replace(settings, workers=settings.workers or room.cpus, batch_size=settings.batch_size or batch)

@@ -149,6 +149,6 @@ def default_workers() -> int:
     return min(usable_cpus(), MAX_WORKERS)
 
 
-def default_batch() -> int:
-    """Two pieces for each lane that an engine can have on this machine's CPUs, and no fewer than `BATCH_SIZE`."""
-    return max(BATCH_SIZE, 2 * PIECE * usable_cpus())
+def default_batch(cpus: int | None = None) -> int:
+    """Two pieces for each lane that an engine can have on so many CPUs (this machine's), and at least `BATCH_SIZE`."""
+    return max(BATCH_SIZE, 2 * PIECE * (cpus or usable_cpus()))
