@@ -65,6 +65,8 @@ osd class dir = /usr/lib/$(uname -m)-linux-gnu/rados-classes
 [client.rgw]
 rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
 rgw enable usage log = false
+# A killed gateway is waited for by the next one whenever it tells the others what to forget.
+rgw cache enabled = false
 rgw thread pool size = 32
 EOF
     ceph-authtool -C "$folder/keyring" --gen-key -n mon. --cap mon 'allow *' >/dev/null

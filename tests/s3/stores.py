@@ -40,6 +40,7 @@ def objects(bucket: str, prefix: str) -> list[str]:
     """Names below a prefix, but for the empty objects that stand for folders."""
     from pyarrow import fs
 
-    selector = fs.FileSelector(f"{bucket}/{prefix}", recursive=True, allow_not_found=True)
+    folder = f"{bucket}/{prefix}".rstrip("/")
+    selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
     infos = connect("s3", bucket).get_file_info(selector)
-    return sorted(info.path.removeprefix(f"{bucket}/{prefix}/") for info in infos if info.type == fs.FileType.File)
+    return sorted(info.path.removeprefix(f"{folder}/") for info in infos if info.type == fs.FileType.File)

@@ -38,8 +38,8 @@ def test_killed_in_the_middle_of_requests_the_table_is_the_same(
     out = f"s3://{bucket}/deep/{name}"
     arguments = (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1, "--resume")
     chance = random.Random(name)
-    codes = [mortal(moment, *arguments) for moment in (1, 2, *(chance.randint(3, 6) for _ in range(6)))]
-    assert codes.count(-signal.SIGKILL) >= 6
+    codes = [mortal(moment, *arguments) for moment in (1, 2, *(chance.randint(3, 6) for _ in range(4)))]
+    assert codes.count(-signal.SIGKILL) >= 5
     assert run(*arguments, "--quiet") == 3
     assert table(out).equals(expected)
     assert run(*arguments, "--quiet") == 3  # and once more: nothing to do
