@@ -105,14 +105,21 @@ class ContextConfig:
     """transformers' masking of frames while training (ours: the paper does not mention it)."""
     layer_weights: bool = False
     """Weigh the pooled, layer-normalised outputs of all layers instead of the last one's (ours)."""
+    concatenate_layers: bool = False
+    """With `layer_weights`: show the MLP all layers' statistics side by side, standardised, instead of their weighted
+    sum (ours)."""
     pooling: Literal["mean", "mean+std"] = "mean"
     """Pooling over time (III-C.3)."""
     hidden: tuple[int, int] = (256, 256)
     """Widths of the MLP's two hidden layers (III-C.3)."""
     dropout: float = 0.3
     """After each hidden layer of the MLP (III-C.3)."""
+    input_dropout: float = 0.0
+    """Before the MLP (ours)."""
 
     def __post_init__(self) -> None:
+        if self.concatenate_layers and not self.layer_weights:
+            raise TrainingError("concatenate_layers is a way of layer_weights", remedy="Set layer_weights = true.")
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in RESERVED:
             raise TrainingError(
                 "the context branch's name goes into files and columns",

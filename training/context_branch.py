@@ -46,8 +46,15 @@ class ContextBranch(nn.Module):
         self.statistics = {"mean": 1, "mean+std": 2}[config.pooling]
         self.width = int(self.encoder.config.hidden_size)
         first, second = config.hidden
+        inputs, entry = self.statistics * self.width, []
+        if config.concatenate_layers:  # the statistics' scales differ by layer and by unit
+            inputs *= self.depth + 1
+            entry.append(nn.BatchNorm1d(inputs, affine=False))
+        if config.input_dropout:
+            entry.append(nn.Dropout(config.input_dropout))
         self.classifier = nn.Sequential(
-            nn.Linear(self.statistics * self.width, first),
+            *entry,
+            nn.Linear(inputs, first),
             nn.ReLU(),
             nn.Dropout(config.dropout),
             nn.Linear(first, second),
@@ -55,7 +62,7 @@ class ContextBranch(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(second, classes),
         )
-        if config.layer_weights:
+        if config.layer_weights and not config.concatenate_layers:
             self.layer_mix = nn.Parameter(torch.zeros(self.depth + 1))
         self._freeze()
         self.cut = self._lowest_trained()
@@ -192,7 +199,12 @@ class ContextBranch(nn.Module):
         return self._pool(normed).split(self.width, dim=1)
 
     def _weigh(self, rows: Tensor) -> Tensor:
-        """The weighted sum of all layers' statistics: (B, (depth + 1) · statistics, D) → (B, statistics · D)."""
+        """All layers' statistics, (B, (depth + 1) · statistics, D), as their weighted sum or side by side.
+
+        Shape of the result: (B, statistics · D), or (B, (depth + 1) · statistics · D).
+        """
+        if self.config.concatenate_layers:
+            return rows.flatten(1)
         # -1 and not len(rows), which would fix the batch size of an exported graph.
         statistics = rows.reshape(-1, self.depth + 1, self.statistics * self.width)
         return (self.layer_mix.softmax(dim=0)[:, None] * statistics).sum(dim=1)
