@@ -7,12 +7,15 @@ run's (StoreError), and no recording's.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from ser_batch.errors import StoreError
 from ser_batch.storage.faults import may_pass, store_error
 from ser_batch.storage.urls import ObjectUrl, is_url, parse_url
 
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
     from pyarrow import fs
 
 Result = TypeVar("Result")
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between attempts: a server that restarts is waited for, half a minute in all and the attempts' own time."""
+PATIENCE = "SER_BATCH_STORE_PATIENCE"
+"""Environment variable: seconds for which a store that does not answer is waited for; a server may restart."""
+DEFAULT_PATIENCE = 30.0
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between attempts; the last one holds for all that follow."""
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; AWS_NO_SIGN_REQUEST=true for a public bucket",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS; GOOGLE_NO_SIGN_REQUEST=true for a public bucket",
@@ -135,14 +141,17 @@ class Bucket:
             OSError: it failed, and the store is well (FileNotFoundError: there is no such object).
             StoreError: the store serves nothing of this bucket.
         """
-        # A store that was away a moment ago is not waited for again, in the end of a run, for each request of it.
-        for pause in (*(() if self._away else PAUSES), None):
+        deadline = None
+        for pause in chain(PAUSES, repeat(PAUSES[-1])):
             try:
                 result = action()
                 self._away = False
                 return result
             except OSError as error:
-                if pause is not None and may_pass(error):
+                if deadline is None:
+                    # What was away a moment ago is not waited for again, at the end of a run, with each request.
+                    deadline = time.monotonic() + (0 if self._away else patience())
+                if may_pass(error) and time.monotonic() + pause <= deadline:
                     time.sleep(pause)
                     continue
                 self.check(key)
@@ -190,6 +199,15 @@ class Bucket:
             return None
         version = (info.size or 0, (info.mtime_ns or 0) // SECOND * SECOND)
         return Found(info.path.removeprefix(self.name).lstrip("/"), info.type == fs.FileType.Directory, version)
+
+
+def patience() -> float:
+    """Seconds for which a store that does not answer is waited for."""
+    given = os.environ.get(PATIENCE)
+    try:
+        return DEFAULT_PATIENCE if given is None else float(given)
+    except ValueError as error:
+        raise StoreError(f"{PATIENCE} is no number of seconds", got=repr(given)) from error
 
 
 @lru_cache(maxsize=64)
