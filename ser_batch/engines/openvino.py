@@ -14,6 +14,8 @@ import importlib.util
 from importlib.metadata import version as installed_version
 from typing import Any
 
+import numpy as np
+
 from ser_batch.clip import Waveform
 from ser_batch.engines.lanes import Lanes, layout
 from ser_batch.engines.openvino_graph import frontend, network, widen_groups
@@ -91,6 +93,8 @@ class OpenVinoEngine:
             branch.name: _compile(core, bundle, branch, precision, hint | count) for branch in bundle.manifest.branches
         }
         self._stages: dict[str, list[Any]] = stages
+        if shared.lanes > 1:
+            _prime(core)
         self._lanes = Lanes([_requests(stages) for _ in range(shared.lanes)])
 
     def run(self, waveform: Waveform) -> dict[str, Probabilities]:
@@ -154,6 +158,20 @@ def _compile_in(core: Any, model: Any, precision: str, settings: dict[str, Any],
 
 def _requests(stages: dict[str, list[Any]]) -> Requests:
     return {name: [model.create_infer_request() for model in models] for name, models in stages.items()}
+
+
+def _prime(core: Any) -> None:
+    """Run a graph of one value in this thread, before others run any.
+
+    What OpenVINO's Python layer makes at its first inference, it makes without regard to threads: two that came there
+    at once waited for each other for ever (2026.4: one in the initialiser, the other at its gate with Python's lock).
+    """
+    import openvino
+    from openvino import opset13
+
+    value = opset13.parameter([1], openvino.Type.f32)
+    compiled = core.compile_model(openvino.Model([opset13.relu(value)], [value]), "CPU")
+    _infer({"": [compiled.create_infer_request()]}, np.zeros(1, np.float32))
 
 
 def _infer(requests: Requests, waveform: Waveform) -> dict[str, Probabilities]:
