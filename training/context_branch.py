@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
-from training.config import ContextConfig
+from training.config import ContextConfig, to_dict
 from training.frontends import Decimate
 from training.pretrained import Encoder, load_encoder
 
+HEAD = ("name", "hidden", "dropout", "input_dropout", "concatenate_layers")
+"""Settings that change nothing below the MLP."""
 FROM_INPUT, FROM_CONVOLUTIONS = -2, -1
 """Values of `ContextBranch.cut` below layer 0: training begins at the convolutions, or right above them."""
 
@@ -120,8 +123,12 @@ class ContextBranch(nn.Module):
         layers[:frozen].eval()
         return self
 
+    def features_settings(self) -> dict[str, Any]:
+        """The configuration but for the MLP's part, with the cut that the features are taken at."""
+        return {k: v for k, v in to_dict(self.config).items() if k not in HEAD} | {"cut": self.cut}
+
     def features_state(self) -> dict[str, Tensor]:
-        """The encoder's tensors that are not trained: with the configuration they decide `features`."""
+        """The encoder's tensors that are not trained: with the settings they decide `features`."""
         return {name: p for name, p in self.encoder.named_parameters() if not p.requires_grad}
 
     def rate(self, name: str, backbone_rate: float, layer_decay: float) -> float:

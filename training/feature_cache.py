@@ -38,8 +38,12 @@ class Encoding(Protocol):
         """(B, 144000) float32 → (B, …) float32: all that no gradient reaches."""
         ...
 
+    def features_settings(self) -> dict[str, Any]:
+        """The settings that decide `features`, as JSON types."""
+        ...
+
     def features_state(self) -> dict[str, Tensor]:
-        """The tensors that decide `features`, beside the branch's configuration."""
+        """The tensors that decide `features`, beside those settings."""
         ...
 
 
@@ -70,7 +74,7 @@ class FeatureCache:
         files = [self.corpus.path(i) for i in range(len(self.corpus))]
         content = {
             "format": FORMAT,
-            "branch": [type(branch).__name__, to_dict(branch.config), state],
+            "branch": [type(branch).__name__, branch.features_settings(), state],
             "clip": to_dict(self.rule),
             "augment": [number, _waveform_part(self.augment)] if number else None,
             "files": [[e.file, p.stat().st_size] for e, p in zip(self.corpus.examples, files, strict=True)],

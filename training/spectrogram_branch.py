@@ -5,10 +5,12 @@ Source: paper, section III-D; every shape named there is asserted in tests/test_
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from training.config import SpectrogramConfig
+from training.config import SpectrogramConfig, to_dict
 from training.frontends import LogMel
 
 
@@ -88,8 +90,12 @@ class SpectrogramBranch(nn.Module):
         self.cross_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
         self.classifier = nn.Linear(flat + width, classes)
 
+    def features_settings(self) -> dict[str, Any]:
+        """Those of the front-end."""
+        return to_dict(self.config.mel)
+
     def features_state(self) -> dict[str, Tensor]:
-        """Nothing: the configuration alone decides `features`."""
+        """Nothing: the settings alone decide `features`."""
         return {}
 
     def features(self, waveform: Tensor) -> Tensor:
