@@ -1,6 +1,7 @@
 """The latency sweep of one GPU (or, to rehearse it, a CPU) from a fresh checkout; see gpu_sweep.sh.
 
-torch bf16 eager and compiled, then ONNX Runtime, wav2vec 2.0 base with random weights from a seed, batch 1 … 512;
+torch bf16 eager and compiled, ONNX Runtime, then TensorRT (native, or for RTX where its build takes this GPU: it does
+not take an H200), wav2vec 2.0 base with random weights from a seed, batch 1 … 512;
 the machine's matmul peak first, files through the pipeline last. After every measurement the results so far are
 written, so that a sweep cut short keeps what it had; what did not fit in time is named, not dropped.
 """
@@ -19,18 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from bench.bound_session import BoundEngine
 from bench.environment import describe
 from bench.latency import Budget, Measurement, Plan, flops_by_target, measure_engine, with_share
 from bench.peak import Peak, measure_peaks
 from bench.results import document, write
 from bench.tables import markdown, tables
-from ser_batch.engines import Engine
+from ser_batch.engines import Engine, open_engine
+from ser_batch.engines.onnxruntime_cuda import BoundEngine
 from ser_batch.errors import SerError
+from ser_batch.model.bundle import Bundle
 
 BATCHES = (1, 8, 64, 128, 256, 512, 2, 4, 16, 32)
 """In the order of their worth, should time run out."""
 SMALL_BATCHES = (1, 2)
+PROFILES = (1, 8, 64)
+"""Of TensorRT's engines, which cut larger batches."""
 BUDGET = Budget(warmup=3, iterations=50, seconds=2.0)
 SMALL_BUDGET = Budget(warmup=1, iterations=3, seconds=0.5, least=2)
 SECONDS = 420.0
@@ -72,9 +76,10 @@ def sweep(out: Path, device: str, small: bool, seconds: float = SECONDS) -> dict
         model = random_model(Path(folder) / "bundle", "small" if small else "base", only_context=True)
         makers: dict[str, Callable[[], Engine]] = {
             "torch eager bf16": partial(TorchEngine, model.branches, device=device, precision="bf16"),
-            "ONNX Runtime": partial(BoundEngine, model.bundle, device),
+            "ONNX Runtime": partial(BoundEngine, model.bundle, device, tf32=True),
             "torch compile bf16": partial(TorchEngine, model.branches, device=device, precision="bf16", compiled=True),
             "torch eager fp32": partial(TorchEngine, model.branches, device=device),
+            "TensorRT fp32": partial(_tensorrt, model.bundle),
         }
         plan = _plan(model.bundle, small)
         for label, make in makers.items():
@@ -89,7 +94,20 @@ def sweep(out: Path, device: str, small: bool, seconds: float = SECONDS) -> dict
     return found.document()
 
 
-def _plan(bundle: Any, small: bool) -> Plan:
+def _tensorrt(bundle: Bundle) -> Engine:
+    """Engines built here for this GPU; what it has no library for, or the library no such GPU, is a reason, no row."""
+    from export.trt_engines import build_engines, choose_library
+    from ser_batch.engines.cuda_device import open_cuda_device
+
+    device = open_cuda_device()
+    capability = device.compute_capability
+    device.close()
+    gpus = [capability] if choose_library("auto").ahead_of_time else []
+    built = build_engines(bundle, precision="fp32", batches=PROFILES, gpus=gpus, overwrite=True)
+    return open_engine(built.bundle, "trt", precision="fp32")
+
+
+def _plan(bundle: Bundle, small: bool) -> Plan:
     rng = np.random.default_rng(0)
     batches = SMALL_BATCHES if small else BATCHES
     # Noise: what the clips hold changes no cost, and the sweep needs no audio files.

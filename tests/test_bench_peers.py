@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from bench.bound_session import BoundEngine
 from bench.interleave import check_equal
 from bench.peers.models import random_branches
 from bench.peers.torch_engine import TorchEngine
 from bench.peers.torch_peak import torch_peaks
 from bench.peers.transformers_engine import TransformersEngine, classification_model
 from ser_batch.engines import open_engine
+from ser_batch.engines.nvidia import no_gpu
+from ser_batch.engines.onnxruntime_cuda import BoundEngine
 from ser_batch.errors import EngineError, InputError
 from ser_batch.model.bundle import Bundle
 from ser_batch.model.reference import synthetic_clips
@@ -95,7 +96,7 @@ def test_transformers_pipeline_computes_the_same_function(branches):
 
 
 def test_bound_onnxruntime_gives_what_the_serving_engine_gives(toy_bundle: Bundle):
-    bound, serving = BoundEngine(toy_bundle), open_engine(toy_bundle, "onnxruntime")
+    bound, serving = BoundEngine(toy_bundle, "cpu"), open_engine(toy_bundle, "onnxruntime")
     expected, found = serving.run(clips()), bound.run(clips())
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
@@ -122,6 +123,8 @@ def test_the_gpu_sweep_rehearsed_on_a_cpu(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "gpu_sweep.json").read_text())
     assert {m["backend"] for m in result["measurements"]} >= {"torch eager", "onnxruntime bound"}
+    if no_gpu():
+        assert "no GPU can be used" in result["absent"]["TensorRT fp32"]
     assert all(m["peak_share"] is not None for m in result["measurements"])
     assert {m["backend"] for m in result["throughput"]} == {"torch eager", "onnxruntime bound"}
     assert done.stdout.rstrip().endswith("|")

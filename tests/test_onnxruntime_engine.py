@@ -5,12 +5,10 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from toy import LABELS, make_toy_bundle
 
@@ -129,32 +127,6 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(EngineError, match="refuses"):
         OnnxRuntimeEngine(bundle)
-
-
-def test_an_unknown_device_is_refused(toy_bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match="no such device"):
-        OnnxRuntimeEngine(toy_bundle, device="tpu")
-
-
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA"
-)
-def test_a_device_this_build_lacks_is_refused(toy_bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match=r"cannot run on cuda.*ser-batch\[gpu\]"):
-        OnnxRuntimeEngine(toy_bundle, device="cuda")
-
-
-def test_a_silent_fallback_is_loud(toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What onnxruntime-gpu does where CUDA's libraries are missing: it lists CUDA, then runs on the CPU.
-    fallen = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
-    fake = SimpleNamespace(
-        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
-        SessionOptions=SimpleNamespace,
-        InferenceSession=lambda *arguments, **options: fallen,
-    )
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    with pytest.raises(EngineError, match=r"fell back from cuda; got .*CPUExecutionProvider"):
-        OnnxRuntimeEngine(toy_bundle, device="cuda")
 
 
 def test_where_it_is_not_installed_the_extra_is_named(toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

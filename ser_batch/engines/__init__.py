@@ -27,6 +27,7 @@ BACKENDS: dict[str, str] = {
     "onnxruntime": "ser_batch.engines.onnxruntime",
     "openvino": "ser_batch.engines.openvino",
     "trt": "ser_batch.engines.tensorrt",
+    "onnxruntime-cuda": "ser_batch.engines.onnxruntime_cuda",
 }
 """Backend -> module, the portable default first."""
 
