@@ -155,6 +155,18 @@ def unfreeze(layers: list[int], epochs: int | None, **given: Any) -> None:
 
 
 @cli.command()
+@trains
+@click.option("--protocol", "name", type=PROTOCOLS, default="paper", show_default=True)
+@click.option("--seeds", type=NUMBERS, default="0-4", show_default=True, help="Such as 0,1,2 or 0-4.")
+@click.option("--variants", type=PATH, help="TOML file, a table of changed fields a variant.  [default: the recipe's]")
+def ablate(name: str, seeds: list[int], variants: Path | None, **given: Any) -> None:
+    """What each part of a recipe's context branch is worth: change one at a time; write the result as JSON."""
+    from training.experiments import measure_ablation
+
+    click.echo(measure_ablation(_setting(given, None, None), name, seeds, variants))
+
+
+@cli.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]")
 def fusion(run_folder: Path, results: Path | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training import stages
+from training.ablation import ablate
 from training.config import RunConfig
 from training.configfile import load_config
 from training.data import Corpus
@@ -85,6 +86,14 @@ def measure_unfreezing(setting: Setting, layers: Sequence[int]) -> Path:
     found = unfreeze(setting.config, layers, setting.corpus, setting.out, **setting.how)
     trained = sum(run["stage"]["seconds"] for run in found["runs"].values())
     return _write(setting, "unfreezing", setting.config, found, started, trained)
+
+
+def measure_ablation(setting: Setting, protocol: Protocol, seeds: Sequence[int], variants: Path | None) -> Path:
+    """Every variant of the context branch in `out`, written as a result."""
+    started, config = time.perf_counter(), replace(setting.config, protocol=protocol)
+    found = ablate(config, protocol, seeds, setting.corpus, setting.out, variants=variants, **setting.how)
+    trained = sum(run["stage"]["seconds"] for run in found["runs"].values())
+    return _write(setting, "ablation", config, found, started, trained)
 
 
 def measure_fusion(run: Path, results: Path, command: str) -> Path:

@@ -18,7 +18,7 @@ from training.figures import confusion_figure, curves_figure, fusion_figure, rel
 from training.files import write_text
 from training.protocols import by_seed
 from training.results import RESULTS, Experiment, load
-from training.tables import protocol_table, select, table_iii, table_iv, table_v
+from training.tables import ablation_table, protocol_table, select, table_iii, table_iv, table_v
 
 PAGE = Path(__file__).parents[1] / "docs" / "reproduction.md"
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
@@ -31,6 +31,7 @@ REGIONS: dict[str, Region] = {
     "protocol-paper": lambda experiments: protocol_table(experiments, "paper"),
     "protocol-emobox": lambda experiments: protocol_table(experiments, "emobox"),
     "protocol-sentence": lambda experiments: protocol_table(experiments, "sentence"),
+    "ablation": ablation_table,
     "assumptions": lambda _: assumptions_table(),
 }
 
@@ -94,6 +95,7 @@ def write_page(folder: Path, results: Path, figures: Sequence[str]) -> Path:
         "protocol-paper": "The paper's split",
         "protocol-emobox": "EmoBox's six speaker-independent folds",
         "protocol-sentence": "Sentence-open",
+        "ablation": "Ablations",
         "assumptions": "Assumptions",
     }
     experiments = load(results)

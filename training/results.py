@@ -30,8 +30,8 @@ RESULTS = Path(__file__).parent / "results"
 SUMMARY = "summary.json"
 METRICS = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "ua", "ece", "ece_scaled")
 """Figures that are averaged over runs."""
-Kind = Literal["protocol", "unfreezing", "fusion"]
-KINDS: tuple[Kind, ...] = ("protocol", "unfreezing", "fusion")
+Kind = Literal["protocol", "unfreezing", "fusion", "ablation"]
+KINDS: tuple[Kind, ...] = ("protocol", "unfreezing", "fusion", "ablation")
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,8 @@ def training_set(material: Material, branch: nn.Module) -> TrainingSet:
     if config.augment.fresh:
         recordings = material.recordings("train")
         return FreshSet(recordings, targets, branch, config.clip, config.augment, config.seed, material.device)
+    if not config.augment.snrs:
+        return CachedSet(clean_features(material, branch, "train"), targets, config.seed)
     copies = len(config.augment.snrs) + config.augment.keep_original
     features = encode(branch, material.copies(), material.device, torch.float32)
     return CachedSet(features, targets.repeat_interleave(copies), config.seed)
@@ -110,7 +112,7 @@ def training_set(material: Material, branch: nn.Module) -> TrainingSet:
 
 def clean_features(material: Material, branch: nn.Module, part: str) -> Tensor:
     """Features (n, …) of a part's clips as they are served, read from the cache where the run has one."""
-    if material.config.augment.versions:
+    if material.config.augment.versions or material.cache:
         (clean,) = material.features.versions(branch, range(1))
         return torch.from_numpy(clean[list(getattr(material.split, part))])
     return encode(branch, material.clips(part), material.device, torch.float32)

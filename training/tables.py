@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from training.ablation import WHOLE
 from training.protocols import averaged, by_seed, pooled, pooled_mcnemar
 from training.published import EMOBOX, TABLE_III, TABLE_IV, TABLE_V, Scores
 from training.results import Experiment, Kind, spread
@@ -20,6 +21,7 @@ COMMANDS: dict[Kind, str] = {
     "protocol": "ser-train protocol {protocol} --recipe paper --data RAVDESS --out RUNS",
     "unfreezing": "ser-train unfreeze --recipe paper --data RAVDESS --out RUNS",
     "fusion": "ser-train fusion RUN",
+    "ablation": "ser-train ablate --recipe RECIPE --data RAVDESS --out RUNS",
 }
 
 
@@ -96,6 +98,26 @@ def _fusion_rows(experiment: Experiment) -> str:
     paper_headings = [f"paper: {h}" for h in HEADINGS]
     headings = ["model", "fitted on", *paper_headings, *HEADINGS, "95 %", "accuracy − paper"]
     return _table([*headings, "clips against context alone (McNemar)", "ECE, scaled"], rows)
+
+
+def ablation_table(experiments: Sequence[Experiment]) -> str:
+    """What the context branch owes to each part of a recipe: accuracies, and differences from the whole, run by run."""
+    found, parts = [e for e in experiments if e.experiment == "ablation"], []
+    for experiment in found:
+        variants: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
+        for run in experiment.results["runs"].values():
+            variants.setdefault(run["variant"], {})[run["seed"], run["fold"]] = run
+        whole, rows = variants.pop(WHOLE), []
+        for name, runs in {WHOLE: whole, **variants}.items():
+            validation = spread(run["validation_accuracy"] for run in runs.values())
+            test = spread(run["figures"]["accuracy"] for run in runs.values())
+            gains = [run["figures"]["accuracy"] - whole[key]["figures"]["accuracy"] for key, run in runs.items()]
+            difference = "" if runs is whole else _mean(spread(gains)).replace("-", "−")
+            rows.append([name, _mean(validation), _mean(test), difference, str(len(runs))])
+        headings = ["variant", "validation accuracy", "test accuracy", "test − whole, paired", "runs"]
+        title = f"**{_title(experiment)}**, protocol {experiment.protocol}, context branch alone; mean ± sd over runs."
+        parts += [title, _table(headings, rows)]
+    return "\n\n".join([*parts, *_notes(found)]) or "Not measured yet: `" + COMMANDS["ablation"] + "` measures it."
 
 
 def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:

@@ -44,7 +44,7 @@ def unfreeze(
     for k, settings in planned.items():
         place = folder / f"layers{k:02}"
         material = prepare(settings, corpus, place, device=device, compiled=compiled, progress=progress, cache=cache)
-        found[place.name] = {"layers": k, "seed": config.seed, **_measure(material)}
+        found[place.name] = {"layers": k, "seed": config.seed, **measure_context(material)}
     return {"depth": depth, "labels": list(corpus.labels), "runs": found}
 
 
@@ -57,13 +57,15 @@ def plan(config: RunConfig, layers: Sequence[int], classes: int) -> tuple[dict[i
     return planned, deepest.depth
 
 
-def _measure(material: Material) -> dict[str, Any]:
-    """Figures of one depth on test clips, and what its training took."""
+def measure_context(material: Material) -> dict[str, Any]:
+    """The context branch's figures on test clips, its accuracy on validation clips, and what its training took."""
     arrays = _predictions(material)
     truth, validation = (material.targets(part).numpy() for part in ("test", "validation"))
     row = figures(truth, arrays["test"], material.corpus.labels, (validation, arrays["validation"]))
     stage = stage_figures(material.folder)[material.config.context.name]
-    return {"trained_parameters": int(arrays["trained_parameters"]), "stage": stage, "figures": row}
+    right = float((arrays["validation"].argmax(axis=1) == validation).mean())
+    trained = int(arrays["trained_parameters"])
+    return {"trained_parameters": trained, "stage": stage, "validation_accuracy": right, "figures": row}
 
 
 def _predictions(material: Material) -> dict[str, Any]:

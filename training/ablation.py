@@ -1,0 +1,82 @@
+"""Ablations: the context branch with one part of its recipe changed at a time, over the same splits and seeds.
+
+The variants of a recipe are a TOML file beside it (configs/ablations/): a table a variant, with the fields that it
+changes. The whole recipe is the first variant, and every other one is told by its difference from it, split by split.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ser_batch.errors import TrainingError
+from training.config import RunConfig, to_dict
+from training.configfile import RECIPES, from_dict
+from training.data import Corpus
+from training.material import prepare
+from training.protocols import Protocol
+from training.protocols import plan as plan_protocol
+from training.unfreezing import measure_context
+
+WHOLE = "the whole recipe"
+
+
+def load_variants(config: RunConfig, path: Path | None = None) -> dict[str, RunConfig]:
+    """Variant → its configuration, the whole recipe first; of `path`, or of the file named after the recipe.
+
+    Raises TrainingError for a file that cannot be read, a field or value that does not exist, or a change of nothing.
+    """
+    path = path or RECIPES / "ablations" / f"{config.recipe}.toml"
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the variants {path} cannot be read", got=error, expected="a TOML file") from error
+    variants = {WHOLE: config}
+    for name, changed in raw.items():
+        if not isinstance(changed, dict):
+            raise TrainingError(f"{path.name}: {name} is not a table of changed fields", got=repr(changed))
+        variants[name] = from_dict(RunConfig, _merged(to_dict(config), changed), where=f"{path.name}: {name}")
+        if variants[name] == config:
+            raise TrainingError(f"{path.name}: {name} changes nothing", got=changed)
+    return variants
+
+
+def ablate(
+    config: RunConfig,
+    protocol: Protocol,
+    seeds: Sequence[int],
+    corpus: Corpus,
+    folder: Path,
+    *,
+    variants: Path | None = None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Train and test the context branch of every variant with every split and seed, in `folder`/<variant>/<run>.
+
+    Finished ones are read, killed ones go on; `how` are the keywords of `training.material.prepare`.
+
+    Returns {"runs": {"<variant>/<run>": {variant, seed, fold, stage, validation and test figures}}}.
+    Raises TrainingError before any training when data, splits, seeds or variants do not fit.
+    """
+    planned = {
+        (name, run): settings
+        for name, variant in load_variants(config, variants).items()
+        for run, (settings, _) in plan_protocol(variant, protocol, seeds, corpus).items()
+    }
+    found = {}
+    for (name, run), settings in planned.items():
+        material = prepare(settings, corpus, folder / _folder(name) / run, **how)
+        about = {"variant": name, "seed": settings.seed, "fold": settings.fold}
+        found[f"{name}/{run}"] = about | measure_context(material)
+    return {"labels": list(corpus.labels), "runs": found}
+
+
+def _folder(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def _merged(whole: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    both = {k: _merged(whole[k], v) if isinstance(v, dict) and k in whole else v for k, v in changed.items()}
+    return whole | both
