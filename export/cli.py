@@ -112,10 +112,13 @@ def onnx(
 @cli.command(epilog=EXIT_CODES)
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @_precision_options(required=True)
+@click.option("--convolutions", is_flag=True, help="int8: convolutions, too. Judge it by verify --audio.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a copy of the bundle here, and leave BUNDLE alone.")
 @click.option("--replace", is_flag=True, help="Make graphs again that are there.")
 def quantize(
-    bundle: Path | None, precisions: tuple[str, ...], calibration: Path | None, out: Path | None, replace: bool
+    bundle: Path | None,
+    precisions: tuple[str, ...],
+    **options: Any,
 ) -> int:
     """Add graphs of other precisions to BUNDLE (default: a copy of the embedded one, at --out).
 
@@ -126,10 +129,9 @@ def quantize(
     from export.report_text import lowered_line
     from ser_batch.model.bundle import load_bundle
 
-    if bundle is None and out is None:
+    if bundle is None and options["out"] is None:
         raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
     model = load_bundle(bundle)
-    options = {"calibration": calibration, "out": out, "replace": replace}
     made = add_precisions(model, precisions, **options, progress=lambda lowered: click.echo(lowered_line(lowered)))
     click.echo(f"{made.id} in {made.root}")
     return 0

@@ -2,7 +2,8 @@
 
 Weights are int8 a column, activations int8 a tensor, both symmetric, as TensorRT asks and ONNX Runtime and OpenVINO
 take. Only matrix products with a constant weight are quantised; input, output and everything else stay float32. The
-convolutions are left out: quantised with the rest they made wav2vec 2.0 unusable (max |Δp| 0.95).
+convolutions are left out, unless they are asked for and `ser-export verify --audio` allows it: quantised with the rest
+they made wav2vec 2.0 base unusable (max |Δp| 0.95).
 """
 
 from __future__ import annotations
@@ -47,17 +48,21 @@ def to_int8(
             got=error,
             remedy="Install it: pip install 'ser-batch[export,cpu]'.",
         ) from error
-    kept = kept_nodes(model)
+    products = quantisable(model, operators)
+    if not products:
+        raise ExportError("nothing in the graph can be quantised", expected=f"{' or '.join(operators)} with a weight")
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        path = Path(folder) / "int8.onnx"
+        # A file, since of a model in memory it moves the weights to a file of its own.
+        source, path = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, source)
         try:
             quantize_static(
-                model,
+                source,
                 path,
                 _Reader(model.graph.input[0].name, read_batches(speech, clip, _BATCH)),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(operators),
-                nodes_to_exclude=sorted(kept),
+                nodes_to_quantize=products,
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
@@ -66,16 +71,38 @@ def to_int8(
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             raise ExportError("ONNX Runtime cannot quantise the graph", got=error) from error
         quantised = onnx.load(path)
-    if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
-        raise ExportError("nothing in the graph can be quantised", expected=f"{' or '.join(operators)} with a weight")
+    _spare_the_others(quantised, set(products))
     return quantised
+
+
+def quantisable(model: onnx.ModelProto, operators: Sequence[str] = QUANTISED) -> list[str]:
+    """Names of the nodes of `operators` that have a weight and need not stay in float32.
+
+    Products of two activations, in attention, are small and gain nothing.
+    """
+    kept, weights = kept_nodes(model), {weight.name for weight in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in operators and node.input[1] in weights and node.name not in kept
+    ]
+
+
+def _spare_the_others(model: onnx.ModelProto, products: set[str]) -> None:
+    """Give what else reads a quantised tensor, residual sums first of all, the tensor as it was before."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.name in products or node.op_type == "DequantizeLinear":
+            continue
+        for index, name in enumerate(node.input):
+            if name in made and made[name].op_type == "DequantizeLinear":
+                quantised = made[made[name].input[0]]
+                node.input[index] = quantised.input[0]
 
 
 _OPTIONS: dict[str, Any] = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
-    # Products of two activations, in attention, are small and gain nothing.
-    "MatMulConstBOnly": True,
     "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
     # A product's result goes on in float32: it would only be rounded for a bias to be added.
     "OpTypesToExcludeOutputQuantization": ["MatMul", "Conv"],

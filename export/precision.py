@@ -16,7 +16,7 @@ import onnx
 from export.emulation import emulated, session
 from export.float_precision import TYPES, to_float_precision
 from export.gates import EXACT, GATES
-from export.int8 import to_int8
+from export.int8 import QUANTISED, to_int8
 from export.metadata import CALIBRATION_KEY, OPSET_KEY, PRECISION_KEY, SOURCE_KEY
 from export.speech import find_speech
 from ser_batch.errors import ExportError
@@ -50,6 +50,7 @@ def quantize(
     precisions: Sequence[str],
     *,
     calibration: Path | None = None,
+    convolutions: bool = False,
     out: Path | None = None,
     replace: bool = False,
     progress: Progress | None = None,
@@ -59,6 +60,7 @@ def quantize(
     Args:
         precisions: of `PRECISIONS`; fp32 is what a bundle has.
         calibration: folder of recorded speech, which int8 needs.
+        convolutions: quantise them in int8, too: see `export.int8`.
         replace: make graphs again that are there.
         progress: called after each graph.
 
@@ -69,10 +71,11 @@ def quantize(
     """
     wanted = check_request(precisions, calibration)
     speech = find_speech(calibration, CALIBRATION_CLIPS) if calibration is not None else ()
+    operators = (*QUANTISED, "Conv") if convolutions else QUANTISED
     files: dict[str, Path | bytes] = {}
     for precision in wanted:
         for branch in bundle.manifest.branches:
-            graph, lowered = lower(bundle, branch, precision, speech)
+            graph, lowered = lower(bundle, branch, precision, speech, operators)
             files[f"precisions/{precision}/{branch.name}.onnx"] = graph.SerializeToString(deterministic=True)
             if progress is not None:
                 progress(lowered)
@@ -91,7 +94,7 @@ def check_request(precisions: Sequence[str], calibration: Path | None) -> list[s
 
 
 def lower(
-    bundle: Bundle, branch: Branch, precision: str, speech: Sequence[Source] = ()
+    bundle: Bundle, branch: Branch, precision: str, speech: Sequence[Source] = (), operators: Sequence[str] = QUANTISED
 ) -> tuple[onnx.ModelProto, Lowered]:
     """The graph of a branch in a lower precision, and how far it is from torch on the reference clips.
 
@@ -103,7 +106,7 @@ def lower(
         graph = to_float_precision(source, precision)
         runnable = emulated(graph, precision)
     else:
-        graph = runnable = to_int8(source, speech, bundle.manifest.clip)
+        graph = runnable = to_int8(source, speech, bundle.manifest.clip, operators)
     _describe(graph, source, precision, bundle.manifest.files[branch.file], len(speech) if precision == "int8" else 0)
     difference = _difference(runnable, bundle, branch, precision)
     return graph, Lowered(branch.name, precision, len(graph.graph.node), graph.ByteSize(), difference)
