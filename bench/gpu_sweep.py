@@ -89,6 +89,8 @@ def sweep(out: Path, device: str, small: bool, seconds: float = SECONDS) -> dict
             if label == "torch eager bf16" or label == "ONNX Runtime":
                 _through_files(label, make, model.bundle, small, found, deadline)
                 write(found.document(), out / "gpu_sweep.json")
+    # Once more: what failed last, and so made no measurement, is a finding too.
+    write(found.document(), out / "gpu_sweep.json")
     if not found.measurements:
         raise SerError("nothing could be measured", got=found.absent)
     return found.document()
@@ -144,8 +146,9 @@ def _through_files(
     label: str, make: Callable[[], Engine], bundle: Any, small: bool, found: Sweep, deadline: float
 ) -> None:
     """The pipeline around the engine, from FLAC files on disk to Parquet."""
+    from bench.bare import bare_rate
     from bench.smoke import synthetic_recordings
-    from bench.throughput import bare_rate, measure_pipeline
+    from bench.throughput import measure_pipeline
     from ser_batch.engines.scorer import Scorer
     from ser_batch.model.reference import synthetic_clips
     from ser_batch.run.pipeline import default_workers

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_gpu import FakeDevice
 from torch import nn
 
+from bench import gpu_sweep
 from bench.interleave import check_equal
 from bench.peers.models import random_branches
 from bench.peers.torch_engine import TorchEngine
@@ -19,7 +21,8 @@ from bench.peers.transformers_engine import TransformersEngine, classification_m
 from ser_batch.engines import open_engine
 from ser_batch.engines.nvidia import no_gpu
 from ser_batch.engines.onnxruntime_cuda import BoundEngine
-from ser_batch.errors import EngineError, InputError
+from ser_batch.engines.tensorrt_library import NATIVE, RTX
+from ser_batch.errors import EngineError, ExportError, InputError
 from ser_batch.model.bundle import Bundle
 from ser_batch.model.reference import synthetic_clips
 
@@ -108,6 +111,15 @@ def test_bound_onnxruntime_gives_what_the_serving_engine_gives(toy_bundle: Bundl
 def test_peaks_are_of_every_precision():
     peaks = torch_peaks("cpu", size=32)
     assert [peak.precision for peak in peaks] == ["fp32", "bf16", "fp16"] and all(peak.flops > 0 for peak in peaks)
+
+
+@pytest.mark.skipif(not RTX.installed() or NATIVE.installed() is not None, reason="needs TensorRT for RTX alone")
+def test_the_gpu_sweep_says_that_rtx_does_not_build_for_an_h200(toy_bundle, monkeypatch):
+    device = FakeDevice(compute_capability="9.0")
+    monkeypatch.setattr("ser_batch.engines.cuda_device.open_cuda_device", lambda: device)
+    with pytest.raises(ExportError, match=r"does not build for compute capability 9\.0"):
+        gpu_sweep._tensorrt(toy_bundle)
+    assert device.closed
 
 
 @pytest.mark.slow
