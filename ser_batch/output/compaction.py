@@ -39,8 +39,8 @@ def in_order(files: Sequence[Stored], columns: list[str]) -> Iterator[pa.Table]:
 
 def reordered(files: Sequence[Stored], order: Iterable[str], table: pa.Schema, key: str) -> Iterator[pa.Table]:
     """The latest rows of each recording of `order`, then those of recordings that are no longer among them."""
-    index = RowIndex(runs(files, key))
-    rows = _wanted(index, order)
+    # The index is let go of before rows are held.
+    rows = _wanted(RowIndex(runs(files, key)), order)
     groups = list(_groups(files))
     starts = np.cumsum([0, *(count for _, _, count in groups)])
     for begin in range(0, len(rows), GROUP_ROWS):

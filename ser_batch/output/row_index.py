@@ -88,8 +88,9 @@ class RowIndex:
             times.append(run.version[1])
             failed.append(run.failed)
         columns = (low, rows, counts, sizes, times, failed)
-        self._low, self._row, self._rows, self._size, self._time, self._failed = (np.array(c) for c in columns)
-        key = np.array(high)
+        # In place: copies would double what a resumed run needs beyond an undisturbed one.
+        self._low, self._row, self._rows, self._size, self._time, self._failed = map(_in_place, columns)
+        key = _in_place(high)
         # Stable: among equal hashes the latest run stays the last.
         self._order = np.argsort(key, kind="stable")
         self._high = key[self._order]
@@ -125,6 +126,10 @@ class RowIndex:
     def spans(self) -> np.ndarray:
         """(n, 2) int64: first row and number of rows of each run, in the order written."""
         return np.stack([self._row, self._rows], axis=1)
+
+
+def _in_place(column: array[int]) -> np.ndarray:
+    return np.frombuffer(column, dtype=column.typecode) if column else np.empty(0, column.typecode)
 
 
 def _digest(name: str) -> tuple[int, int]:
