@@ -189,14 +189,17 @@ def verify(
 @click.option("--batch", "batches", default="1,8,64", show_default=True, callback=_numbers, help="Batch sizes.")
 @click.option("--runtime", default="auto", show_default=True, help="trt, trt-rtx, or the first that is installed.")
 @click.option("--gpu", "gpus", multiple=True, help="trt-rtx: a generation or compute capability; repeatable.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a copy of the bundle here, and leave BUNDLE alone.")
 @click.option("--overwrite", is_flag=True, help="Replace engines for the same.")
 def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **options: Any) -> int:
-    """Compile BUNDLE (default: the embedded one) with TensorRT, and add the engines to it.
+    """Compile BUNDLE (default: a copy of the embedded one, at --out) with TensorRT, and add the engines to it.
 
     Native TensorRT (trt) compiles for the GPU it finds. TensorRT for RTX (trt-rtx) compiles ahead of time, without a
     GPU: by default for ampere, ada and blackwell in one engine. A batch size is a profile of its own; ser-batch pads
     a batch to the next one and cuts a larger batch.
     """
+    if bundle is None and options["out"] is None:
+        raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
     from export.trt_engines import build_engines
     from ser_batch.model.bundle import load_bundle
 

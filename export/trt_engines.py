@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from ser_batch.engines.sidecar import SIDECAR_FILE, Sidecar
 from ser_batch.engines.tensorrt_library import LIBRARIES, NATIVE, RTX, Library, load, version
 from ser_batch.errors import ExportError, OutputError
 from ser_batch.model.bundle import Bundle
-from ser_batch.model.derived import add_derived
+from ser_batch.model.derived import add_derived, copy_bundle
 
 AUTO = "auto"
 OLDEST_NATIVE = (10, 12)
@@ -49,10 +50,11 @@ def build_engines(
     batches: Sequence[int],
     runtime: str = AUTO,
     gpus: Sequence[str] = (),
+    out: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Built:
-    """Build engines of every branch of `bundle` and add them to it.
+    """Build engines of every branch of `bundle` and add them to it, or to a copy of it at `out`.
 
     Args:
         precision: of the graphs; those of a lower one must be in the bundle.
@@ -65,7 +67,7 @@ def build_engines(
         EngineError: the library is not installed.
         ExportError: it cannot build them, or not for these GPUs.
         BundleError: the bundle has no graphs of this precision.
-        OutputError: there are such engines already, or the bundle cannot be written.
+        OutputError: there are such engines already, `out` exists, or the bundle cannot be written.
     """
     sizes = tuple(sorted(set(batches)))
     if not sizes or sizes[0] < 1:
@@ -91,7 +93,15 @@ def build_engines(
     )
     if not overwrite and sidecar.folder + SIDECAR_FILE in bundle.manifest.files:
         raise OutputError(f"bundle {bundle.id} has {sidecar.folder} already", remedy="Replace it: --overwrite.")
-    return _build(bundle, trt, sidecar, graphs, None if gpu else target, overwrite, progress)
+    if out is not None and os.path.lexists(out):
+        raise OutputError(f"{out} exists already", remedy="Choose another path.")
+    with tempfile.TemporaryDirectory() as folder:
+        paths, seconds = _build(trt, sidecar, graphs, None if gpu else target, Path(folder), progress)
+        files = {sidecar.engine(name): path for name, path in paths.items()}
+        sizes = {name: path.stat().st_size for name, path in paths.items()}
+        goal = bundle if out is None else copy_bundle(bundle, out)
+        added = add_derived(goal, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **files}, replace=overwrite)
+    return Built(added, sidecar, sizes, seconds)
 
 
 def choose_library(runtime: str) -> Library:
@@ -142,32 +152,27 @@ def _target(library: Library, trt: ModuleType, gpus: Sequence[str]) -> tuple[Tar
 
 
 def _build(
-    bundle: Bundle,
     trt: ModuleType,
     sidecar: Sidecar,
     graphs: dict[str, Path],
     target: Target | None,
-    overwrite: bool,
+    folder: Path,
     progress: Progress | None,
-) -> Built:
+) -> tuple[dict[str, Path], dict[str, float]]:
+    """Each branch's engine as a file in `folder`, and the seconds it took."""
     timings = None if sidecar.runtime == RTX.name else timing_cache_path(sidecar)
-    sizes, seconds = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        files: dict[str, Path | bytes] = {sidecar.folder + SIDECAR_FILE: sidecar.to_json()}
-        for name, graph in graphs.items():
-            began = time.perf_counter()
-            told = None if progress is None else lambda *step, name=name: progress(name, *step)
-            plan, measured = build_engine(
-                trt, Request(name, graph, sidecar.profiles, target), timing_cache=_read(timings), progress=told
-            )
-            path = Path(folder) / f"{name}.engine"
-            # Written out at once: an engine is as large as its model, and the builder's copy is freed with `plan`.
-            path.write_bytes(memoryview(plan))
-            files[sidecar.engine(name)], sizes[name] = path, path.stat().st_size
-            seconds[name] = time.perf_counter() - began
-            _keep(timings, measured)
-        added = add_derived(bundle, files, replace=overwrite)
-    return Built(added, sidecar, sizes, seconds)
+    paths, seconds = {}, {}
+    for name, graph in graphs.items():
+        began = time.perf_counter()
+        told = None if progress is None else partial(progress, name)
+        request = Request(name, graph, sidecar.profiles, target)
+        plan, measured = build_engine(trt, request, timing_cache=_read(timings), progress=told)
+        paths[name] = folder / f"{name}.engine"
+        # Written out at once: an engine is as large as its model, and the builder's copy is freed with `plan`.
+        paths[name].write_bytes(memoryview(plan))
+        _keep(timings, measured)
+        seconds[name] = time.perf_counter() - began
+    return paths, seconds
 
 
 def timing_cache_path(sidecar: Sidecar) -> Path:

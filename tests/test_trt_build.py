@@ -94,6 +94,27 @@ def test_rtx_builds_base_size(tmp_path: Path) -> None:
 
 
 @needs_rtx
+@pytest.mark.slow
+def test_rtx_builds_the_default_bundle_in_half_precisions(tmp_path: Path) -> None:
+    from export.precision import quantize
+
+    lowered = quantize(load_bundle(), ["fp16", "bf16"], out=tmp_path / "bundle")
+    for precision in ("fp16", "bf16"):
+        lowered = build(lowered, precision=precision, batches=(8,)).bundle
+    assert {sidecar.precision for sidecar in read_sidecars(lowered)} == {"fp16", "bf16"}
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.shared
+def test_rtx_builds_the_default_bundle_in_int8(tmp_path: Path, ravdess: Path) -> None:
+    from export.precision import quantize
+
+    lowered = quantize(load_bundle(), ["int8"], calibration=ravdess / "Actor_01", out=tmp_path / "bundle")
+    assert build(lowered, precision="int8", batches=(8,)).sizes["wav2vec2"] > 1_000_000
+
+
+@needs_rtx
 def test_named_gpus_only_and_progress(bundle: Bundle) -> None:
     steps: list[tuple[str, str, int, int]] = []
     built = build(bundle, gpus=["ADA", "8.0"], progress=lambda *step: steps.append(step))
@@ -243,6 +264,20 @@ def test_a_library_that_cannot_be_loaded_says_why(monkeypatch: pytest.MonkeyPatc
 def test_what_is_asked_wrongly(bundle: Bundle, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build(bundle, **options)
+
+
+def test_a_copy_gets_the_engines_and_the_bundle_stays(bundle: Bundle, native: FakeTensorRt, tmp_path: Path) -> None:
+    built = build(bundle, runtime="trt", out=tmp_path / "copy")
+    assert built.bundle.root == tmp_path / "copy" and read_sidecars(load_bundle(tmp_path / "copy")) == (built.sidecar,)
+    assert load_bundle(bundle.root).manifest == bundle.manifest
+    with pytest.raises(OutputError, match="exists already"):
+        build(bundle, runtime="trt", out=tmp_path / "copy")
+    assert len(native.built) == 2
+
+
+def test_the_embedded_bundle_is_copied_or_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trt"]) == USAGE
+    assert "the embedded bundle is a part of the program. Give --out" in capsys.readouterr().err
 
 
 def test_batch_sizes_are_parsed(capsys: pytest.CaptureFixture[str]) -> None:
