@@ -8,18 +8,19 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from bench.backends import open_backend
+from bench.bare import bare_rate
 from bench.interleave import interleave
-from bench.latency import flops_by_target
-from bench.peak import best, measure_peaks
-from bench.targets import FUSED
-from bench.throughput import bare_rate, measure_pipeline
+from bench.throughput import measure_pipeline
+from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
+from ser_batch.errors import BundleError
 from ser_batch.inputs.sources import Source, find_audio
 from ser_batch.model.bundle import Bundle
 from ser_batch.model.reference import synthetic_clips
@@ -28,14 +29,16 @@ COMMITTED = Path(__file__).parent / "results" / "smoke.json"
 FILES, BATCH, ROUNDS = 48, 8, 9
 
 
-def smoke_ratios(bundle: Bundle, backends: Sequence[str], files: int = FILES, rounds: int = ROUNDS) -> dict[str, float]:
-    """Name → ratio: the pipeline against its bare engine, each further backend against the first, and torch.
+def smoke_ratios(
+    bundle: Bundle, backends: Sequence[str], files: int = FILES, rounds: int = ROUNDS, size: str = "compact"
+) -> dict[str, float]:
+    """Name → ratio: each engine against the first and against torch, the pipeline against its bare engine.
 
-    The torch side is its matrix product: no torch weights travel in a bundle, so an engine is judged by the share
-    of torch's float32 peak that it reaches. It is left out where torch is not installed.
+    Args:
+        size: of the model that torch is compared on, since no torch weights travel in a bundle (see
+            `bench.peers.models`); left out where torch is not installed.
     """
     ratios: dict[str, float] = {}
-    ceiling = _torch_ceiling(bundle)
     engines = {backend: open_backend(bundle, backend, batch=BATCH) for backend in backends}
     clips = synthetic_clips(bundle.manifest.clip)
     branch = bundle.manifest.branches[0].name
@@ -48,12 +51,13 @@ def smoke_ratios(bundle: Bundle, backends: Sequence[str], files: int = FILES, ro
                 bare = bare_rate(Scorer(bundle, engine), clips, BATCH, files)
                 done = measure_pipeline(bundle, engine, sources, workers=2, batch=BATCH, repeats=2, bare=bare)
                 ratios[f"pipeline / bare engine, {backend}"] = done.engine_share
-                if ceiling:
-                    ratios[f"{backend} / torch's fp32 product, operations a second"] = bare / ceiling
+                ratios[f"engine's share of the pipeline's CPU time, {backend}"] = (
+                    done.cpu_seconds["engine"] / done.cpu_seconds["pipeline"]
+                )
     finally:
         for engine in engines.values():
             engine.close()
-    return ratios
+    return ratios | _against_torch(backends, rounds, size)
 
 
 def synthetic_recordings(folder: Path, bundle: Bundle, count: int) -> list[Source]:
@@ -75,10 +79,22 @@ def deltas(ratios: dict[str, float], before: dict[str, float] | None) -> list[tu
     return [(name, ratio, ratio / old[name] - 1 if old.get(name) else None) for name, ratio in ratios.items()]
 
 
-def _torch_ceiling(bundle: Bundle) -> float | None:
-    """Clips a second at which an engine would run at torch's float32 peak; None where either is unknown."""
-    flops = flops_by_target(bundle).get(FUSED)
-    if not flops or importlib.util.find_spec("torch") is None:
-        return None
-    peak = best([p for p in measure_peaks() if p.library == "torch"], "fp32", "cpu")
-    return peak.flops / flops if peak else None
+def _against_torch(backends: Sequence[str], rounds: int, size: str) -> dict[str, float]:
+    """The context branch of a model with random weights: each engine against torch eager in float32, in turns."""
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    from bench.peers.models import random_model
+    from bench.peers.torch_engine import TorchEngine
+
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        model = random_model(Path(folder) / "bundle", size, only_context=True)
+        engines: dict[str, Engine] = {"torch": TorchEngine(model.branches)}
+        # A model without graphs of its own for a precision cannot be run in it.
+        for backend in backends:
+            with suppress(BundleError):
+                engines[backend] = open_backend(model.bundle, backend, batch=BATCH)
+        for engine in engines.values():
+            stack.callback(engine.close)
+        clips = synthetic_clips(model.bundle.manifest.clip)
+        found = interleave(engines, next(iter(model.branches)), clips, BATCH, rounds=rounds)[1:]
+    return {f"{c.label} / torch eager fp32, {size} context branch, clips/s at batch {BATCH}": c.speedup for c in found}

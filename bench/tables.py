@@ -60,20 +60,27 @@ def _latency(result: Document) -> list[Table]:
 
 
 def _throughput(result: Document) -> list[Table]:
-    columns = ("backend", "workers", "batch", "files", "failed", "files/s", "audio h/s", "of bare engine")
-    rest = ("engine clips/s", "decode files/s", "RSS", "n")
+    columns = ("backend", "workers", "batch", "files", "failed", "files/s", "audio h/s", "of bare engine", "start s")
+    rest = ("steady files/s", "of bare engine", "engine clips/s", "decode files/s")
+    cpu = ("engine CPU ms", "decode CPU ms", "pipeline CPU ms", "most time in", "RSS", "n")
     rows = [
         (
             *(f"{m['backend']} {m['precision']}, {m['device']}", str(m["workers"]), str(m["batch"]), str(m["files"])),
             *(str(m["failures"]), f"{m['files_per_second']:.1f}", f"{m['audio_hours_per_second']:.3f}"),
-            *(f"{m['engine_share']:.0%}", f"{m['engine_clips_per_second']:.1f}"),
-            *(f"{m['decode_files_per_second']:.1f}", _mib(m["peak_rss"]), str(m["seconds"]["n"])),
+            *(f"{m['engine_share']:.0%}", f"{m['startup_seconds']:.2f}", f"{m['steady_files_per_second']:.1f}"),
+            *(f"{m['steady_share']:.0%}", f"{m['engine_clips_per_second']:.1f}"),
+            *(f"{m['decode_files_per_second']:.1f}", *(_ms(m["cpu_seconds"][k]) for k in _CPU)),
+            *("{} {:.0%}".format(*m["bottleneck"]), _mib(m["peak_rss"]), str(m["seconds"]["n"])),
         )
         for m in result["measurements"]
     ]
     memory = [(str(m["files"]), f"{m['seconds']:.1f}", _mib(m["peak_rss"])) for m in result.get("memory", [])]
-    found = [Table("Throughput from files", (*columns, *rest), rows)]
+    found = [Table("Throughput from files", (*columns, *rest, *cpu), rows)]
     return [*found, Table("Memory against files", ("files", "seconds", "RSS"), memory)] if memory else found
+
+
+_CPU = ("engine", "decode", "pipeline")
+"""Of what the CPU time a clip is shown."""
 
 
 def _peers(result: Document) -> list[Table]:

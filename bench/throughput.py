@@ -5,25 +5,25 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.backends import open_backend
+from bench.bare import Bare, bare_rate, cpu_seconds, decode_cpu, decode_rate
 from bench.memory import peak_resident, reset_peak
 from bench.processes import SER_BATCH, run_process
 from bench.samples import Series, warnings
-from bench.targets import read_clips, take
-from ser_batch.audio.hearing import Hearing
-from ser_batch.clip import Waveform
+from bench.targets import read_clips
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import InputError
 from ser_batch.inputs.sources import Source
 from ser_batch.model.bundle import Bundle
-from ser_batch.run.pipeline import Settings, run
+from ser_batch.run.pipeline import RunSummary, Settings, run
 
+ENOUGH = 480
+"""Clips scored to know the bare engine."""
 BARE_CLIPS = 64
 """Clips held in memory for the bare engine, scored in turn."""
 SOME_FAILED = 3
@@ -55,6 +55,18 @@ class Throughput:
     """The scorer alone on clips in memory, in batches of the same size."""
     engine_share: float
     """Files a second of the pipeline over those of the bare engine."""
+    startup_seconds: float
+    """From the start of a pass to its first batch's rows, less what that batch takes at the steady rate."""
+    finish_seconds: float
+    """From the last batch's rows to the finished file."""
+    steady_files_per_second: float
+    """From the first batch's rows to those of the last; all files, where there is but one batch."""
+    steady_share: float
+    """The same over the bare engine's rate."""
+    cpu_seconds: dict[str, float]
+    """CPU time a clip: of the engine alone, of decoding alone, and of the pipeline with all its processes."""
+    bottleneck: tuple[str, float]
+    """The stage that took most of the last pass, as the run's summary names it, and its share."""
     peak_rss: int
     """Bytes, of the process that scores; its decoders are others."""
     warnings: list[str]
@@ -90,7 +102,7 @@ def measure_throughput(
         reset_peak()
         engine = open_backend(bundle, backend, threads, batch)
         try:
-            bare = bare_rate(Scorer(bundle, engine), clips, batch, len(sources))
+            bare = bare_rate(Scorer(bundle, engine), clips, batch, min(len(sources), ENOUGH))
             for count in workers:
                 yield measure_pipeline(bundle, engine, sources, workers=count, batch=batch, repeats=repeats, bare=bare)
         finally:
@@ -98,16 +110,17 @@ def measure_throughput(
 
 
 def measure_pipeline(
-    bundle: Bundle, engine: Engine, sources: Sequence[Source], *, workers: int, batch: int, repeats: int, bare: float
+    bundle: Bundle, engine: Engine, sources: Sequence[Source], *, workers: int, batch: int, repeats: int, bare: Bare
 ) -> Throughput:
-    """The pipeline around an open engine, `bare` being that engine's own clips a second."""
-    scorer, raw = Scorer(bundle, engine), []
+    """The pipeline around an open engine, `bare` being that engine on its own."""
+    scorer, passes = Scorer(bundle, engine), []
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(repeats + 1):
-            out = Path(folder) / f"{turn}.parquet"
-            summary = run(sources, scorer, out, settings=Settings(batch_size=batch, workers=workers))
-            raw.append(summary.seconds)
-    seconds = Series.of(raw[1:])
+            done, summary = _pass(
+                sources, scorer, Path(folder) / f"{turn}.parquet", Settings(batch_size=batch, workers=workers)
+            )
+            passes.append(done)
+    seconds, start, finish, steady, used = (Series.of(raw) for raw in zip(*passes[1:], strict=True))
     rate = len(sources) / seconds.median
     return Throughput(
         bundle=bundle.id,
@@ -123,36 +136,36 @@ def measure_pipeline(
         files_per_second=rate,
         audio_hours_per_second=summary.audio_hours / seconds.median,
         decode_files_per_second=decode_rate(bundle, sources, workers, batch, repeats),
-        engine_clips_per_second=bare,
-        engine_share=rate / bare,
+        engine_clips_per_second=bare.clips_per_second,
+        engine_share=rate / bare.clips_per_second,
+        startup_seconds=start.median,
+        finish_seconds=finish.median,
+        steady_files_per_second=steady.median,
+        steady_share=steady.median / bare.clips_per_second,
+        cpu_seconds={
+            "engine": bare.cpu_seconds,
+            "decode": decode_cpu(bundle, sources),
+            "pipeline": used.median / len(sources),
+        },
+        bottleneck=summary.bottleneck,
         peak_rss=peak_resident(),
         warnings=warnings({"total": seconds}),
     )
 
 
-def bare_rate(scorer: Scorer, clips: Waveform, batch: int, count: int) -> float:
-    """Clips a second of `scorer` alone, over at least `count` clips after one batch of warm-up."""
-    scorer.score(take(clips, batch, 0))
-    turns = max(3, -(-count // batch))
-    times = []
-    for turn in range(turns):
-        waveform = take(clips, batch, turn)
-        started = time.perf_counter()
-        scorer.score(waveform)
-        times.append(time.perf_counter() - started)
-    return batch / Series.of(times).median
-
-
-def decode_rate(bundle: Bundle, sources: Sequence[Source], workers: int, batch: int, repeats: int) -> float:
-    """Files a second of the decode stage alone, its processes started before, by the median pass."""
-    raw = []
-    for _ in range(repeats):
-        with Settings(batch_size=batch, workers=workers).open_pool(Hearing(bundle.manifest.clip)) as pool:
-            started = time.perf_counter()
-            for _ in pool.decode(sources):
-                pass
-            raw.append(time.perf_counter() - started)
-    return len(sources) / Series.of(raw).median
+def _pass(
+    sources: Sequence[Source], scorer: Scorer, out: Path, settings: Settings
+) -> tuple[tuple[float, float, float, float, float], RunSummary]:
+    """One run: seconds in all, of the start and of the end, files a second between them, CPU seconds; its summary."""
+    marks: list[tuple[float, int]] = []
+    used = cpu_seconds()
+    summary = run(
+        sources, scorer, out, settings=settings, progress=lambda tally: marks.append((tally.seconds, tally.files))
+    )
+    (first, few), (last, all_) = marks[0], marks[-1]
+    steady = (all_ - few) / (last - first) if all_ > few else all_ / last
+    times = (summary.seconds, first - few / steady, summary.seconds - last, steady, cpu_seconds() - used)
+    return times, summary
 
 
 def measure_memory(

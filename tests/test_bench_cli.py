@@ -11,6 +11,8 @@ from bench import results
 from bench.cli import main
 from bench.interleave import interleave
 from bench.processes import run_process
+from bench.smoke import smoke_ratios
+from bench.tables import tables
 from bench.throughput import measure_throughput
 from ser_batch.errors import EngineError, InputError
 from ser_batch.inputs.sources import find_audio
@@ -71,7 +73,25 @@ def test_throughput_stands_beside_the_engine_and_the_decoder(toy_bundle, audio):
     assert (found.files, found.failures, found.seconds.n) == (3, 0, 2)
     assert found.files_per_second == pytest.approx(3 / found.seconds.median)
     assert found.engine_share == pytest.approx(found.files_per_second / found.engine_clips_per_second)
+    assert found.startup_seconds < found.seconds.median and 0 <= found.finish_seconds < found.seconds.median
+    assert found.steady_share == pytest.approx(found.steady_files_per_second / found.engine_clips_per_second)
+    # The pipeline's processes do all that engine and decoder do alone, and start besides.
+    assert found.cpu_seconds["pipeline"] > found.cpu_seconds["decode"] > 0 < found.cpu_seconds["engine"]
+    assert found.bottleneck[0] in ("decode", "engine", "write")
+    (table,) = tables(results.document("throughput", {}, measurements=[found]))
+    assert len(table.rows[0]) == len(table.columns)
     assert found.audio_hours == pytest.approx(3 * 2.5 / 3600) or found.audio_hours == pytest.approx(3 * 3 / 3600)
+
+
+def test_smoke_stands_engines_beside_each_other_torch_and_the_pipeline(toy_bundle):
+    pytest.importorskip("torch")
+    ratios = smoke_ratios(toy_bundle, ["onnxruntime:fp32"], files=3, rounds=1, size="small")
+    assert [name.partition(",")[0] for name in ratios] == [
+        "pipeline / bare engine",
+        "engine's share of the pipeline's CPU time",
+        "onnxruntime:fp32 / torch eager fp32",
+    ]
+    assert all(ratio > 0 for ratio in ratios.values())
 
 
 class Steady:
