@@ -61,6 +61,7 @@ def latency(
 ) -> None:
     """Time batches of the clips of AUDIO, one after the other, by backend, branch and batch size."""
     from bench import environment, latency, results, served
+    from bench.accuracy import speech_accuracy
     from bench.agreement import agreement
     from bench.backends import check_backends
     from bench.console import finish, progress
@@ -86,7 +87,7 @@ def latency(
     if offline is not None:
         found += served.measure_offline(plan, peaks, clips=offline)
     content = {"peaks": peaks, "absent": absent, "agreement": agreement(model, chosen, threads)}
-    result = results.document("latency", surroundings, measurements=found, **content)
+    result = results.document("latency", surroundings, measurements=found, accuracy=speech_accuracy(model), **content)
     finish(result, json_path)
     if parquet:
         results.write_parquet(result, parquet)

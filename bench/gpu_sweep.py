@@ -105,7 +105,7 @@ def _tensorrt(bundle: Bundle) -> Engine:
     capability = device.compute_capability
     device.close()
     gpus = [capability] if choose_library("auto").ahead_of_time else []
-    built = build_engines(bundle, precision="fp32", batches=PROFILES, gpus=gpus, overwrite=True)
+    built = build_engines(bundle, precision="fp32", batches=PROFILES, gpus=gpus, replace=True)
     return open_engine(built.bundle, "trt", precision="fp32")
 
 

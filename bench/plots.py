@@ -1,4 +1,4 @@
-"""The plots of the HTML page: latency against batch, throughput against latency, agreement against throughput."""
+"""The plots of the HTML page: latency against batch, throughput against latency, precision against accuracy."""
 
 from __future__ import annotations
 
@@ -24,8 +24,18 @@ def plots(result: Document) -> list[tuple[str, bytes]]:
         ("Latency against batch size", _plot(curves, "batch", "ms", "batch size", "median latency, ms a batch")),
         ("Throughput against latency", _plot(curves, "ms", "rate", "median latency, ms a batch", "clips/s")),
     ]
+    best = _best(curves)
+    if accuracy := result.get("accuracy"):
+        values = {engine: 100 * a["accuracy"] for engine, a in accuracy.items()}
+        clips, corpus = next((a["clips"], a["corpus"]) for a in accuracy.values())
+        found.append(
+            ("Precision against accuracy", _engines(best, values, f"accuracy on {clips} clips of {corpus}, %"))
+        )
     if agreement := result.get("agreement"):
-        found.append(("Precision against agreement with the reference", _agreement(curves, agreement)))
+        # An exact match has no place on a logarithmic axis.
+        values = {engine: max(a["max_difference"], 1e-9) for engine, a in agreement.items()}
+        plot = _engines(best, values, "max |Δp| on the reference clips", log=True)
+        found.append(("Precision against agreement with the reference", plot))
     return found
 
 
@@ -53,18 +63,19 @@ def _plot(curves: Curves, x: str, y: str, x_label: str, y_label: str) -> bytes:
     return _svg(figure, axes)
 
 
-def _agreement(curves: Curves, agreement: dict[str, Any]) -> bytes:
+def _best(curves: Curves) -> dict[str, float]:
+    """Engine → clips/s of the whole bundle at its best batch size."""
+    fused = (points for label, points in curves.items() if label.startswith("fused, "))
+    return {points[0]["engine"]: max(point["rate"] for point in points) for points in fused}
+
+
+def _engines(best: dict[str, float], values: dict[str, float], label: str, *, log: bool = False) -> bytes:
+    """A point an engine: its rate, and a value of it."""
     figure, axes = _figure()
-    best: dict[str, float] = {}
-    for label, points in curves.items():
-        if label.startswith("fused, "):
-            best[points[0]["engine"]] = max(p["rate"] for p in points)
     for engine, rate in best.items():
-        if engine in agreement:
-            # An exact match has no place on a logarithmic axis.
-            difference = max(agreement[engine]["max_difference"], 1e-9)
-            axes.plot([rate], [difference], marker="o", linestyle="", label=engine)
-    axes.set(yscale="log", xlabel="best clips/s, fused", ylabel="max |Δp| on the reference clips")
+        if engine in values:
+            axes.plot([rate], [values[engine]], marker="o", linestyle="", label=engine)
+    axes.set(yscale="log" if log else "linear", xlabel="best clips/s, fused", ylabel=label)
     return _svg(figure, axes)
 
 

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 
 import pyarrow.parquet as pq
 import pytest
 
 from bench import environment, page, results
+from bench.accuracy import Accuracy, speech_accuracy
 from bench.agreement import Agreement
 from bench.compare import compare
 from bench.interleave import Candidate
 from bench.latency import CLOSED, Measurement
 from bench.peak import Peak, best, best_rate
+from bench.plots import plots
 from bench.report import write_report
 from bench.samples import Series
 from bench.smoke import deltas
 from bench.startup import Startup
 from bench.tables import markdown, tables
+from ser_batch.engines.evidence import EVIDENCE_FILE, EVIDENCE_SCHEMA
 from ser_batch.errors import InputError, OutputError
 
 
@@ -96,6 +100,28 @@ def test_the_report_is_one_page_with_its_plots(tmp_path):
     assert text.count("data:image/svg+xml;base64,") == 3
     assert "unstable: &lt;b&gt;" in text and "left out: warp: not installed" in text
     assert "http" not in text.replace("http-equiv", "")
+
+
+def test_precision_stands_against_accuracy_where_the_bundle_has_a_certificate(toy_bundle, tmp_path):
+    assert speech_accuracy(toy_bundle) == {}
+    bundle = replace(toy_bundle, root=tmp_path)
+    speech = {"corpus": "toys", "clips": 200, "outputs": [{"output": "fused", "accuracy": 0.75, "flips": 3}]}
+    member, digest = next(iter(bundle.manifest.files.items()))
+    entry = {"backend": "onnxruntime", "precision": "fp32", "graphs": {member: digest}, "speech": speech}
+    stale = entry | {"precision": "int8", "graphs": {member: "0"}}
+    unheard = entry | {"precision": "bf16", "speech": None}
+    content = {"schema_version": EVIDENCE_SCHEMA, "model_sha256": bundle.sha256, "entries": [entry, stale, unheard]}
+    (tmp_path / EVIDENCE_FILE).write_text(json.dumps(content))
+    found = speech_accuracy(bundle)
+    assert found == {"onnxruntime fp32": Accuracy("toys", 200, 0.75, 3)}
+    result = latency(measurement(1, 0.01)) | {"accuracy": {k: asdict(a) for k, a in found.items()}}
+    assert [title for title, _ in plots(result)][2:] == [
+        "Precision against accuracy",
+        "Precision against agreement with the reference",
+    ]
+    (tmp_path / EVIDENCE_FILE).write_text(json.dumps(content | {"entries": [{"speech": 1}]}))
+    with pytest.raises(InputError, match=r"certificate of .* is damaged"):
+        speech_accuracy(bundle)
 
 
 def test_markdown_has_a_cell_for_every_column():
