@@ -190,7 +190,7 @@ def verify(
 @click.option("--runtime", default="auto", show_default=True, help="trt, trt-rtx, or the first that is installed.")
 @click.option("--gpu", "gpus", multiple=True, help="trt-rtx: a generation or compute capability; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a copy of the bundle here, and leave BUNDLE alone.")
-@click.option("--overwrite", is_flag=True, help="Replace engines for the same.")
+@click.option("--replace", is_flag=True, help="Build engines again that are there.")
 def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **options: Any) -> int:
     """Compile BUNDLE (default: a copy of the embedded one, at --out) with TensorRT, and add the engines to it.
 

@@ -51,7 +51,7 @@ def build_engines(
     runtime: str = AUTO,
     gpus: Sequence[str] = (),
     out: Path | None = None,
-    overwrite: bool = False,
+    replace: bool = False,
     progress: Progress | None = None,
 ) -> Built:
     """Build engines of every branch of `bundle` and add them to it, or to a copy of it at `out`.
@@ -61,7 +61,7 @@ def build_engines(
         batches: batch sizes, each an optimisation profile.
         runtime: "trt", "trt-rtx", or "auto": native TensorRT where it is installed.
         gpus: generations or compute capabilities, for TensorRT for RTX; native TensorRT builds for the GPU it finds.
-        overwrite: whether engines for the same may be replaced.
+        replace: build engines again that are there.
 
     Raises:
         EngineError: the library is not installed.
@@ -91,8 +91,8 @@ def build_engines(
         onnx_sha256=digests,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    if not overwrite and sidecar.folder + SIDECAR_FILE in bundle.manifest.files:
-        raise OutputError(f"bundle {bundle.id} has {sidecar.folder} already", remedy="Replace it: --overwrite.")
+    if not replace and sidecar.folder + SIDECAR_FILE in bundle.manifest.files:
+        raise OutputError(f"bundle {bundle.id} has {sidecar.folder} already", remedy="Build it again: --replace.")
     if out is not None and os.path.lexists(out):
         raise OutputError(f"{out} exists already", remedy="Choose another path.")
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def build_engines(
         files = {sidecar.engine(name): path for name, path in paths.items()}
         sizes = {name: path.stat().st_size for name, path in paths.items()}
         goal = bundle if out is None else copy_bundle(bundle, out)
-        added = add_derived(goal, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **files}, replace=overwrite)
+        added = add_derived(goal, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **files}, replace=replace)
     return Built(added, sidecar, sizes, seconds)
 
 

@@ -89,4 +89,4 @@ def test_no_sidecar_is_read_that_is_no_json(bundle: Bundle) -> None:
 
 def test_the_command_keeps_the_batch_sizes(bundle: Bundle) -> None:
     command = rebuild_command(bundle, "fp32", sidecar_of(bundle))
-    assert command == f"ser-export trt {bundle.root} --precision fp32 --batch 1,8 --overwrite"
+    assert command == f"ser-export trt {bundle.root} --precision fp32 --batch 1,8 --replace"

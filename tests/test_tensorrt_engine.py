@@ -194,7 +194,7 @@ def test_another_machine_s_engines_are_refused(bundle: Bundle, gpu: Any, here: d
     with pytest.raises(BundleError, match=message) as error:
         open_on(device, made, "fp32")
     assert "trt 11.4.0.106 in fp32 for compute capability 8.9" in str(error.value)
-    assert f"ser-export trt {bundle.root} --precision fp32 --batch 1,4,8 --overwrite" in str(error.value)
+    assert f"ser-export trt {bundle.root} --precision fp32 --batch 1,4,8 --replace" in str(error.value)
 
 
 def test_engines_of_a_library_that_is_not_here_are_refused(

@@ -81,7 +81,7 @@ def test_rtx_builds_the_default_bundle_ahead_of_time_and_seals_it(
         assert sidecar.onnx_sha256[branch.name] == after.manifest.files[branch.file]
         assert after.path(sidecar.engine(branch.name)).stat().st_size > 1_000_000
     assert main(["trt", str(root), "--runtime", "trt-rtx", "--batch", "8,1"]) == USAGE
-    assert "already. Replace it: --overwrite" in capsys.readouterr().err
+    assert "already. Build it again: --replace" in capsys.readouterr().err
 
 
 @needs_rtx
@@ -189,7 +189,7 @@ def test_native_measures_once(bundle: Bundle, native: FakeTensorRt) -> None:
     sidecar = build(bundle, runtime="trt").sidecar
     assert timing_cache_path(sidecar).read_bytes() == b"measured;" * 2
     assert [config.cache.content for _, config in native.built] == [b"", b"measured;"]
-    build(bundle, runtime="trt", overwrite=True)
+    build(bundle, runtime="trt", replace=True)
     assert timing_cache_path(sidecar).read_bytes() == b"measured;" * 4
 
 

@@ -98,7 +98,7 @@ class CompiledBranch:
 
     def _refused(self, what: str) -> EngineError:
         lines = [" ".join(line.split()) for line in self._log.errors]
-        text, remedy = " ".join(lines).lower(), "Build it again: ser-export trt --overwrite."
+        text, remedy = " ".join(lines).lower(), "Build it again: ser-export trt --replace."
         if any(sign in text for sign in _NO_DRIVER):
             remedy = "Install an NVIDIA driver that is new enough for it, or run another --backend."
         elif any(sign in text for sign in _NO_MEMORY):

@@ -146,7 +146,7 @@ def _choose(device: Device, bundle: Bundle, precision: str) -> tuple[Sidecar, Mo
     if not built:
         raise BundleError(
             f"bundle {bundle.id} has no TensorRT engines in {precision}",
-            remedy=f"Build them: {rebuild_command(bundle, precision).removesuffix(' --overwrite')}",
+            remedy=f"Build them: {rebuild_command(bundle, precision).removesuffix(' --replace')}",
         )
     refused: list[str] = []
     for library in LIBRARIES.values():
