@@ -79,7 +79,7 @@ def cli() -> None:
 @click.option(
     "--silence", type=float, metavar="DBFS", help="Up to this RMS, status silent, no label.  [-60; see below]"
 )
-@click.option("--aggregate", type=click.Path(path_type=Path), metavar="FILE", help="Also write one row a recording.")
+@click.option("--aggregate", type=click.Path(), metavar="FILE", help="Also write one row a recording.")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Take the I-th of N parts of the recordings.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")
 @click.option("--ray-address", metavar="ADDRESS", help="A cluster's.  [default: RAY_ADDRESS, else this machine]")
@@ -176,10 +176,17 @@ def _job(options: dict[str, Any]) -> Job:
 )
 @click.option("--split", type=click.Path(path_type=Path), help="A training run's split.json: measure one part of it.")
 @click.option("--part", type=click.Choice(["train", "validation", "test"]), help="Which part.  [default: test]")
+@click.option("--among", metavar="A,B,…", help="Labels that count as answers, for a corpus that lacks the others.")
 @click.option("--json", "json_out", type=click.Path(path_type=Path), help="Also write every figure to this file.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --json file.")
 def evaluate(
-    predictions: Path, labels: str, split: Path | None, part: str | None, json_out: Path | None, overwrite: bool
+    predictions: Path,
+    labels: str,
+    split: Path | None,
+    part: str | None,
+    among: str | None,
+    json_out: Path | None,
+    overwrite: bool,
 ) -> int:
     """Measure PREDICTIONS, a Parquet file of `run`, against the true labels.
 
@@ -194,7 +201,8 @@ def evaluate(
 
     if json_out and json_out.exists() and not overwrite:
         raise OutputError(f"{json_out} exists already", remedy="Choose another, or replace it: --overwrite.")
-    served = evaluate_predictions(predictions, labels, split=split, part=part or "test")
+    only = [label.strip() for label in among.split(",")] if among is not None else None
+    served = evaluate_predictions(predictions, labels, split=split, part=part or "test", only=only)
     if json_out:
         write_json(served, json_out)
     click.echo(format_evaluation(served))

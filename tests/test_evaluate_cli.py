@@ -217,3 +217,23 @@ def test_a_real_run_gives_the_figures_of_its_own_probabilities(toy_bundle: Bundl
     stored = np.stack([served[f"p_{label}"].to_numpy() for label in LABELS], axis=1)
     truth = np.array([int(Path(file).name[6:8]) - 1 for file in served["file"].to_pylist()])
     assert found["models"]["fused"] == evaluate(truth, stored.astype(np.float64), LABELS).to_dict()
+
+
+def test_among_some_labels_the_likeliest_of_them_is_the_answer(
+    table: Table, save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of sad and happy alone: three clips, of which the second is said to be sad and is happy."""
+    truth = tmp_path / "truth.csv"
+    truth.write_text(
+        "path,label\n" + "".join(f"{FILES[i]},{label}\n" for i, label in enumerate(["sad", "happy", "sad"]))
+    )
+    out = tmp_path / "figures.json"
+    arguments = ["evaluate", str(save(table)), "--labels", str(truth), "--json", str(out)]
+    assert main([*arguments, "--among", "happy, sad"]) == 0
+    found = json.loads(out.read_text())
+    assert found["models"]["fused"]["confusion"] == [[0, 1], [0, 2]]  # in the model's order: happy, sad
+    assert found["models"]["wav2vec2"]["correct"] == 1 + 0  # the third's "calm" leaves a tie, which the first wins
+    assert "answers among happy, sad" in found["truth"]
+    for wrong, message in (("sad,angst", "'angst'"), ("sad", "two or more"), ("calm,angry", "'sad'")):
+        assert main([*arguments, "--overwrite", "--among", wrong]) == 2
+        assert message in capsys.readouterr().err

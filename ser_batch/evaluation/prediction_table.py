@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,31 @@ class PredictionTable:
     """FUSED and each branch that has columns: (N, C) probabilities, NaN where a recording was not scored."""
     provenance: dict[str, str]
     """Bundle, backend, precision and version, if the file still says so."""
+
+
+def among(table: PredictionTable, labels: Sequence[str]) -> PredictionTable:
+    """The table as if the model knew `labels` alone: their probabilities, in the model's order, rescaled to sum to 1.
+
+    A model is so measured on a corpus that holds some of its labels only. Where all of them have probability 0, each
+    gets the same.
+
+    Raises InputError for a label that the model does not know, and for fewer than two.
+    """
+    unknown = sorted(set(labels) - set(table.labels))
+    if unknown or len(set(labels)) < 2:
+        raise InputError(
+            f"no label {unknown[0]!r} to choose among" if unknown else "choosing among labels takes two or more",
+            got=", ".join(labels),
+            expected=f"some of {', '.join(table.labels)}",
+        )
+    kept = [i for i, label in enumerate(table.labels) if label in labels]
+    models = {}
+    for name, rows in table.models.items():
+        chosen = rows[:, kept]
+        total = chosen.sum(axis=1, keepdims=True)
+        chosen = np.where(total == 0, 1.0, chosen)
+        models[name] = chosen / chosen.sum(axis=1, keepdims=True)
+    return replace(table, labels=tuple(table.labels[i] for i in kept), models=models)
 
 
 def read_predictions(path: Path) -> PredictionTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import compress
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from ser_batch.errors import InputError, OutputError
 from ser_batch.evaluation.metrics import Evaluation, evaluate
-from ser_batch.evaluation.prediction_table import FUSED, PredictionTable, read_predictions
+from ser_batch.evaluation.prediction_table import FUSED, PredictionTable, among, read_predictions
 from ser_batch.evaluation.statistics import McNemar, mcnemar
 from ser_batch.evaluation.truth import RAVDESS, match, ravdess_labels, read_labels, read_part
 
@@ -59,7 +60,13 @@ class ServedEvaluation:
 
 
 def evaluate_predictions(
-    predictions: Path, labels: str, *, split: Path | None = None, part: str = "test", seed: int = 0
+    predictions: Path,
+    labels: str,
+    *,
+    split: Path | None = None,
+    part: str = "test",
+    only: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> ServedEvaluation:
     """Measure a predictions Parquet.
 
@@ -68,11 +75,14 @@ def evaluate_predictions(
         labels: "ravdess" to read labels from the names, or a CSV or Parquet file with path and label.
         split: a run's split.json; only the recordings of its `part` are measured.
         part: "train", "validation" or "test".
+        only: labels that count as answers; see `among`. Recordings of other labels are refused.
         seed: of the bootstrap.
 
     Raises InputError for files that cannot be read, labels outside the set, and where nothing was matched.
     """
     table = read_predictions(predictions)
+    if only is not None:
+        table = among(table, only)
     inside, chosen = np.ones(len(table.files), dtype=bool), match((), ())
     described = "RAVDESS file names" if labels == RAVDESS else str(labels)
     if split is not None:
@@ -80,6 +90,8 @@ def evaluate_predictions(
         chosen = match(table.files, members)
         inside = np.array([found is not None for found in chosen.names], dtype=bool)
         described += f", part {part} of {name}"
+    if only is not None:
+        described += f", answers among {', '.join(table.labels)}"
     if labels == RAVDESS:
         stated, matching = ravdess_labels(table.files), match(table.files, table.files)
     else:
