@@ -2,7 +2,8 @@
 # The GPU sweep, alone, from a fresh checkout, within 8 minutes: bash bench/gpu_sweep.sh FOLDER [--device cpu --small]
 #
 # Installs nothing. Needs a Python (PYTHON, default python3) with torch for CUDA, transformers, onnx, onnxscript,
-# onnxruntime-gpu, soundfile, soxr and pyarrow (TensorRT or TensorRT for RTX, and cuda-bindings, if those are to be tried); packages that were carried to a machine without an index go on SITE.
+# onnxruntime-gpu, soundfile, soxr and pyarrow; packages that were carried to a machine without an index go on SITE.
+# TensorRT is tried where it, or TensorRT for RTX, and cuda-bindings are there too.
 # Raw results land in FOLDER/gpu_sweep.json as they come; the tables are printed last.
 set -euo pipefail
 out=${1:?usage: gpu_sweep.sh FOLDER [--device cuda|cpu] [--small]}
