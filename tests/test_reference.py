@@ -21,14 +21,16 @@ def make_reference(clips: np.ndarray | None = None, classes: int = 3) -> Referen
 
 def test_synthetic_clips_are_loud_quiet_silent_and_the_same_every_time() -> None:
     clips = synthetic_clips(ClipRule())
-    assert clips.shape == (6, 144_000)
+    assert clips.shape == (8, 144_000)
     assert clips.dtype == np.float32
     np.testing.assert_array_equal(clips, synthetic_clips(ClipRule()))
     peaks = np.abs(clips).max(axis=1)
     assert peaks[0] > 0.9
     assert 0 < peaks[1] < 2e-3
     assert peaks[2] == 0
-    assert (peaks[3:] > 0.1).all()
+    assert (peaks[3:6] > 0.1).all()
+    assert set(np.unique(clips[6] * 32_768)) == {-1, 0, 1}
+    assert clips[7].mean() == pytest.approx(0.05, abs=1e-3) and clips[7].std() < 1e-3
     assert (clips[5, 48_000:] == 0).all()
 
 
