@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ser_batch.audio.hearing import Hearing
 from ser_batch.clip import Waveform
@@ -21,6 +21,10 @@ from ser_batch.decode.slots import Slots
 from ser_batch.decode.source import Decoded, Segment, Version, decode
 from ser_batch.errors import StoreError
 from ser_batch.inputs.sources import Source
+from ser_batch.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from ser_batch.decode.ahead import Ahead
 
 
 class Setup(NamedTuple):
@@ -61,13 +65,21 @@ def serve(requests: Connection, memory: int) -> None:
     slots = Slots(setup.slots, setup.hearing.clip.samples, memory)
     streams: dict[int, Iterator[tuple[Decoded, Waveform | None]]] = {}
     requests.send(os.getpid())
+    ahead: Ahead | None = None
     while True:
-        request: Request = requests.recv()
-        descriptor = recv_handle(requests) if request.attached else None
-        stream = streams.pop(request.ticket, None)
-        if stream is None:
-            stream = islice(decode(request.source, setup.hearing, descriptor), request.skip, None)
         try:
+            if ahead is None:
+                request: Request = requests.recv()
+                descriptor = recv_handle(requests) if request.attached else None
+                if is_url(request.source.path) and not request.attached:
+                    from ser_batch.decode.ahead import Ahead
+
+                    ahead = Ahead(requests, request)
+            if ahead is not None:
+                request, descriptor = ahead.next()
+            stream = streams.pop(request.ticket, None)
+            if stream is None:
+                stream = islice(decode(request.source, setup.hearing, descriptor), request.skip, None)
             answer = _fill(stream, request.slots, slots)
         except StoreError as error:
             requests.send(error)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ser_batch.decode.source import ABSENT, source_version
+from ser_batch.decode.versions import with_versions
 from ser_batch.errors import OutputError
 from ser_batch.inputs.listing import Inputs
 from ser_batch.inputs.sources import Source
@@ -85,7 +86,7 @@ def _keep(parts: Parts, made: Made, tally: Tally) -> None:
 def _unfinished(sources: Iterable[Source], parts: Parts, tally: Tally, retry_errors: bool) -> Iterator[Source]:
     """Sources without rows, or whose rows are about another version of the input; absent ones are retried."""
     index = parts.index()
-    for source in sources:
+    for source in with_versions(sources) if len(index) else sources:
         found = index.find(source.key) if len(index) else None
         again = found is None or found.version == ABSENT or (retry_errors and found.failed)
         if again or (found and found.version != source_version(source)):

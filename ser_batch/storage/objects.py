@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ser_batch.storage.bucket import Bucket, Result, Version, locate
@@ -92,6 +93,26 @@ class ObjectFile(io.RawIOBase):
         return block
 
 
+_ahead: dict[str, Future[ObjectFile]] = {}
+"""Objects on their way that nobody has opened yet."""
+
+
+def fetch_ahead(url: str) -> None:
+    """Open an object and fetch its beginning for the `open_object` to come, which then does not wait."""
+    future: Future[ObjectFile] = Future()
+    # Of several that are asked for at once, the first is enough.
+    if _ahead.setdefault(url, future) is not future:
+        return
+    try:
+        file = ObjectFile(*locate(url))
+        file.read(1)
+        file.seek(0)
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(file)
+
+
 def open_object(url: str) -> ObjectFile:
     """Open an object for reading.
 
@@ -99,7 +120,8 @@ def open_object(url: str) -> ObjectFile:
         OSError: there is none, or it cannot be had.
         StoreError: the store serves nothing of this bucket.
     """
-    return ObjectFile(*locate(url))
+    fetched = _ahead.pop(url, None)
+    return ObjectFile(*locate(url)) if fetched is None else fetched.result()
 
 
 def readable(path: str) -> str | pa.NativeFile:

@@ -74,7 +74,7 @@ EOF
     ceph-authtool "$folder/keyring" --gen-key -n client.rgw --cap mon 'allow rwx' --cap osd 'allow rwx'
     monmaptool --create --fsid "$fsid" --addv a "[v2:127.0.0.1:$monitor]" "$folder/monmap" >/dev/null
     mkdir -p "$folder/mon" "$folder/osd"
-    ceph-mon --mkfs -i a --monmap "$folder/monmap" --keyring "$folder/keyring"
+    ceph-mon --mkfs -i a --monmap "$folder/monmap" --keyring "$folder/keyring" >"$folder/mkfs.log" 2>&1
 }
 
 start_cluster() {
