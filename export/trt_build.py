@@ -94,7 +94,8 @@ def _configure(trt: ModuleType, builder: Any, network: Any, request: Request) ->
         profile.set_shape(waveform.name, shape, shape, shape)
         config.add_optimization_profile(profile)
     # On by default, it would round the fp32 of the front-ends to ten bits, and decibels do not survive that.
-    config.clear_flag(trt.BuilderFlag.TF32)
+    if hasattr(trt.BuilderFlag, "TF32"):
+        config.clear_flag(trt.BuilderFlag.TF32)
     # Without it TensorRT for RTX may allocate while it runs, which a CUDA graph cannot hold.
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import fake_gpu
 import pytest
 
 from ser_batch.engines.tensorrt_library import LIBRARIES, RTX, load, make_log, version
@@ -22,6 +23,43 @@ def test_asking_whether_it_is_installed_does_not_import_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("fake", "real"),
+    [
+        (fake_gpu._Context, "IExecutionContext"),
+        (fake_gpu._Engine, "ICudaEngine"),
+        (fake_gpu._Config, "IBuilderConfig"),
+        (fake_gpu._Builder, "Builder"),
+        (fake_gpu._Profile, "IOptimizationProfile"),
+        (fake_gpu._Network, "INetworkDefinition"),
+        (fake_gpu._Parser, "OnnxParser"),
+        (fake_gpu._Runtime, "Runtime"),
+    ],
+)
+def test_the_fake_that_other_tests_use_has_nothing_that_the_library_lacks(fake: type, real: str) -> None:
+    names = {name for name in vars(fake) if not name.startswith("_")}
+    assert names <= set(dir(getattr(load(RTX), real)))
+
+
+@needs_rtx
+def test_the_library_has_every_constant_that_is_used() -> None:
+    trt = load(RTX)
+    for owner, name in (
+        ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
+        ("BuilderFlag", "TF32"),
+        ("BuilderFlag", "REQUIRE_USER_ALLOCATION"),
+        ("ExecutionContextAllocationStrategy", "USER_MANAGED"),
+        ("DynamicShapesKernelSpecializationStrategy", "EAGER"),
+        ("DataType", "FLOAT"),
+        ("IExecutionContext", "is_stream_capturable"),
+        ("ICudaEngine", "create_runtime_config"),
+        ("IRuntimeConfig", "set_execution_context_allocation_strategy"),
+        ("IRuntimeConfig", "dynamic_shapes_kernel_specialization_strategy"),
+    ):
+        assert hasattr(getattr(trt, owner), name), f"{owner}.{name}"
 
 
 @needs_rtx
