@@ -110,7 +110,7 @@ def _is_recording(found: Found, prefix: str) -> bool:
 
 
 def _below(key: str, prefix: str) -> str:
-    return key[len(prefix) :].lstrip("/") if prefix else key
+    return key[len(prefix) + 1 :] if prefix else key
 
 
 def _sorted(base: str, prefix: str, found: Iterable[Found]) -> Objects:

@@ -15,7 +15,7 @@ from ser_batch.errors import InputError
 from ser_batch.inputs.folders import READABLE, expand, is_pattern, walk
 from ser_batch.inputs.names import Names
 from ser_batch.paths import printable
-from ser_batch.storage.urls import is_url, join
+from ser_batch.storage.urls import is_url
 
 __all__ = ["Source", "find_audio", "printable"]
 
@@ -139,8 +139,10 @@ class _Found(Sequence[Source]):
         for listing in self._found:
             for number, name in enumerate(listing.names):
                 relative = os.fsdecode(name)
-                path = join(listing.base, relative)
-                whole = path if is_url(path) else os.path.normpath(path)
+                remote = is_url(listing.base)
+                # What a key is made of is its own business: an empty part is one.
+                path = f"{listing.base}/{relative}" if remote else os.path.join(listing.base, relative)  # noqa: PTH118
+                whole = path if remote else os.path.normpath(path)
                 yield Source(path, printable(whole if self._prefixed else relative), version=listing.version(number))
 
     def _has_escaped(self) -> bool:

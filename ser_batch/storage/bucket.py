@@ -198,7 +198,7 @@ class Bucket:
         if info.type not in (fs.FileType.File, fs.FileType.Directory):
             return None
         version = (info.size or 0, (info.mtime_ns or 0) // SECOND * SECOND)
-        return Found(info.path.removeprefix(self.name).lstrip("/"), info.type == fs.FileType.Directory, version)
+        return Found(info.path[len(self.name) + 1 :], info.type == fs.FileType.Directory, version)
 
 
 def patience() -> float:
