@@ -17,6 +17,7 @@ _LISTS = {
     ),
     "peers": ("candidates", ("label", "device", "target", "batch"), "clips_per_second"),
     "startup": ("commands", ("command",), None),
+    "training": ("branches", ("size", "branch", "device", "batch"), "clips_per_second"),
 }
 """Kind → where its rows are, what tells them apart, and their rate (None: the median time decides)."""
 

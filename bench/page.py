@@ -17,6 +17,7 @@ _TITLES = {
     "throughput": "Throughput from files",
     "peers": "Beside what a user would pick instead",
     "startup": "Start-up",
+    "training": "Training",
     "smoke": "Smoke ratios",
     "gpu_sweep": "On a GPU",
 }
@@ -25,6 +26,7 @@ _COMMANDS = {
     "throughput": "bench throughput AUDIO --json bench/results/throughput-MACHINE.json",
     "peers": "bench peers --size base --json bench/results/peers-MACHINE.json",
     "startup": "bench startup FILE --json bench/results/startup-MACHINE.json",
+    "training": "bench training --json bench/results/training-MACHINE.json",
     "smoke": "bench smoke --json bench/results/smoke.json",
     "gpu_sweep": "bash bench/gpu_sweep.sh FOLDER",
 }

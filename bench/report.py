@@ -54,8 +54,13 @@ def _section(name: str, result: Document) -> str:
 def warnings_of(result: Document) -> list[str]:
     """Every warning of a result, each with what it is about, and why things were left out."""
     found = []
-    for row in [*result.get("measurements", []), *result.get("candidates", []), *result.get("commands", [])]:
-        columns = ("command", "label", "backend", "target", "batch", "workers", "mode")
+    for row in [
+        *result.get("measurements", []),
+        *result.get("candidates", []),
+        *result.get("commands", []),
+        *result.get("branches", []),
+    ]:
+        columns = ("command", "label", "branch", "backend", "target", "batch", "workers", "mode")
         about = ", ".join(str(row[key]) for key in columns if key in row)
         found += [f"{about}: {warning}" for warning in row["warnings"]]
     return [*found, *(f"left out: {name}: {reason}" for name, reason in result.get("absent", {}).items())]

@@ -104,6 +104,20 @@ def _startup(result: Document) -> list[Table]:
     return [Table("From process start to exit", ("command", "median s", "p95 s", "RSS"), rows)]
 
 
+def _training(result: Document) -> list[Table]:
+    columns = ("branch", "size", "parameters", "trained", "batch", "clips/s", "epoch of 1,147 clips, s", "CoV")
+    rows = [
+        (
+            *(f"{b['branch']} {b['precision']}, {b['device']}", b["size"], f"{b['parameters'] / 1e6:.2f} M"),
+            *(f"{b['trained'] / 1e6:.2f} M", str(b["batch"]), f"{b['clips_per_second']:.1f}"),
+            *(f"{b['epoch_seconds']:.1f}", f"{b['seconds']['cov']:.1%}", f"{b['encode_clips_per_second']:.1f}"),
+            *(_mib(b["peak_rss"]), str(b["seconds"]["n"])),
+        )
+        for b in result["branches"]
+    ]
+    return [Table("Training", (*columns, "features, clips/s", "RSS", "n"), rows)]
+
+
 def _smoke(result: Document) -> list[Table]:
     rows = [(name, f"{value:.3f}") for name, value in result["ratios"].items()]
     return [Table("Ratios of `bench smoke`", ("ratio", "value"), rows)]
@@ -135,6 +149,7 @@ _TABLES: dict[str, Callable[[Document], list[Table]]] = {
     "throughput": _throughput,
     "peers": _peers,
     "startup": _startup,
+    "training": _training,
     "smoke": _smoke,
     "gpu_sweep": _sweep,
 }

@@ -50,7 +50,12 @@ def test_latency_writes_json_and_parquet(toy_bundle: Bundle, audio, tmp_path, mo
         (["latency", "{empty}"], "no audio found"),
         (["throughput", "{audio}", "--workers", "0"], "workers must be at least 1"),
         (["throughput", "{audio}", "--backend", "warp"], "no backend 'warp'"),
+        (["throughput", "{empty}"], "no audio found"),
         (["startup", "{empty}"], "is no file"),
+        (["training", "--size", "vast"], "no model of that size"),
+        (["training", "--size", "small", "--clips", "1"], "needs clips for a batch"),
+        (["peers", "--size", "small", "--backend", "warp"], "no backend 'warp'"),
+        (["smoke", "--backend", "warp"], "no backend 'warp'"),
         (["report"], "nothing to write"),
         (["compare", "{empty}/a.json", "{empty}/b.json"], "cannot be read"),
     ],
@@ -66,6 +71,15 @@ def test_what_cannot_be_done_is_said_before_anything_runs(
     bundle = ["--bundle", str(toy_bundle.root)] if arguments[0] in ("latency", "throughput") else []
     assert main([*filled, *bundle]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["peers", "training"])
+def test_a_gpu_that_is_not_there_is_said_before_warm_up(command, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("bench.backends.open_engine", None)
+    assert main([command, "--size", "small", "--device", "cuda"]) == 2
+    assert "torch sees no CUDA device" in capsys.readouterr().err
 
 
 def test_throughput_stands_beside_the_engine_and_the_decoder(toy_bundle, audio):
@@ -92,6 +106,16 @@ def test_smoke_stands_engines_beside_each_other_torch_and_the_pipeline(toy_bundl
         "onnxruntime:fp32 / torch eager fp32",
     ]
     assert all(ratio > 0 for ratio in ratios.values())
+
+
+def test_training_measures_every_branch(tmp_path, capsys):
+    pytest.importorskip("torch")
+    arguments = ["training", "--size", "small", "--clips", "4", "--epochs", "1", "--json", str(tmp_path / "t.json")]
+    assert main(arguments) == 0
+    found = results.read(tmp_path / "t.json")["branches"]
+    assert [branch["branch"] for branch in found] == ["wav2vec2", "spectrogram"]
+    assert all(b["seconds"]["n"] == 1 and 0 < b["trained"] <= b["parameters"] for b in found)
+    assert "epoch of 1,147 clips, s" in capsys.readouterr().out
 
 
 class Steady:
