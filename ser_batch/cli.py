@@ -5,6 +5,7 @@ The library is imported inside the commands, so that `--help` and a single file 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -225,6 +226,8 @@ def info(bundle: Path | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code (see `EXIT_CODES`) is returned."""
+    # Arrow's own allocator keeps what was freed: 30 MiB of the peak of a run of 100,000 recordings (214 to 184).
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     return command_line.run(
         cli, "ser-batch", arguments, interrupted="the rows made so far are kept: go on with --resume"
     )
