@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ser_batch.engines import available_backends
+from ser_batch.engines.sidecar import read_sidecars
 from ser_batch.model.bundle import Bundle
 
 
@@ -29,6 +31,9 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     for branch in manifest.branches:
         tensors = f"{branch.input} -> {branch.output}"
         rows.append((f"branch {branch.name}", f"{branch.file}, {sizes[branch.file] / 1e6:.2f} MB, {tensors}"))
+    for sidecar in read_sidecars(bundle):
+        batches = ", ".join(map(str, sidecar.profiles))
+        rows.append((f"engines {Path(sidecar.folder).name}", f"{sidecar.built_for}, batches of {batches}"))
     rows.append(("fusion", f"softmax(W [{'; '.join(bundle.fusion.branches)}] + b)"))
     rows.extend(_flatten("metrics", manifest.metrics))
     rows.extend(_flatten("provenance", manifest.provenance))

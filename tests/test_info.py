@@ -45,3 +45,11 @@ def test_nested_metrics_are_dotted_and_control_characters_masked(tmp_path: Path)
 def test_a_backend_that_is_missing_says_how_to_get_it(toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ser_batch.engines.onnxruntime.unavailable", lambda: "pip install it")
     assert dict(describe(toy_bundle))["backend onnxruntime"] == "pip install it"
+
+
+def test_engines_say_what_they_were_built_for(tmp_path: Path) -> None:
+    from test_sidecar import sealed, sidecar_of
+
+    bundle = make_toy_bundle(tmp_path / "bundle", clip=ClipRule(sample_rate=8_000, samples=800))
+    rows = dict(describe(sealed(bundle, sidecar_of(bundle))))
+    assert rows["engines trt-rtx-fp32-ada"] == "trt-rtx 1.7.1.116 in fp32 for compute capability 8.9, batches of 1, 8"
