@@ -61,7 +61,7 @@ class CudaDevice:
             )
         ]
         self.compute_capability = ".".join(map(str, numbers))
-        self.name = bytes(self._call("cudaGetDeviceProperties", 0).name).decode().rstrip("\0")
+        self.name = bytes(self._call("cudaGetDeviceProperties", 0).name).partition(b"\0")[0].decode()
 
     def allocate(self, size: int) -> int:
         """Address of `size` bytes."""
