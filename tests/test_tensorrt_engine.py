@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import FakeDevice, FakeTensorRt
+from fake_gpu import FakeDevice
+from fake_tensorrt import FakeTensorRt
 from toy import make_toy_bundle, toy_probabilities, toy_weights
 
 import export.trt_engines
@@ -138,7 +139,7 @@ def test_all_memory_is_taken_and_all_graphs_are_captured_before_the_first_run(bu
 def test_what_no_graph_can_hold_is_put_on_its_stream_each_time(
     bundle: Bundle, gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fake_gpu._Context.is_stream_capturable", lambda self, stream: False, raising=False)
+    monkeypatch.setattr("fake_tensorrt._Context.is_stream_capturable", lambda self, stream: False, raising=False)
     engine = opened(bundle, gpu(seed=4))
     assert engine.graphs == (0, 12)
     np.testing.assert_allclose(engine.run(clips(9))["spectrogram"], expected(clips(9), "spectrogram"), atol=1e-5)
@@ -152,7 +153,7 @@ def test_a_gpu_without_memory_says_so_and_is_given_back(bundle: Bundle, gpu: Any
 
 
 def test_a_failure_ends_the_engine(bundle: Bundle, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fake_gpu._Context.is_stream_capturable", lambda self, stream: False, raising=False)
+    monkeypatch.setattr("fake_tensorrt._Context.is_stream_capturable", lambda self, stream: False, raising=False)
     engine = opened(bundle, trt := gpu())
     trt.fails_to_execute = True
     with pytest.raises(EngineError, match=r"branch wav2vec2 failed; got Cuda Runtime .an illegal memory access"):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import fake_gpu
+import fake_tensorrt
 import pytest
 
 from ser_batch.engines.tensorrt_library import LIBRARIES, RTX, load, make_log, version
@@ -29,14 +29,14 @@ def test_asking_whether_it_is_installed_does_not_import_it() -> None:
 @pytest.mark.parametrize(
     ("fake", "real"),
     [
-        (fake_gpu._Context, "IExecutionContext"),
-        (fake_gpu._Engine, "ICudaEngine"),
-        (fake_gpu._Config, "IBuilderConfig"),
-        (fake_gpu._Builder, "Builder"),
-        (fake_gpu._Profile, "IOptimizationProfile"),
-        (fake_gpu._Network, "INetworkDefinition"),
-        (fake_gpu._Parser, "OnnxParser"),
-        (fake_gpu._Runtime, "Runtime"),
+        (fake_tensorrt._Context, "IExecutionContext"),
+        (fake_tensorrt._Engine, "ICudaEngine"),
+        (fake_tensorrt._Config, "IBuilderConfig"),
+        (fake_tensorrt._Builder, "Builder"),
+        (fake_tensorrt._Profile, "IOptimizationProfile"),
+        (fake_tensorrt._Network, "INetworkDefinition"),
+        (fake_tensorrt._Parser, "OnnxParser"),
+        (fake_tensorrt._Runtime, "Runtime"),
     ],
 )
 def test_the_fake_that_other_tests_use_has_nothing_that_the_library_lacks(fake: type, real: str) -> None:

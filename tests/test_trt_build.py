@@ -10,7 +10,8 @@ from typing import Any
 
 import onnx
 import pytest
-from fake_gpu import FakeDevice, FakeTensorRt
+from fake_gpu import FakeDevice
+from fake_tensorrt import FakeTensorRt
 from onnx import TensorProto, helper
 from toy import make_toy_bundle
 
