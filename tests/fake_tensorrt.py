@@ -1,4 +1,4 @@
-"""A native TensorRT that is not there, on a fake GPU: its engines hold their graph, and ONNX Runtime does the arithmetic.
+"""A native TensorRT that is not there, on a fake GPU: its engines hold their graph, and ONNX Runtime does the sums.
 
 `tests/test_tensorrt_library.py` holds its names to those of the real library for RTX.
 """
