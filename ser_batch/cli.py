@@ -73,7 +73,7 @@ def cli() -> None:
 @click.option("--out", required=True, type=click.Path(), help="Parquet file to write, or a folder of parts: DIR/.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Model bundle.  [default: the embedded one]")
 @click.option("--backend", default=AUTO, show_default=True, help="Runtime; `info` lists them.")
-@click.option("--precision", metavar="P", help="fp32 or bf16.  [default: fp32]")
+@click.option("--precision", metavar="P", help="fp32, bf16, fp16 or int8.  [default: the backend's]")
 @click.option("--window", type=float, metavar="S", help="A row for each S seconds of a recording, not one for all.")
 @click.option("--hop", type=float, metavar="S", help="Seconds from one window to the next.  [default: the window]")
 @click.option("--min-duration", type=float, default=0.0, metavar="S", help="Less sound is status short, no label.")
