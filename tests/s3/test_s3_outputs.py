@@ -68,8 +68,8 @@ def test_the_rules_are_those_of_files(
 ) -> None:
     audio, expected = whole
     out = f"s3://{bucket}/out.parquet"
-    arguments = (audio, "--out", out, "--bundle", toy_bundle.root, "--quiet")
-    assert mortal(4, *arguments, "--batch-size", 1) == -signal.SIGKILL
+    arguments = (audio, "--out", out, "--bundle", toy_bundle.root, "--quiet", "--batch-size", 1)
+    assert mortal(4, *arguments) == -signal.SIGKILL
     assert run(*arguments) == 2
     assert "is unfinished" in capsys.readouterr().err
     assert run(*arguments, "--overwrite") == 3
