@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ser_batch.engines import Engine, available_backends, open_engine, precisions
-from ser_batch.errors import EngineError
+from ser_batch.errors import BundleError, EngineError
 from ser_batch.model.bundle import Bundle
 
 
@@ -39,6 +39,28 @@ def check_backends(asked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str
     if not chosen:
         raise EngineError("no backend can run here", got="; ".join(f"{k}: {v}" for k, v in reasons.items()))
     return tuple(dict.fromkeys(chosen)), absent
+
+
+def check_bundle(
+    bundle: Bundle, chosen: Sequence[str], asked: Sequence[str], threads: int | None = None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Those of `chosen` that `bundle` has graphs for, and why others are not measured; each is opened once to see.
+
+    Raises:
+        BundleError: one that was asked for has none.
+        EngineError: an engine is refused.
+    """
+    fit, absent = [], {}
+    for backend in chosen:
+        try:
+            open_backend(bundle, backend, threads).close()
+        except BundleError as error:
+            if asked:
+                raise
+            absent[backend] = str(error)
+        else:
+            fit.append(backend)
+    return tuple(fit), absent
 
 
 def open_backend(bundle: Bundle, backend: str, threads: int | None = None, batch: int = 1) -> Engine:

@@ -71,7 +71,7 @@ def report(given: tuple[Path, ...], out: Path | None, docs: bool) -> None:
 def smoke(bundle: Path | None, backends: tuple[str, ...], json_path: Path | None) -> None:
     """Print a few ratios in under a minute beside the committed ones; it informs, and exits 0 whatever they are."""
     from bench import environment, results
-    from bench.backends import check_backends
+    from bench.backends import check_backends, check_bundle
     from bench.console import show
     from bench.smoke import COMMITTED, deltas, smoke_ratios
     from bench.tables import Table
@@ -79,7 +79,8 @@ def smoke(bundle: Path | None, backends: tuple[str, ...], json_path: Path | None
 
     surroundings = environment.describe()
     chosen, _ = check_backends(backends)
-    ratios = smoke_ratios(load_bundle(bundle), chosen)
+    model = load_bundle(bundle)
+    ratios = smoke_ratios(model, check_bundle(model, chosen, backends)[0])
     before = results.read(COMMITTED)["ratios"] if COMMITTED.is_file() else None
     rows = [(n, f"{r:.3f}", "no committed ratio" if d is None else f"{d:+.1%}") for n, r, d in deltas(ratios, before)]
     show(Table("bench smoke", ("ratio", "now", "Δ"), rows))

@@ -52,7 +52,7 @@ def latency(
     from bench import environment, latency, results, served
     from bench.accuracy import speech_accuracy
     from bench.agreement import agreement
-    from bench.backends import check_backends
+    from bench.backends import check_backends, check_bundle
     from bench.console import finish, progress
     from bench.peak import measure_peaks
     from bench.targets import check_positive
@@ -64,6 +64,7 @@ def latency(
     check_positive(batch_size=sizes, iterations=iterations, warmup=warmup, offline=offline or 1)
     chosen, absent = check_backends(backends)
     sources, model = find_audio(audio), load_bundle(bundle)
+    chosen, lacking = check_bundle(model, chosen, backends, threads)
     budget = latency.Budget(warmup=warmup, iterations=iterations, seconds=seconds)
     plan = latency.plan(model, sources, chosen, targets=targets, batch_sizes=sizes, threads=threads, budget=budget)
     peaks = measure_peaks()
@@ -75,7 +76,7 @@ def latency(
         found += served.measure_fixed_rate(plan, rate, clips=iterations * max(sizes))
     if offline is not None:
         found += served.measure_offline(plan, peaks, clips=offline)
-    content = {"peaks": peaks, "absent": absent, "agreement": agreement(model, chosen, threads)}
+    content = {"peaks": peaks, "absent": absent | lacking, "agreement": agreement(model, chosen, threads)}
     result = results.document("latency", surroundings, measurements=found, accuracy=speech_accuracy(model), **content)
     finish(result, json_path)
     if parquet:
@@ -105,7 +106,7 @@ def throughput(
 ) -> None:
     """Score AUDIO end to end, from files to Parquet, beside the bare engine and the bare decoder."""
     from bench import environment, results
-    from bench.backends import check_backends
+    from bench.backends import check_backends, check_bundle
     from bench.console import finish
     from bench.targets import check_positive
     from bench.throughput import measure_memory, measure_throughput
@@ -118,11 +119,12 @@ def throughput(
     check_positive(workers=decoders, batch_size=batch_size, repeats=repeats, files=counts or (1,))
     chosen, absent = check_backends(backends)
     sources, model = find_audio(audio), load_bundle(bundle)
+    chosen, lacking = check_bundle(model, chosen, backends, threads)
     measured = measure_throughput(
         model, sources, chosen, workers=decoders, batch=batch_size, repeats=repeats, threads=threads
     )
     content = {"measurements": list(measured), "memory": list(measure_memory(sources, counts, bundle, chosen[0]))}
-    finish(results.document("throughput", surroundings, absent=absent, **content), json_path)
+    finish(results.document("throughput", surroundings, absent=absent | lacking, **content), json_path)
 
 
 @click.command()

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from bench import results
+from bench.backends import check_bundle
 from bench.cli import main
 from bench.interleave import interleave
 from bench.processes import run_process
@@ -80,6 +81,15 @@ def test_a_gpu_that_is_not_there_is_said_before_warm_up(command, capsys, monkeyp
     monkeypatch.setattr("bench.backends.open_engine", None)
     assert main([command, "--size", "small", "--device", "cuda"]) == 2
     assert "torch sees no CUDA device" in capsys.readouterr().err
+
+
+def test_a_precision_that_the_bundle_has_no_graphs_for_is_left_out_unless_asked_for(toy_bundle, audio, capsys):
+    both = ("onnxruntime:fp32", "onnxruntime:int8")
+    fit, absent = check_bundle(toy_bundle, both, asked=())
+    assert fit == ("onnxruntime:fp32",) and "has no int8 graph" in absent["onnxruntime:int8"]
+    arguments = ["latency", str(audio), "--bundle", str(toy_bundle.root), "--backend", "onnxruntime:int8"]
+    assert main(arguments) == 2
+    assert "has no int8 graph" in capsys.readouterr().err
 
 
 def test_throughput_stands_beside_the_engine_and_the_decoder(toy_bundle, audio):

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Every committed CPU figure, one after the other, within about 12 minutes on two idle cores:
+#
+#   bash bench/cpu_sweep.sh FOLDER [--small]        results land in FOLDER, as a rule bench/results
+#   AUDIO=../shared/ravdess  NAME=epyc-2core        what is scored, and what the machine is called in file names
+#   PEERS=0                                         leaves out the peers, the last and longest part
+#
+# A part that fails or takes too long is named at the end and the others go on; --small only shows that all run.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+out=${1:?usage: cpu_sweep.sh FOLDER [--small]}
+mkdir -p "$out" || exit 2
+small=${2:-}
+audio=${AUDIO:-../shared/ravdess}
+name=${NAME:-cpu-$(nproc)core}
+python=${PYTHON:-python3}
+failed=() patience=1
+wav=$(mktemp -d) && trap 'rm -rf "$wav"' EXIT
+
+part() { # SECONDS NAME COMMAND...: a part of the sweep, cut off after so long
+  local limit=$(($1 * patience)) what=$2 started=$SECONDS
+  shift 2
+  if timeout "$limit" "$python" -m bench "$@" --json "$out/$what.json" >"$out/$what.log" 2>&1; then
+    echo "$what: $((SECONDS - started)) s"
+    rm -f "$out/$what.log"
+  else
+    echo "$what: FAILED after $((SECONDS - started)) s, see $out/$what.log" >&2
+    failed+=("$what")
+  fi
+}
+
+if [ "$small" = --small ]; then
+  # A rehearsal may be on a busy machine.
+  patience=10 batches=(1 4) budget=(--warmup 1 --iterations 2) files=("$audio"/Actor_01/*-01.flac) clips=4 size=small rounds=1 copies=8
+else
+  batches=(1 8 32 128 512) budget=(--warmup 1 --iterations 30 --seconds 1.5) files=("$audio") clips=64 size=compact
+  rounds=10 copies=240
+fi
+first=$(find -L "${files[@]}" -name '*.flac' | sort | head -n 1)
+if [ -z "$first" ]; then
+  echo "there are no FLAC files in $audio: set AUDIO" >&2
+  exit 2
+fi
+
+# The same recordings without compression, to tell the decoder's share from the rest.
+find -L "${files[@]}" -name '*.flac' | sort | head -n "$copies" | "$python" -c '
+import pathlib, sys, soundfile
+for line in sys.stdin.read().splitlines():
+    samples, rate = soundfile.read(line, dtype="int16")
+    soundfile.write(pathlib.Path(sys.argv[1]) / (pathlib.Path(line).stem + ".wav"), samples, rate)
+' "$wav" || failed+=("WAV copies")
+
+sizes=() && for batch in "${batches[@]}"; do sizes+=(--batch-size "$batch"); done
+part 60 "startup-$name" startup "$first" --repeats 5
+part 60 smoke smoke
+part 240 "throughput-default-$name" throughput "${files[@]}" --repeats 2
+part 60 "throughput-wav-default-$name" throughput "$wav" --repeats 2
+part 60 "training-$size-$name" training --size "$size" --clips "$clips"
+part 360 "latency-default-$name" latency "${files[@]}" "${sizes[@]}" "${budget[@]}"
+if [ "${PEERS:-1}" = 1 ]; then
+  default=compact && [ "$size" = small ] && default=small
+  part 120 "peers-default-$name" peers --size "$default" --rounds "$rounds"
+  # At base size a round of all engines takes some ten seconds at batch 8.
+  [ "$size" = small ] || part 300 "peers-base-$name" peers --size base --rounds 3
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "failed: ${failed[*]}" >&2
+  exit 1
+fi
+echo "all parts done in $SECONDS s; bench report --docs renews docs/benchmarks.md from bench/results"
