@@ -107,7 +107,8 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
     Parquet with a column path (optionally id, start, end or duration; others are handed through), a .txt of paths,
     or Parquet with the audio in a column. AUDIO and OUT may be in object stores: s3://BUCKET/KEY, gs://BUCKET/KEY.
     Without --window, the model hears one clip of each recording, as long as its bundle says. A recording that
-    cannot be read is a row with the reason. Rows go out in parts; OUT appears whole. Windows up to -60 dBFS are silent, and so is a clip without --window if every sample is zero.
+    cannot be read is a row with the reason. Rows go out in parts; OUT appears whole. Windows up to -60 dBFS are
+    silent, and so is a clip without --window if every sample is zero.
     """
     if options["overwrite"] and options["resume"]:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")
