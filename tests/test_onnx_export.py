@@ -9,13 +9,18 @@ import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_encoders import ARCHITECTURES
 from toy_run import CLIP, CONTEXT, SPECTROGRAM
 
 import training
+from export.emulation import emulated, session
+from export.float_precision import to_float_precision
 from export.metadata import read_metadata
 from export.onnx_export import OPSET, TOLERANCE, Exported, export_branch
+from ser_batch.clip import ClipRule
 from ser_batch.errors import ExportError
 from ser_batch.model.reference import synthetic_clips
+from training.config import ContextConfig
 from training.context_branch import ContextBranch
 from training.ravdess import LABELS
 from training.spectrogram_branch import SpectrogramBranch
@@ -31,14 +36,23 @@ def make_spectrogram() -> nn.Module:
     return SpectrogramBranch(SPECTROGRAM, len(LABELS), CLIP.samples)
 
 
+def make_whisper() -> nn.Module:
+    torch.manual_seed(3)
+    config = ContextConfig(backbone="scratch", architecture=ARCHITECTURES["whisper"], hidden=(8, 8), unfrozen_layers=1)
+    return ContextBranch(config, len(LABELS))
+
+
+MAKERS = {"wav2vec2": make_wav2vec2, "spectrogram": make_spectrogram, "whisper": make_whisper}
+
+
 def export(branch: nn.Module, path: Path, name: str = "toy") -> Exported:
     return export_branch(branch, path, name=name, labels=LABELS, clip=CLIP)
 
 
-@pytest.fixture(scope="module", params=["wav2vec2", "spectrogram"])
+@pytest.fixture(scope="module", params=list(MAKERS))
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Exported]:
     # In training mode on purpose: dropout and batch statistics must not reach the graph.
-    branch = {"wav2vec2": make_wav2vec2, "spectrogram": make_spectrogram}[request.param]().train()
+    branch = MAKERS[request.param]().train()
     return branch, export(branch, tmp_path_factory.mktemp("graph") / f"{request.param}.onnx", request.param)
 
 
@@ -81,8 +95,8 @@ def test_the_graph_says_what_it_is_and_nothing_of_this_machine(case: tuple[nn.Mo
 
 def test_the_graph_is_clean(case: tuple[nn.Module, Exported]) -> None:
     _, exported = case
-    # Two wav2vec 2.0 layers of 30 nodes and 52 around them, so base with twelve has about 410.
-    assert exported.nodes <= {"wav2vec2": 120, "spectrogram": 170}[exported.name]
+    # Two wav2vec 2.0 layers of 30 nodes and 52 around them, so base with twelve has about 410; three of Whisper.
+    assert exported.nodes <= {"wav2vec2": 120, "spectrogram": 170, "whisper": 135}[exported.name]
     operators = {node.op_type for node in onnx.load(exported.path).graph.node}
     assert not operators & {"STFT", "DFT", "If", "Loop", "Dropout", "BatchNormalization", "Attention"}
 
@@ -152,3 +166,31 @@ def test_a_faulty_branch_is_refused(tmp_path: Path, fault: str, message: str) ->
 def test_the_branch_without_a_fault_is_not_refused(tmp_path: Path) -> None:
     torch.manual_seed(3)
     assert export(Broken("none"), tmp_path / "model.onnx").max_difference <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "nodes"),
+    # The sizes of wav2vec2-base are the defaults of its configuration; those are Whisper base's.
+    [
+        ({}, 420),
+        ({"model_type": "whisper", "d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8}
+         | {"encoder_ffn_dim": 2048, "decoder_layers": 1}, 260),
+    ],
+    ids=["wav2vec2-base", "whisper-base"],
+)  # fmt: skip
+def test_full_size_is_as_clean_and_takes_every_precision(
+    tmp_path: Path, architecture: dict[str, object], nodes: int
+) -> None:
+    config = ContextConfig(backbone="scratch", architecture={"layerdrop": 0.0} | architecture, unfrozen_layers=2)
+    exported = export_branch(
+        ContextBranch(config, len(LABELS)), tmp_path / "branch.onnx", name="full", labels=LABELS, clip=ClipRule()
+    )
+    assert exported.nodes <= nodes, exported.nodes
+    assert [path.name for path in tmp_path.iterdir()] == ["branch.onnx"]
+    assert {"labels", "branch", "opset", "frontend_output"} <= set(read_metadata(exported.path))
+    for precision in ("fp16", "bf16"):
+        model = to_float_precision(onnx.load(exported.path), precision)
+        (rows,) = session(emulated(model, precision)).run(None, {"waveform": synthetic_clips(ClipRule())})
+        assert np.abs(rows - exported.probabilities).max() < 5e-2
+    print(exported.nodes, exported.seconds, exported.max_difference)
