@@ -44,7 +44,7 @@ def execute_on_ray(placement: Placement, job: Job, watch: Watch = lambda total: 
         run = _Run(job, inputs, bundle, hearing, opened, room, threads)
         with watch(len(inputs.sources)) as progress:
             keep_rows(
-                Parts(output, run.table, key=inputs.key, resume=job.resume),
+                Parts(output, run.table, key=inputs.key, resume=job.resume and not job.overwrite),
                 inputs,
                 run.make,
                 run.tally,
