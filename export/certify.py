@@ -73,7 +73,7 @@ def relative_speeds(bundle: Bundle, variants: list[Variant], threads: int | None
     engines: dict[Variant, Engine] = {}
     try:
         for backend, precision in dict.fromkeys([BASELINE, *variants]):
-            engines[backend, precision] = open_engine(bundle, backend, threads, precision)
+            engines[backend, precision] = open_engine(bundle, backend, threads, precision, _BATCH)
             engines[backend, precision].run(batch)
         rounds = [{variant: _seconds(engine, batch) for variant, engine in engines.items()} for _ in range(_ROUNDS)]
     finally:
