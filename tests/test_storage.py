@@ -152,7 +152,11 @@ def test_one_object_that_fails_while_the_store_is_well_is_that_objects_failure(
         (REFUSED, r"refuses access to s3://b; got AWS Error INVALID_ACCESS_KEY_ID .*operation\. .*AWS_ACCESS_KEY_ID"),
         ("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation", "there is no bucket s3://b"),
         ("AWS Error UNKNOWN (HTTP status 301): PermanentRedirect", "another region"),
-        ("something else", "s3://b cannot be used; got something else"),
+        (
+            "Status(UNAVAILABLE: Could not create a OAuth2 access token to authenticate",
+            "there are no credentials for s3://b",
+        ),
+        ("something else" * 100, "s3://b cannot be used; got something else.*…$"),
     ],
 )
 def test_a_store_that_serves_nothing_says_why(disk: fs.FileSystem, failure: str, message: str) -> None:

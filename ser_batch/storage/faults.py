@@ -21,17 +21,22 @@ _REFUSED = re.compile(
     r"|TOKEN|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED|REQUEST_TIME_TOO_SKEWED|Forbidden|Unauthorized"
 )
 _ELSEWHERE = re.compile(r"PermanentRedirect|HTTP status 301|AuthorizationHeaderMalformed|IllegalLocationConstraint")
+LONGEST = 240
+"""Characters of a store's words that are repeated."""
+_NO_TOKEN = "Could not create a OAuth2 access token"
+"""Google's client without credentials; it takes that for a failure that may pass."""
 _REQUEST_ID = re.compile(r"\s*\(Request ID: [^)]*\)")
 
 
 def may_pass(error: OSError) -> bool:
     """Whether the same request may succeed a while later: the network, an overloaded or restarting store."""
-    return bool(_PASSING.search(str(error)))
+    return bool(_PASSING.search(str(error))) and _NO_TOKEN not in str(error)
 
 
 def reason(error: OSError) -> str:
     """One line on what the store, or the way to it, has said."""
-    return _REQUEST_ID.sub("", str(error)).partition("\n")[0].rstrip(": .")
+    text = _REQUEST_ID.sub("", str(error)).partition("\n")[0].partition(" error_info=")[0].rstrip(": .")
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def store_error(bucket: str, error: OSError, keys: str) -> StoreError:
@@ -45,6 +50,8 @@ def store_error(bucket: str, error: OSError, keys: str) -> StoreError:
         return StoreError(f"there is no bucket {bucket}", remedy="Check its name and the endpoint.")
     if _ELSEWHERE.search(text):
         return StoreError(f"{bucket} is in another region", got=reason(error), remedy="Set AWS_REGION to its own.")
+    if _NO_TOKEN in text:
+        return StoreError(f"there are no credentials for {bucket}", got=reason(error), remedy=f"Give some ({keys}).")
     if _UNREACHABLE.search(text):
         return StoreError(
             f"the store of {bucket} cannot be reached", got=reason(error), remedy="Check the endpoint and the network."
