@@ -25,7 +25,7 @@ from bench.latency import Budget, Measurement, Plan, flops_by_target, measure_en
 from bench.peak import Peak, measure_peaks
 from bench.results import document, write
 from bench.tables import markdown, tables
-from ser_batch.engines import Engine, open_engine
+from ser_batch.engines import Engine
 from ser_batch.engines.onnxruntime_cuda import BoundEngine
 from ser_batch.errors import SerError
 from ser_batch.model.bundle import Bundle
@@ -33,8 +33,6 @@ from ser_batch.model.bundle import Bundle
 BATCHES = (1, 8, 64, 128, 256, 512, 2, 4, 16, 32)
 """In the order of their worth, should time run out."""
 SMALL_BATCHES = (1, 2)
-PROFILES = (1, 8, 64)
-"""Of TensorRT's engines, which cut larger batches."""
 BUDGET = Budget(warmup=3, iterations=50, seconds=2.0)
 SMALL_BUDGET = Budget(warmup=1, iterations=3, seconds=0.5, least=2)
 SECONDS = 420.0
@@ -66,6 +64,7 @@ def sweep(out: Path, device: str, small: bool, seconds: float = SECONDS) -> dict
         SerError: the machine lacks the device, or nothing could be measured.
     """
     from bench.peers.models import random_model
+    from bench.peers.tensorrt_here import build_here
     from bench.peers.torch_engine import TorchEngine, check_device
 
     deadline = time.monotonic() + seconds
@@ -79,7 +78,7 @@ def sweep(out: Path, device: str, small: bool, seconds: float = SECONDS) -> dict
             "ONNX Runtime": partial(BoundEngine, model.bundle, device, tf32=True),
             "torch compile bf16": partial(TorchEngine, model.branches, device=device, precision="bf16", compiled=True),
             "torch eager fp32": partial(TorchEngine, model.branches, device=device),
-            "TensorRT fp32": partial(_tensorrt, model.bundle),
+            "TensorRT fp32": partial(build_here, model.bundle),
         }
         plan = _plan(model.bundle, small)
         for label, make in makers.items():
@@ -94,19 +93,6 @@ def sweep(out: Path, device: str, small: bool, seconds: float = SECONDS) -> dict
     if not found.measurements:
         raise SerError("nothing could be measured", got=found.absent)
     return found.document()
-
-
-def _tensorrt(bundle: Bundle) -> Engine:
-    """Engines built here for this GPU; what it has no library for, or the library no such GPU, is a reason, no row."""
-    from export.trt_engines import build_engines, choose_library
-    from ser_batch.engines.cuda_device import open_cuda_device
-
-    device = open_cuda_device()
-    capability = device.compute_capability
-    device.close()
-    gpus = [capability] if choose_library("auto").ahead_of_time else []
-    built = build_engines(bundle, precision="fp32", batches=PROFILES, gpus=gpus, replace=True)
-    return open_engine(built.bundle, "trt", precision="fp32")
 
 
 def _plan(bundle: Bundle, small: bool) -> Plan:

@@ -12,8 +12,8 @@ import torch
 from fake_gpu import FakeDevice
 from torch import nn
 
-from bench import gpu_sweep
 from bench.interleave import check_equal
+from bench.peers import tensorrt_here
 from bench.peers.models import random_branches
 from bench.peers.torch_engine import TorchEngine
 from bench.peers.torch_peak import torch_peaks
@@ -116,9 +116,9 @@ def test_peaks_are_of_every_precision():
 @pytest.mark.skipif(not RTX.installed() or NATIVE.installed() is not None, reason="needs TensorRT for RTX alone")
 def test_the_gpu_sweep_says_that_rtx_does_not_build_for_an_h200(toy_bundle, monkeypatch):
     device = FakeDevice(compute_capability="9.0")
-    monkeypatch.setattr("ser_batch.engines.cuda_device.open_cuda_device", lambda: device)
+    monkeypatch.setattr(tensorrt_here, "open_cuda_device", lambda: device)
     with pytest.raises(ExportError, match=r"does not build for compute capability 9\.0"):
-        gpu_sweep._tensorrt(toy_bundle)
+        tensorrt_here.build_here(toy_bundle)
     assert device.closed
 
 
