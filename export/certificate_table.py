@@ -47,8 +47,10 @@ def _gates(gates: Mapping[str, Any]) -> Iterator[str]:
 
 def _speech(entries: list[Entry]) -> Iterator[str]:
     for clips, corpus, sha256 in sorted({_set(e) for e in entries if e["speech"] is not None}):
-        yield from ("", f"## {clips} labelled clips of {corpus}, against onnxruntime fp32", "")
+        yield from ("", f"## {clips:,} labelled clips of {corpus}, against onnxruntime fp32", "")
         yield f"Names and labels: sha256 `{sha256}`."
+        yield "Accuracy is over all of them: where the model was trained on some, it is no measure of the model"
+        yield "(MODEL_CARD.md has that), but the differences are those of the precision."
         yield ""
         numbers = "max \\|Δp\\| | mean \\|Δp\\| | flips | not finite | accuracy | difference"
         yield f"| runtime | precision | output | {numbers} | |"
