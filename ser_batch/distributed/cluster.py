@@ -98,16 +98,16 @@ def cluster(placement: Placement) -> Iterator[Room]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray: Any = importlib.import_module("ray")
     ours = not ray.is_initialized()
-    if ours:
-        _connect(ray, placement.address or os.environ.get("RAY_ADDRESS") or None)
-    try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        # Ray tells of lost processes on stdout, which is for the summary.
-        with redirect_stdout(sys.stderr):
-            yield Room.of(nodes, placement)
-    finally:
+    # Ray tells of lost processes on stdout, to the last moment; stdout is for the summary.
+    with redirect_stdout(sys.stderr):
         if ours:
-            ray.shutdown()
+            _connect(ray, placement.address or os.environ.get("RAY_ADDRESS") or None)
+        try:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            yield Room.of(nodes, placement)
+        finally:
+            if ours:
+                ray.shutdown()
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -117,7 +117,10 @@ def _connect(ray: Any, address: str | None) -> None:
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if in_main else None
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **({} if address else own))
+        # "local" never joins a cluster that somebody else has started here.
+        ray.init(
+            address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else own)
+        )
     except Exception as error:
         # Ray raises what comes to hand, a bare Exception where its own processes are slow to start.
         raise EngineError(
