@@ -59,9 +59,9 @@ part 60 "training-$size-$name" training --size "$size" --clips "$clips"
 part 360 "latency-default-$name" latency "${files[@]}" "${sizes[@]}" "${budget[@]}"
 if [ "${PEERS:-1}" = 1 ]; then
   default=compact && [ "$size" = small ] && default=small
-  part 120 "peers-default-$name" peers --size "$default" --rounds "$rounds"
+  part 180 "peers-default-$name" peers --size "$default" --rounds "$rounds"
   # At base size a round of all engines takes some ten seconds at batch 8.
-  [ "$size" = small ] || part 300 "peers-base-$name" peers --size base --rounds 3
+  [ "$size" = small ] || part 400 "peers-base-$name" peers --size base --rounds 3
 fi
 if [ ${#failed[@]} -gt 0 ]; then
   echo "failed: ${failed[*]}" >&2

@@ -10,7 +10,7 @@ from bench.backends import open_backend
 from bench.interleave import Candidate, interleave
 from bench.peers.models import Model
 from bench.peers.torch_engine import TorchEngine
-from bench.targets import branch_view
+from bench.targets import branch_view, take
 from ser_batch.clip import Waveform
 from ser_batch.engines import Engine
 from ser_batch.errors import SerError
@@ -48,14 +48,15 @@ def compare_peers(
     found: list[Candidate] = []
     for batch in batch_sizes:
         with ExitStack() as stack:
-            engines, missing = _open(_makers(model, backends, target, device, threads, batch), clips[:1], stack)
+            makers = _makers(model, backends, target, device, threads, batch)
+            engines, missing = _open(makers, take(clips, batch, 0), stack)
             absent |= missing
             found += interleave(engines, target, clips, batch, rounds=rounds)
     return found, absent
 
 
 def _open(
-    makers: Mapping[str, Callable[[], Engine]], clip: Waveform, stack: ExitStack
+    makers: Mapping[str, Callable[[], Engine]], waveform: Waveform, stack: ExitStack
 ) -> tuple[dict[str, Engine], dict[str, str]]:
     """The engines that can be made and run, to be closed by `stack`, and why others cannot."""
     engines: dict[str, Engine] = {}
@@ -64,7 +65,7 @@ def _open(
         try:
             engine = make()
             stack.callback(engine.close)
-            engine.run(clip)
+            engine.run(waveform)
         except SerError as error:
             if label == REFERENCE:
                 raise
