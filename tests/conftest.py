@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shared_data import RAVDESS, SHARED
 from toy import make_toy_bundle
 
 from ser_batch.model.bundle import Bundle
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-RAVDESS = SHARED / "ravdess"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import RAVDESS, SHARED
+from shared_data import RAVDESS, SHARED
 from toy_encoders import ARCHITECTURES, CONVOLVED, WHISPER
 
 torch = pytest.importorskip("torch")

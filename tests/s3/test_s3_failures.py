@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Server, make_bucket
 from process import finish, paused
+from radosgw import Server, make_bucket
 from stores import put_folder, table
 from test_cli import run
 from test_decode import sources

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import Server, make_bucket
 from process import finish, mortal, paused
+from radosgw import Server, make_bucket
 from stores import objects, put_folder, table
 from test_cli import run
 from test_decode import sources
