@@ -43,7 +43,7 @@ if [ -z "$first" ]; then
 fi
 
 # The same recordings without compression, to tell the decoder's share from the rest.
-find -L "${files[@]}" -name '*.flac' | sort | head -n "$copies" | "$python" -c '
+find -L "${files[@]}" -name '*.flac' | sort | sed -n "1,${copies}p" | "$python" -c '
 import pathlib, sys, soundfile
 for line in sys.stdin.read().splitlines():
     samples, rate = soundfile.read(line, dtype="int16")
