@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
@@ -28,6 +29,8 @@ CPUS = 4
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for a cluster to answer."""
+GRACE = 10.0
+"""Seconds that Ray Data's threads get to end."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +187,23 @@ def score_tasks(tasks: Sequence[pa.Table], plan: Plan, room: Room) -> Generator[
         num_cpus=room.cpus,
         num_gpus=room.gpus,
     )
-    answers: Any = iter(scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
+    before = set(threading.enumerate())
+    # Nothing ahead: Ray's prefetching thread is one that may outlive an interrupted run.
+    answers: Any = iter(scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     try:
         with closing(answers):
             yield from answers
     except ray.exceptions.RayError as error:
         raise EngineError("the Ray cluster failed", got=error, remedy="--resume goes on.") from error
+    finally:
+        _wait_for(set(threading.enumerate()) - before)
+
+
+def _wait_for(threads: set[threading.Thread]) -> None:
+    """Let Ray Data's threads end: one that asks for anything after `ray.shutdown` takes the whole process with it."""
+    deadline = time.monotonic() + GRACE
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _Attempts:
