@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ser_batch.machine import git_commit, processor, usable_cpus
+
 PACKAGES = (
     *("ser-batch", "numpy", "soundfile", "soxr", "pyarrow", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt"),
     *("tensorrt-rtx-cu13-libs", "torch", "transformers", "optimum-onnx", "onnx"),
@@ -60,19 +62,6 @@ def gpus() -> list[dict[str, str]]:
     return [dict(zip(fields, row, strict=False)) for row in rows]
 
 
-def git_commit() -> str | None:
-    """Commit of this checkout, with "+" if a tracked file has changed since; None outside one."""
-
-    def git(*arguments: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _cpu() -> dict[str, Any]:
     facts: dict[str, str] = {}
     try:
@@ -82,11 +71,10 @@ def _cpu() -> dict[str, Any]:
     except OSError:
         pass
     flags = facts.get("flags", "").split()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "model": facts.get("model name") or platform.processor() or "unknown",
+        "model": processor(),
         "cores": os.cpu_count(),
-        "cores_usable": usable,
+        "cores_usable": usable_cpus(),
         "isa": [flag for flag in ISA if flag in flags],
     }
 

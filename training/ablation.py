@@ -14,11 +14,11 @@ from typing import Any
 from ser_batch.errors import TrainingError
 from training.config import RunConfig, to_dict
 from training.configfile import RECIPES, from_dict
+from training.context_alone import measure_context
 from training.data import Corpus
 from training.material import prepare
 from training.protocols import Protocol
 from training.protocols import plan as plan_protocol
-from training.unfreezing import measure_context
 
 WHOLE = "the whole recipe"
 

@@ -24,6 +24,7 @@ from ser_batch.clip import ClipRule, Waveform
 from training.augment import fresh_version
 from training.config import AugmentConfig, to_dict
 from training.data import Corpus
+from training.files import write_whole
 
 FORMAT = 1
 """Raised when a front-end or the augmentation changes what it computes, so that older caches are not read."""
@@ -67,7 +68,7 @@ class FeatureCache:
     def _version(self, branch: Any, state: str, number: int) -> np.ndarray:
         path = self.root / f"{self._key(branch, state, number)}.npy"
         if not path.is_file():
-            self._compute(branch, number, path)
+            write_whole(path, lambda new: self._compute(branch, number, new))
         return np.load(path, mmap_mode="r")
 
     def _key(self, branch: Any, state: str, number: int) -> str:
@@ -83,18 +84,16 @@ class FeatureCache:
 
     def _compute(self, branch: Any, number: int, path: Path) -> None:
         branch.eval()
-        self.root.mkdir(parents=True, exist_ok=True)
-        temporary, found, done = path.with_suffix(".tmp.npy"), None, 0
+        found, done = None, 0
         for batch in self._batches(number):
             with torch.no_grad():
                 rows = branch.features(torch.from_numpy(batch).to(self.device)).float().cpu().numpy()
             if found is None:
-                found = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(self.corpus), *rows.shape[1:]))
+                found = np.lib.format.open_memmap(path, "w+", np.float32, (len(self.corpus), *rows.shape[1:]))
             found[done : done + len(rows)] = rows
             done += len(rows)
         if found is not None:
             found.flush()
-        temporary.replace(path)
 
     def _batches(self, number: int) -> Iterator[np.ndarray]:
         with ThreadPoolExecutor(READERS) as readers:

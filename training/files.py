@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text`: a kill leaves the old file or the new one."""
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Replace `path` by what `write` makes of another of its kind beside it: a kill leaves the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary = path.with_suffix(f".tmp{path.suffix}")
+    write(temporary)
     temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text`."""
+    write_whole(path, lambda new: new.write_text(text))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -24,10 +30,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Replace `path` by a compressed .npz of `arrays`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.stem + ".tmp.npz")
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(path)
+    write_whole(path, lambda new: np.savez_compressed(new, **arrays))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

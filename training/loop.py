@@ -23,6 +23,7 @@ from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import accuracy, macro_scores
 from training.config import Stage
 from training.examples import TrainingSet
+from training.files import write_text, write_whole
 
 EVALUATION_BATCH = 64
 """Clips a forward pass outside training."""
@@ -216,7 +217,7 @@ def _keep_if_best(history: History, stage: Stage, figures: dict[str, float], bra
     if score > history.best:
         history.best, history.best_epoch = score, len(history.epochs) - 1
         weights = {k: v.detach().cpu().contiguous() for k, v in branch.state_dict().items()}
-        _replace(folder / "best.safetensors", lambda path: save_file(weights, path))
+        write_whole(folder / "best.safetensors", lambda path: save_file(weights, path))
 
 
 def _save_state(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
@@ -225,9 +226,9 @@ def _save_state(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimize
         "optimizer": optimizer.state_dict(),
         "history": json.dumps(history.__dict__),
     }
-    _replace(folder / "state.pt", lambda path: torch.save(state, path))
+    write_whole(folder / "state.pt", lambda path: torch.save(state, path))
     lines = "".join(json.dumps(row) + "\n" for row in history.epochs)
-    _replace(folder / "metrics.jsonl", lambda path: path.write_text(lines))
+    write_text(folder / "metrics.jsonl", lines)
 
 
 def _resume(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer) -> History:
@@ -263,10 +264,3 @@ def _load(branch: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
                 f"{path}: tensor {key}", got=tuple(value.shape), expected=f"shape {tuple(own[key].shape)}"
             )
     branch.load_state_dict(weights)
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside `path`, then rename it there: a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    temporary.replace(path)

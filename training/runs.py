@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +22,7 @@ from torch import nn
 
 from ser_batch.clip import ClipRule
 from ser_batch.errors import TrainingError
+from ser_batch.machine import git_commit, processor
 from ser_batch.model.fusion import Fusion, load_fusion
 from training.config import RunConfig, to_dict
 from training.configfile import load_config
@@ -107,28 +107,6 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "git": git_commit(),
     }
-
-
-def processor() -> str:
-    """The CPU's model name, as the system states it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout this code runs from, with "+" if it has changed since; None outside one."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def load_run(folder: Path) -> Run:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_batch.errors import InputError, OutputError
+from ser_batch.machine import processor, usable_cpus
 from ser_batch.model.bundle import Bundle
 
 SCHEMA_VERSION = 1
@@ -69,8 +68,7 @@ def certificate_path(bundle: Bundle) -> Path:
 
 def machine_id() -> str:
     """The processor's model and how many CPUs this process may use, which a certificate's speeds hold for."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {count} CPUs"
+    return f"{processor()}, {usable_cpus()} CPUs"
 
 
 def load_certificate(bundle: Bundle) -> Certificate:
@@ -139,12 +137,3 @@ def _parse(raw: dict[str, Any]) -> Entry:
         if not isinstance(raw[name], _TYPES[kind]) or (isinstance(raw[name], bool) and kind != "bool"):
             raise ValueError(f"{name} is {raw[name]!r}")
     return Entry(**raw)
-
-
-def _processor() -> str:
-    try:
-        # platform.processor() is empty, or "x86_64", on Linux.
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()

@@ -7,7 +7,6 @@ spectrogram branch at batch 16, does not fit the caches. docs/benchmarks.md has 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from ser_batch.clip import Waveform
+from ser_batch.machine import usable_cpus
 from ser_batch.model.fusion import Probabilities
 
 PIECE = 2
@@ -39,11 +39,6 @@ def layout(batch: int, threads: int | None) -> Layout:
     total = threads or usable_cpus()
     lanes = max(1, min(total, batch // PIECE))
     return Layout(lanes, total // lanes)
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Lanes(Generic[Context]):

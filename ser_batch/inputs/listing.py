@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from ser_batch.errors import InputError
-from ser_batch.inputs.sources import Source, find_audio
+from ser_batch.inputs.sources import Source, Sources, find_audio
 from ser_batch.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _tables(path: str) -> list[str]:
     return sorted(glob.iglob(path, recursive=True)) if glob.has_magic(path) and not Path(path).exists() else [path]  # noqa: PTH207
 
 
-class _Shard(Sequence[Source]):
+class _Shard(Sources):
     """Every source whose name hashes to one of `count` parts."""
 
     def __init__(self, sources: Sequence[Source], part: int, count: int) -> None:
@@ -99,10 +99,3 @@ class _Shard(Sequence[Source]):
             digest = blake2b(source.key.encode(), digest_size=8).digest()
             if int.from_bytes(digest, "little") % self._count == self._part:
                 yield source
-
-    @overload
-    def __getitem__(self, index: int) -> Source: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Source]: ...
-    def __getitem__(self, index: int | slice) -> Source | list[Source]:
-        return list(self)[index]

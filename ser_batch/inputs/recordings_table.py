@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import pyarrow as pa
 
 from ser_batch.errors import InputError
 from ser_batch.inputs.embedded import EmbeddedAudio, is_audio
 from ser_batch.inputs.listing import Inputs
-from ser_batch.inputs.sources import Source
+from ser_batch.inputs.sources import Source, Sources
 from ser_batch.paths import printable
 from ser_batch.storage.objects import object_version, readable
 from ser_batch.storage.urls import is_url, join, split
@@ -91,7 +91,7 @@ def _parse(path: str) -> pa.Table:
     return pa.table({"path": [line for line in lines if line.strip()]})
 
 
-class _Listed(Sequence[Source]):
+class _Listed(Sources):
     """The recordings of a table, made as they are asked for."""
 
     def __init__(self, table: pa.Table, folders: list[str], audio: EmbeddedAudio | None) -> None:
@@ -112,13 +112,6 @@ class _Listed(Sequence[Source]):
             rows = batch.to_pylist()
             yield from (self._source(start + number, row) for number, row in enumerate(rows))
             start += len(rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Source: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Source]: ...
-    def __getitem__(self, index: int | slice) -> Source | list[Source]:
-        return list(self)[index]
 
     def _source(self, number: int, row: dict[str, Any]) -> Source:
         if self._audio is not None:

@@ -17,7 +17,7 @@ from ser_batch.inputs.names import Names
 from ser_batch.paths import printable
 from ser_batch.storage.urls import is_url
 
-__all__ = ["Source", "find_audio", "printable"]
+__all__ = ["Source", "Sources", "find_audio", "printable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,17 @@ class Source:
     def key(self) -> str:
         """What it is known by, unique in the run."""
         return self.id or self.file
+
+
+class Sources(Sequence[Source]):
+    """Recordings that are made as they are iterated over; an index walks there, so iterate where it matters."""
+
+    @overload
+    def __getitem__(self, index: int) -> Source: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Source]: ...
+    def __getitem__(self, index: int | slice) -> Source | list[Source]:
+        return list(self)[index]
 
 
 def find_audio(roots: Sequence[str | os.PathLike[str]]) -> Sequence[Source]:
@@ -111,7 +122,7 @@ def _names_under(root: str) -> tuple[str, list[bytes]]:
     raise InputError(f"{root!r} does not exist", remedy="Check the path, and quote it if it holds spaces.")
 
 
-class _Found(Sequence[Source]):
+class _Found(Sources):
     """The recordings found, as a sequence that holds only their names."""
 
     def __init__(self, found: list[_Listing], *, prefixed: bool) -> None:
@@ -126,14 +137,6 @@ class _Found(Sequence[Source]):
         for number, source in enumerate(self._all()):
             if number not in self._left_out:
                 yield source
-
-    @overload
-    def __getitem__(self, index: int) -> Source: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Source]: ...
-    def __getitem__(self, index: int | slice) -> Source | list[Source]:
-        # Rare, so it may be slow.
-        return list(self)[index]
 
     def _all(self) -> Iterator[Source]:
         for listing in self._found:
