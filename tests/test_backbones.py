@@ -80,7 +80,7 @@ CUTS = (
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("head", [(False, "mean"), (True, "mean+std")])
+@pytest.mark.parametrize("head", [(False, "mean"), (True, "mean+std"), (True, "mean+std+thirds+deltas")])
 def test_logits_do_not_depend_on_where_the_features_are_cut(name: str, head: tuple[bool, str]) -> None:
     layer_weights, pooling = head
     chosen, x = {"layer_weights": layer_weights, "pooling": pooling}, waveforms()

@@ -75,7 +75,9 @@ def test_more_layers_than_there_are_is_refused(k: int) -> None:
         make(unfrozen_layers=k)
 
 
-@pytest.mark.parametrize("change", [{"pooling": "mean+std"}, {"layer_weights": True}])
+@pytest.mark.parametrize(
+    "change", [{"pooling": "mean+std"}, {"pooling": "mean+std+thirds+deltas"}, {"layer_weights": True}, {"hidden": ()}]
+)
 def test_head_settings(change: dict[str, object]) -> None:
     """A setting either changes the branch or is refused; none is ignored."""
     x = waveforms(2)
@@ -85,6 +87,17 @@ def test_head_settings(change: dict[str, object]) -> None:
         return
     with torch.no_grad():
         assert not torch.equal(changed(x), make()(x))
+
+
+def test_statistics_over_time() -> None:
+    branch = make(pooling="mean+std+thirds+deltas")
+    hidden = torch.randn(2, 50, branch.width, generator=torch.Generator().manual_seed(0))
+    x = hidden.double().numpy()
+    expected = [x.mean(axis=1), x.std(axis=1), x[:, :16].mean(axis=1), x[:, 16:33].mean(axis=1), x[:, 33:].mean(axis=1)]
+    expected += [(x[:, step:] - x[:, :-step]).std(axis=1) for step in (1, 4)]
+    found = branch._pool(hidden).double().numpy()
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), atol=1e-6)
+    assert branch.classifier[0].in_features == found.shape[1] == 7 * branch.width
 
 
 def test_dimensions_at_base_size(base: ContextBranch) -> None:

@@ -108,16 +108,19 @@ class ContextConfig:
     concatenate_layers: bool = False
     """With `layer_weights`: show the MLP all layers' statistics side by side, standardised, instead of their weighted
     sum (ours)."""
-    pooling: Literal["mean", "mean+std"] = "mean"
-    """Pooling over time (III-C.3)."""
-    hidden: tuple[int, int] = (256, 256)
-    """Widths of the MLP's two hidden layers (III-C.3)."""
+    pooling: Literal["mean", "mean+std", "mean+std+thirds+deltas"] = "mean"
+    """Pooling over time (III-C.3); beside the mean (ours): the deviation, the means of the clip's three thirds, and
+    the deviations of the differences from one and from four frames before."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the MLP's hidden layers (III-C.3); none leaves a linear classifier (ours)."""
     dropout: float = 0.3
     """After each hidden layer of the MLP (III-C.3)."""
     input_dropout: float = 0.0
     """Before the MLP (ours)."""
 
     def __post_init__(self) -> None:
+        if any(width < 1 for width in self.hidden):
+            raise TrainingError("the context branch's hidden", got=self.hidden, expected="widths of 1 or more")
         if self.concatenate_layers and not self.layer_weights:
             raise TrainingError("concatenate_layers is a way of layer_weights", remedy="Set layer_weights = true.")
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in RESERVED:
@@ -169,7 +172,8 @@ class AugmentConfig:
 class Stage:
     """Optimiser, schedule and stopping rule of one stage (Table II)."""
 
-    optimizer: Literal["adamw", "sgd", "adam"]
+    optimizer: Literal["adamw", "sgd", "adam", "ridge"]
+    """Or, for a linear head over frozen layers, ridge regression in closed form (ours, training.ridge)."""
     learning_rate: float
     epochs: int
     patience: int
@@ -186,6 +190,8 @@ class Stage:
     momentum: float = 0.8
     """SGD only (ancestor)."""
     weight_decay: float = 0.0
+    penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    """Ridge only: those tried, in units of a standardised row's mean square."""
     backbone_rate: float = 1.0
     """Factor of the learning rate for the top layer of a pretrained backbone (ours)."""
     layer_decay: float = 1.0
@@ -205,6 +211,8 @@ class Stage:
         for name in ("backbone_rate", "layer_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise TrainingError(f"a stage's {name}", got=getattr(self, name), expected="above 0, at most 1")
+        if not self.penalties or not all(0 < penalty < float("inf") for penalty in self.penalties):
+            raise TrainingError("a stage's penalties", got=self.penalties, expected="positive numbers, one or more")
         if not 0 < self.learning_rate < float("inf"):
             raise TrainingError("a stage's learning_rate", got=self.learning_rate, expected="a positive number")
         if not 0 <= self.label_smoothing < 1:
@@ -260,6 +268,13 @@ class RunConfig:
     context_stage: Stage = CONTEXT_STAGE
     spectrogram_stage: Stage = SPECTROGRAM_STAGE
     fusion_stage: Stage = FUSION_STAGE
+
+    def __post_init__(self) -> None:
+        for name in ("spectrogram_stage", "fusion_stage"):
+            if getattr(self, name).optimizer == "ridge":
+                raise TrainingError(
+                    f"{name} by ridge regression", expected="adamw, sgd or adam: ridge fits linear heads"
+                )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The context branch: 48 → 16 kHz → a speech encoder → pooling over time → MLP → emotions.
+"""The context branch: 48 → 16 kHz → a speech encoder → pooling over time → classifier → emotions.
 
 Source: paper, section III-C, whose encoder is wav2vec 2.0; here it may be any family of training.backbones.
 """
@@ -6,7 +6,7 @@ Source: paper, section III-C, whose encoder is wav2vec 2.0; here it may be any f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from training.pretrained import Encoder, load_encoder
 
 HEAD = ("name", "hidden", "dropout", "input_dropout", "concatenate_layers")
 """Settings that change nothing below the MLP."""
+STATISTICS = {"mean": 1, "std": 1, "thirds": 3, "deltas": 2}
+"""What pooling over time may consist of → rows of D it makes."""
 FROM_INPUT, FROM_CONVOLUTIONS = -2, -1
 """Values of `ContextBranch.cut` below layer 0: training begins at the convolutions, or right above them."""
 
@@ -46,25 +48,19 @@ class ContextBranch(nn.Module):
         self.frontend = self.family.frontend(self.encoder, self.source.normalise)
         self._shorten()
         self.depth = len(self.family.layers(self.encoder))
-        self.statistics = {"mean": 1, "mean+std": 2}[config.pooling]
+        self.statistics = sum(STATISTICS[name] for name in config.pooling.split("+"))
         self.width = int(self.encoder.config.hidden_size)
-        first, second = config.hidden
         inputs, entry = self.statistics * self.width, []
         if config.concatenate_layers:  # the statistics' scales differ by layer and by unit
             inputs *= self.depth + 1
             entry.append(nn.BatchNorm1d(inputs, affine=False))
         if config.input_dropout:
             entry.append(nn.Dropout(config.input_dropout))
-        self.classifier = nn.Sequential(
-            *entry,
-            nn.Linear(inputs, first),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(first, second),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(second, classes),
-        )
+        layers: list[nn.Module] = []
+        for width in config.hidden:
+            layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(config.dropout)]
+            inputs = width
+        self.classifier = nn.Sequential(*entry, *layers, nn.Linear(inputs, classes))
         if config.layer_weights and not config.concatenate_layers:
             self.layer_mix = nn.Parameter(torch.zeros(self.depth + 1))
         self._freeze()
@@ -165,7 +161,7 @@ class ContextBranch(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         """Logits (B, classes) of `features`."""
         if self.cut == self.depth:
-            return self.classifier(self._weigh(features) if self.config.layer_weights else features)
+            return self.classifier(self.pooled(features))
         hidden, known = features, 0
         if self.cut < 0:
             if self.cut == FROM_INPUT:
@@ -183,6 +179,24 @@ class ContextBranch(nn.Module):
         rows = torch.stack([row for output in outputs for row in self._normed_rows(output)], dim=1)
         return self.classifier(self._weigh(torch.cat([features[:, :known], rows], dim=1) if known else rows))
 
+    def pooled(self, features: Tensor) -> Tensor:
+        """The classifier's input (B, …) of `features`, where no layer is trained."""
+        return self._weigh(features) if self.config.layer_weights else features
+
+    def linear_head(self) -> tuple[nn.BatchNorm1d, nn.Linear]:
+        """The classifier where it is nothing but a standardisation and a linear layer, and all that is trained.
+
+        Raises TrainingError for any other branch.
+        """
+        parts = [part for part in self.classifier if not isinstance(part, nn.Dropout)]
+        if self.cut != self.depth or [type(part) for part in parts] != [nn.BatchNorm1d, nn.Linear]:
+            raise TrainingError(
+                "ridge regression fits a linear classifier over frozen, standardised layers",
+                got=f"hidden {list(self.config.hidden)}, {self.config.unfrozen_layers} layers unfrozen",
+                expected="hidden = [], unfrozen_layers = 0, freeze_projection and concatenate_layers = true",
+            )
+        return parts[0], parts[1]
+
     def forward(self, waveform: Tensor) -> Tensor:
         return self.head(self.features(waveform))
 
@@ -193,15 +207,12 @@ class ContextBranch(nn.Module):
             yield self.family.finish(self.encoder, output) if number == self.depth else output
 
     def _pool(self, hidden: Tensor) -> Tensor:
-        """Mean, and with "mean+std" the deviation, over time: (B, n, D) → (B, D or 2 D)."""
-        mean = hidden.mean(dim=1)
-        if self.statistics == 1:
-            return mean
-        deviation = (hidden - mean[:, None]).square().mean(dim=1)
-        return torch.cat([mean, torch.sqrt(deviation + 1e-7)], dim=1)
+        """The statistics of `pooling` over time, side by side: (B, n, D) → (B, statistics · D)."""
+        made = [_POOLED[name](hidden) for name in self.config.pooling.split("+")]
+        return torch.cat([row for rows in made for row in rows], dim=1)
 
     def _normed_rows(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """The statistics (B, D) of one layer's normalised output."""
+        """The statistics (B, D) each of one layer's normalised output."""
         normed = nn.functional.layer_norm(hidden, (self.width,))
         return self._pool(normed).split(self.width, dim=1)
 
@@ -215,3 +226,22 @@ class ContextBranch(nn.Module):
         # -1 and not len(rows), which would fix the batch size of an exported graph.
         statistics = rows.reshape(-1, self.depth + 1, self.statistics * self.width)
         return (self.layer_mix.softmax(dim=0)[:, None] * statistics).sum(dim=1)
+
+
+def _deviation(hidden: Tensor) -> Tensor:
+    spread = (hidden - hidden.mean(dim=1)[:, None]).square().mean(dim=1)
+    return torch.sqrt(spread + 1e-7)
+
+
+def _thirds(hidden: Tensor) -> list[Tensor]:
+    """Means (B, D) of the first, second and last third; which frames they are depends on the clip's length alone."""
+    n = hidden.shape[1]
+    return [hidden[:, k * n // 3 : (k + 1) * n // 3].mean(dim=1) for k in range(3)]
+
+
+_POOLED: dict[str, Callable[[Tensor], list[Tensor]]] = {
+    "mean": lambda hidden: [hidden.mean(dim=1)],
+    "std": lambda hidden: [_deviation(hidden)],
+    "thirds": _thirds,
+    "deltas": lambda hidden: [_deviation(hidden[:, step:] - hidden[:, :-step]) for step in (1, 4)],
+}

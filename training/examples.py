@@ -57,6 +57,10 @@ class CachedSet:
         for index in shuffled(len(self), size, (self.seed, epoch)):
             yield self.features[index].float(), self.targets[index]
 
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """All features (N, …) and class indices (N,), for what is fitted without batches."""
+        return self.features.float(), self.targets
+
 
 @dataclass(frozen=True)
 class FreshSet:
@@ -109,6 +113,11 @@ class VersionedSet:
             clips = [self.versions[drawn[i]][self.rows[i]] for i in index]
             features = torch.from_numpy(np.stack(clips))
             yield mask_spectrogram(features, self.augment, rng) if self.masked else features, self.targets[index]
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """Every version of every recording, unmasked: features (V · N, …) and class indices (V · N,)."""
+        features = np.concatenate([version[self.rows] for version in self.versions])
+        return torch.from_numpy(features), self.targets.repeat(len(self.versions))
 
 
 def mask_spectrogram(features: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:

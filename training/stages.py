@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import evaluate
 from ser_batch.model.fusion import Fusion, save_fusion
 from training import runs
 from training.config import RunConfig, Stage
 from training.data import Corpus
-from training.examples import CachedSet, FreshSet, TrainingSet, VersionedSet, encode
+from training.examples import CachedSet, FreshSet, VersionedSet, encode
 from training.files import read_arrays, write_arrays, write_json
 from training.fusion import fit_logistic
 from training.loop import Progress, fit, logits_of
 from training.material import Material, prepare
+from training.ridge import fit_ridge
 from training.spectrogram_branch import SpectrogramBranch
 from training.splits import PARTS, folds_of
 
@@ -47,10 +49,12 @@ def train(
 
     Raises TrainingError before any training when data, split, configuration and folder do not fit together.
     """
+    finished = (folder / "result.json").is_file()  # written last
+    # Before the run's folder is begun: a backbone that cannot be loaded leaves nothing behind.
+    branches = {} if finished else runs.build_branches(config, len(corpus.labels))
     material = prepare(config, corpus, folder, device=device, compiled=compiled, progress=progress, cache=cache)
-    if (folder / "result.json").is_file():  # written last: the run is finished
+    if finished:
         return json.loads((folder / "result.json").read_text())
-    branches = runs.build_branches(config, len(corpus.labels))
     runs.keep_backbone(folder, branches[config.context.name].source)
     if only != "spectrogram":
         train_context(material, branches)
@@ -65,8 +69,20 @@ def train(
 
 def train_context(material: Material, branches: dict[str, nn.Module]) -> None:
     """Stage 1: the context branch (AdamW, cosine, best validation accuracy)."""
-    name = material.config.context.name
-    _train_branch(material, name, branches[name], material.config.context_stage)
+    name, stage = material.config.context.name, material.config.context_stage
+    if stage.optimizer == "ridge":
+        branch = branches[name].to(material.device)
+        validation = (clean_features(material, branch, "validation"), material.targets("validation"))
+        examples = training_set(material, branch)
+        if isinstance(examples, FreshSet):
+            raise TrainingError(
+                "ridge regression sees all examples at once, and this recipe draws new ones every epoch",
+                remedy="Set augment.versions to as many as shall be drawn once.",
+            )
+        rows = examples.examples()
+        fit_ridge(name, branch, stage, rows, validation, material.folder / name, progress=material.progress)
+    else:
+        _train_branch(material, name, branches[name], stage)
 
 
 def train_spectrogram(material: Material, branches: dict[str, nn.Module]) -> None:
@@ -93,7 +109,7 @@ def _train_branch(material: Material, name: str, branch: nn.Module, stage: Stage
     )
 
 
-def training_set(material: Material, branch: nn.Module) -> TrainingSet:
+def training_set(material: Material, branch: nn.Module) -> CachedSet | FreshSet | VersionedSet:
     """The training clips as the recipe augments them: fixed copies, encoded once, or fresh versions an epoch."""
     config, targets = material.config, material.targets("train")
     if config.augment.versions:

@@ -1,0 +1,110 @@
+"""A linear head by ridge regression onto the classes, in closed form: no epochs, no learning rate, one optimum.
+
+Few recordings and many statistics of frozen layers are what a strong penalty is for, and squared loss finds it
+exactly. The scores become probabilities by one temperature.
+
+Source: Hoerl and Kennard, "Ridge Regression", Technometrics 12, 1970; temperature: Guo et al., ICML 2017.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ser_batch.errors import TrainingError
+from ser_batch.evaluation.calibration import fit_temperature
+from training.config import Stage
+from training.context_branch import ContextBranch
+from training.files import write_text, write_whole
+from training.loop import Progress, evaluate, load_weights, logits_of
+
+
+def fit_ridge(
+    name: str,
+    branch: ContextBranch,
+    stage: Stage,
+    train: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Fit the branch's linear head with each of the stage's penalties; keep the one that validation clips like best.
+
+    Args:
+        name: of the stage, for messages.
+        branch: one with a linear head and nothing else to train, on the device to fit on.
+        stage: `penalties` are in units of a standardised training row's mean square; `monitor` chooses between them.
+        train: (features (N, …), class indices (N,)).
+        validation: the same of validation clips; their likelihood sets the temperature too.
+        folder: gets best.safetensors and, a line a penalty, metrics.jsonl; read if they are there.
+        progress: told of each penalty.
+
+    Raises:
+        TrainingError: the branch or the stage asks for what a closed form has not.
+    """
+    if stage.label_smoothing or stage.mixup:
+        raise TrainingError(
+            f"stage {name}: ridge regression knows neither label smoothing nor mixup",
+            got=f"label_smoothing {stage.label_smoothing}, mixup {stage.mixup}",
+            expected="0 for both",
+        )
+    branch.linear_head()
+    best = folder / "best.safetensors"
+    if not best.is_file():
+        rows, weights = [], []
+        started = time.perf_counter()
+        for penalty in _fitted(branch, stage.penalties, *train):
+            _temper(branch, *validation)
+            figures = evaluate(branch, *validation, train[0].device)
+            row = {"epoch": len(rows), "penalty": penalty, "train_loss": _loss(branch, *train), **figures}
+            rows.append(row | {"seconds": time.perf_counter() - started})
+            weights.append({k: v.detach().cpu().clone() for k, v in branch.state_dict().items()})
+            if progress:
+                progress(name, rows[-1])
+            started = time.perf_counter()
+        scores = [-row["loss"] if stage.monitor == "loss" else row[stage.monitor] for row in rows]
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_whole(best, lambda path: save_file(weights[scores.index(max(scores))], path))
+    load_weights(branch, best)
+
+
+def _fitted(branch: ContextBranch, penalties: tuple[float, ...], features: Tensor, targets: Tensor) -> Iterator[float]:
+    """Fit the head with one penalty after the other, by way of the (N, N) products of the training rows."""
+    norm, linear = branch.linear_head()
+    rows = branch.pooled(features).float()
+    deviation, mean = torch.std_mean(rows, dim=0, correction=0)
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(deviation.square())
+    rows = norm.eval()(rows)
+    products = (rows @ rows.T).double()
+    scale = float(products.diagonal().mean())
+    wanted = nn.functional.one_hot(targets, linear.out_features).double()
+    share = wanted.mean(dim=0)
+    for penalty in penalties:
+        system = products.clone()
+        system.diagonal().add_(penalty * scale)
+        dual = torch.cholesky_solve(wanted - share, torch.linalg.cholesky(system))
+        with torch.no_grad():
+            linear.weight.copy_(dual.T.float() @ rows)
+            linear.bias.copy_(share)
+        yield penalty
+
+
+def _temper(branch: ContextBranch, features: Tensor, targets: Tensor) -> None:
+    """Divide the head by the temperature that makes `targets` likeliest."""
+    scores = logits_of(branch, features, features.device)
+    temperature = fit_temperature(targets.numpy(), scores.softmax(dim=1).numpy())
+    with torch.no_grad():
+        for tensor in branch.linear_head()[1].parameters():
+            tensor.div_(temperature)
+
+
+def _loss(branch: ContextBranch, features: Tensor, targets: Tensor) -> float:
+    return float(nn.functional.cross_entropy(logits_of(branch, features, features.device), targets))
