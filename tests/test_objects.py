@@ -1,4 +1,4 @@
-"""Recordings in a bucket, which is a folder of this disk; a real server is in tests/s3."""
+"""Recordings in a bucket, which is a folder of this disk; real servers are in tests/object_stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buckets over a folder of this disk, and over one that fails on purpose; a real server is in tests/s3."""
+"""Buckets over a folder of this disk, and over one that fails on purpose; real servers are in tests/object_stores."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import ser_batch.storage.bucket
 from ser_batch.errors import InputError, StoreError
 from ser_batch.storage.bucket import PATIENCE, Bucket, locate
 from ser_batch.storage.connection import connect
+from ser_batch.storage.faults import no_such_folder
 from ser_batch.storage.objects import KEPT, WHOLE, ObjectFile, is_prefix, object_version, open_object, readable
 from ser_batch.storage.urls import ObjectUrl, is_url, join, parse_url, split
 
@@ -232,3 +233,21 @@ def test_the_environment_decides_how_stores_are_reached(monkeypatch: pytest.Monk
 
 def test_a_url_leads_to_its_bucket_and_key(stored: Bucket) -> None:
     assert locate("s3://b/a/x") == (stored, "a/x")
+
+
+GOOGLE = "google::cloud::Status(NOT_FOUND: Permanent error … gcloud-cpp.retry.function=ListObjects)"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (FileNotFoundError(2, "Path does not exist 'b/x'"), True),  # S3: nothing below the key
+        (OSError("When listing … AWS Error NO_SUCH_BUCKET during ListObjectsV2"), False),
+        (OSError("No such file or directory 'b/x'"), True),  # Google: nothing below the key
+        (OSError("No such directory: b/x"), True),
+        (OSError("Cannot use file 'b/x' as a directory"), True),
+        (FileNotFoundError(2, GOOGLE), False),  # Google: no such bucket
+    ],
+)
+def test_a_folder_that_is_not_there_is_told_from_a_bucket_that_is_not(error: OSError, expected: bool) -> None:
+    assert no_such_folder(error) is expected

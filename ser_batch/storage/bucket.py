@@ -16,7 +16,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ser_batch.errors import StoreError
-from ser_batch.storage.faults import may_pass, store_error
+from ser_batch.storage.faults import may_pass, no_such_folder, store_error
 from ser_batch.storage.urls import ObjectUrl, is_url, parse_url
 
 if TYPE_CHECKING:
@@ -79,14 +79,11 @@ class Bucket:
         Raises:
             StoreError: there is no such bucket, or it cannot be listed.
         """
-        from pyarrow import fs
-
-        selector = fs.FileSelector(self._path(key), recursive=recursive)
-        try:
-            infos = self.attempt(key, lambda: self._files.get_file_info(selector))
-        except FileNotFoundError:
+        if self.scheme == "gs" and not recursive:
+            # pyarrow lists no folder of Google's store but those that an empty object stands for.
+            yield from self._folded(key)
             return
-        for info in infos:
+        for info in self.attempt(key, lambda: self._below(key, recursive=recursive)):
             found = self._found(info)
             if found is not None:
                 yield found
@@ -129,10 +126,15 @@ class Bucket:
 
     def delete_folder(self, key: str) -> None:
         """Delete everything below a folder, and what marks it as one."""
-        try:
-            self.attempt(key, lambda: self._files.delete_dir(self._path(key)))
-        except FileNotFoundError:
-            return
+
+        def delete() -> None:
+            try:
+                self._files.delete_dir(self._path(key))
+            except OSError as error:
+                if not no_such_folder(error):
+                    raise
+
+        self.attempt(key, delete)
 
     def attempt(self, key: str, action: Callable[[], Result]) -> Result:
         """Do a request about `key`, again while its failure may pass.
@@ -164,15 +166,10 @@ class Bucket:
         Raises:
             StoreError: it does not; says why, and what to do.
         """
-        from pyarrow import fs
-
         # A listing, since the answer to a question about a bucket or an object has no body to say why not; below
         # the key, where a policy that grants a prefix only lets it, and where there is next to nothing to list.
-        probe = fs.FileSelector(self._path(f"{key.strip('/')}/.ser-batch"), recursive=False)
         try:
-            self._files.get_file_info(probe)
-        except FileNotFoundError:
-            return
+            self._below(f"{key.strip('/')}/.ser-batch", recursive=False)
         except OSError as error:
             if self._still_reads():
                 return
@@ -187,6 +184,31 @@ class Bucket:
             return self._found(self._files.get_file_info(self._path(self._good))) is not None
         except OSError:
             return False
+
+    def _below(self, key: str, *, recursive: bool) -> list[fs.FileInfo]:
+        """One request for what is below a key: nothing, where there is no such folder."""
+        from pyarrow import fs
+
+        selector = fs.FileSelector(self._path(key), recursive=recursive)
+        try:
+            infos: list[fs.FileInfo] = self._files.get_file_info(selector)
+        except OSError as error:
+            if no_such_folder(error):
+                return []
+            raise
+        return infos
+
+    def _folded(self, key: str) -> Iterator[Found]:
+        """What is right below a folder, from all that is below it."""
+        prefix, folders = f"{key.strip('/')}/".lstrip("/"), set()
+        for found in self.listing(key, recursive=True):
+            name, inside, _ = found.key.removeprefix(prefix).partition("/")
+            if not inside:
+                folders.update([name] if found.is_folder else [])
+                yield found
+            elif name not in folders:
+                folders.add(name)
+                yield Found(prefix + name, True, (0, 0))
 
     def _path(self, key: str) -> str:
         key = key.strip("/")

@@ -25,7 +25,20 @@ LONGEST = 240
 """Characters of a store's words that are repeated."""
 _NO_TOKEN = "Could not create a OAuth2 access token"
 """Google's client without credentials; it takes that for a failure that may pass."""
+_FROM_GOOGLE = "google::cloud::Status"
+_NO_FOLDER = ("No such ", "Cannot use file ")
+"""How pyarrow's Google file system begins what it finds out by itself."""
 _REQUEST_ID = re.compile(r"\s*\(Request ID: [^)]*\)")
+
+
+def no_such_folder(error: OSError) -> bool:
+    """Whether it says of a listing or a deletion that there is nothing below this key, in a bucket that is there.
+
+    pyarrow tells that by FileNotFoundError of S3. Of Google's store it does not, and means the bucket where it does.
+    """
+    if _FROM_GOOGLE in str(error):
+        return False
+    return isinstance(error, FileNotFoundError) or str(error).startswith(_NO_FOLDER)
 
 
 def may_pass(error: OSError) -> bool:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # A real S3 server on loopback for the tests: Ceph's radosgw over one monitor and one OSD in memory.
 #
-#     tests/s3/server.sh start FOLDER PORT [ACCESS_KEY SECRET_KEY]    cluster and gateway; returns when it answers
-#     tests/s3/server.sh gateway FOLDER PORT                          the gateway again, after it was killed
-#     tests/s3/server.sh stop FOLDER                                  everything
+#     tests/object_stores/server.sh start FOLDER PORT [ACCESS_KEY SECRET_KEY]    cluster and gateway; returns when it answers
+#     tests/object_stores/server.sh gateway FOLDER PORT                          the gateway again, after it was killed
+#     tests/object_stores/server.sh stop FOLDER                                  everything
 #
 # Needs (Debian): apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-mgr ceph-common
 # Nothing outside FOLDER is written. Pids are in FOLDER/*.pid.

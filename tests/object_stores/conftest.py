@@ -15,7 +15,7 @@ from radosgw import PROGRAMS, Server, free_port, make_bucket
 def server() -> Iterator[Server]:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
-        pytest.skip(f"no {', '.join(missing)}: see tests/s3/server.sh for the packages")
+        pytest.skip(f"no {', '.join(missing)}: see tests/object_stores/server.sh for the packages")
     # A short path, since Ceph makes sockets in it.
     folder = Path(f"/tmp/ser-batch-s3-{os.getpid()}")
     found = Server(folder, free_port())

@@ -13,9 +13,9 @@ from ser_batch.output.destination import Output
 from ser_batch.storage.connection import connect
 
 
-def put(bucket: str, contents: Iterable[tuple[str, bytes]]) -> None:
+def put(bucket: str, contents: Iterable[tuple[str, bytes]], scheme: str = "s3") -> None:
     """Make objects, 16 at a time."""
-    files = connect("s3", bucket)
+    files = connect(scheme, bucket)
 
     def one(named: tuple[str, bytes]) -> None:
         with files.open_output_stream(f"{bucket}/{named[0]}", compression=None) as stream:
@@ -25,9 +25,9 @@ def put(bucket: str, contents: Iterable[tuple[str, bytes]]) -> None:
         list(threads.map(one, contents))
 
 
-def put_folder(bucket: str, prefix: str, folder: Path) -> None:
+def put_folder(bucket: str, prefix: str, folder: Path, scheme: str = "s3") -> None:
     """Make an object of every file in a folder."""
-    put(bucket, ((f"{prefix}/{path.name}", path.read_bytes()) for path in folder.iterdir()))
+    put(bucket, ((f"{prefix}/{path.name}", path.read_bytes()) for path in folder.iterdir()), scheme)
 
 
 def table(out: str) -> pa.Table:
@@ -36,11 +36,11 @@ def table(out: str) -> pa.Table:
     return pa.concat_tables(parts).drop_columns("source_mtime_ns")
 
 
-def objects(bucket: str, prefix: str) -> list[str]:
+def objects(bucket: str, prefix: str, scheme: str = "s3") -> list[str]:
     """Names below a prefix, but for the empty objects that stand for folders."""
     from pyarrow import fs
 
     folder = f"{bucket}/{prefix}".rstrip("/")
     selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
-    infos = connect("s3", bucket).get_file_info(selector)
+    infos = connect(scheme, bucket).get_file_info(selector)
     return sorted(info.path.removeprefix(f"{folder}/") for info in infos if info.type == fs.FileType.File)
