@@ -1,4 +1,4 @@
-"""`bench`: what measures (`bench.measure_cli`), and what is made of results: `compare | report | smoke`."""
+"""`bench`: what measures (`measure_cli`, `archive_cli`), and what is made of results: `compare | report | smoke`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from bench.measure_cli import BACKENDS, BUNDLE, JSON, PATH, latency, peers, startup, throughput, training
+from bench.archive_cli import formats, resume, throughput
+from bench.measure_cli import latency, peers, startup, training
+from bench.options import BACKENDS, BUNDLE, JSON, PATH
 from ser_batch import command_line
 
 
@@ -17,7 +19,7 @@ def cli() -> None:
     """What scoring costs here, and beside what one would pick instead."""
 
 
-for _measurement in (latency, throughput, peers, startup, training):
+for _measurement in (latency, throughput, formats, resume, peers, startup, training):
     cli.add_command(_measurement)
 
 

@@ -15,6 +15,12 @@ _LISTS = {
         ("bundle", "backend", "precision", "device", "workers", "batch"),
         "files_per_second",
     ),
+    "formats": (
+        "measurements",
+        ("bundle", "backend", "precision", "device", "format", "workers", "batch"),
+        "files_per_second",
+    ),
+    "resume": ("steps", ("bundle", "backend", "step", "files"), None),
     "peers": ("candidates", ("label", "device", "target", "batch"), "clips_per_second"),
     "startup": ("commands", ("command",), None),
     "training": ("branches", ("size", "branch", "device", "batch"), "clips_per_second"),
@@ -71,7 +77,7 @@ def _rows(result: Document) -> dict[str, float]:
         shown = {key: str(row[key]) for key in columns if row.get(key) is not None}
         if "bundle" in shown:
             shown["bundle"] = shown["bundle"].rpartition("-")[0]
-        numbers = {"batch": "batch {}", "workers": "{} workers"}
+        numbers = {"batch": "batch {}", "workers": "{} workers", "files": "{} files"}
         key = ", ".join(numbers.get(key, "{}").format(value) for key, value in shown.items())
         rows[key] = row[rate] if rate else row["seconds"]["median"]
     return rows

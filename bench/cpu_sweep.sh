@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every committed CPU figure, one after the other, within about 12 minutes on two idle cores:
+# Every committed CPU figure, one after the other, within about 12 minutes on two idle cores, and at most 11 more for
+# formats and resuming:
 #
 #   bash bench/cpu_sweep.sh FOLDER [--small]        results land in FOLDER, as a rule bench/results
 #   AUDIO=../shared/ravdess  NAME=epyc-2core        what is scored, and what the machine is called in file names
@@ -31,10 +32,11 @@ part() { # SECONDS NAME COMMAND...: a part of the sweep, cut off after so long
 
 if [ "$small" = --small ]; then
   # A rehearsal may be on a busy machine.
-  patience=10 batches=(1 4) budget=(--warmup 1 --iterations 2) files=("$audio"/Actor_01/*-01.flac) clips=4 size=small rounds=1 copies=8
+  patience=10 batches=(1 4) budget=(--warmup 1 --iterations 2) files=("$audio"/Actor_01/*-01.flac) clips=4 size=small
+  rounds=1 copies=8 archives=(--files 20)
 else
   batches=(1 8 32 128 512) budget=(--warmup 1 --iterations 30 --seconds 1.5) files=("$audio") clips=64 size=compact
-  rounds=10 copies=240
+  rounds=10 copies=240 archives=(--files 1000 --files 5000)
 fi
 first=$(find -L "${files[@]}" -name '*.flac' | sort | head -n 1)
 if [ -z "$first" ]; then
@@ -55,6 +57,8 @@ part 60 "startup-$name" startup "$first" --repeats 5
 part 60 smoke smoke
 part 240 "throughput-default-$name" throughput "${files[@]}" --repeats 2
 part 60 "throughput-wav-default-$name" throughput "$wav" --repeats 2
+part 420 "formats-default-$name" formats "${files[@]}" --files "$copies" --repeats 2
+part 240 "resume-default-$name" resume "${files[@]}" "${archives[@]}"
 part 60 "training-$size-$name" training --size "$size" --clips "$clips"
 part 360 "latency-default-$name" latency "${files[@]}" "${sizes[@]}" "${budget[@]}"
 if [ "${PEERS:-1}" = 1 ]; then

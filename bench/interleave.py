@@ -69,7 +69,7 @@ def interleave(
     times = {label: np.empty(rounds) for label in engines}
     for turn in range(rounds):
         waveform = take(clips, batch, turn)
-        for label in _rotated(list(engines), turn):
+        for label in rotated(list(engines), turn):
             pause(PAUSE)
             started = clock()
             engines[label].run(waveform)
@@ -113,6 +113,7 @@ def check_equal(engines: Mapping[str, Engine], target: str, waveform: Waveform) 
     return differences
 
 
-def _rotated(labels: Sequence[str], turn: int) -> list[str]:
+def rotated(labels: Sequence[str], turn: int) -> list[str]:
+    """`labels` as they take their turns in round number `turn`: each round starts with the next one."""
     first = turn % len(labels)
     return [*labels[first:], *labels[:first]]

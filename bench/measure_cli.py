@@ -1,4 +1,4 @@
-"""`bench latency | throughput | peers | startup | training`: each parses, measures, prints and writes.
+"""`bench latency | peers | startup | training`: each parses, measures, prints and writes.
 
 What measures is imported inside the commands, so that `--help` is quick and only `peers` and `training` need torch.
 """
@@ -9,14 +9,7 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
-AUDIO = click.argument("audio", nargs=-1, required=True, type=click.Path())
-BUNDLE = click.option("--bundle", type=PATH, help="Model bundle.  [default: the embedded one]")
-BACKENDS = click.option(
-    "--backend", "backends", multiple=True, help="NAME or NAME:PRECISION; repeatable.  [default: all]"
-)
-THREADS = click.option("--threads", type=int, help="CPU threads of the runtime.  [default: its own choice]")
-JSON = click.option("--json", "json_path", type=PATH, help="Write the result, raw values included, to this file.")
+from bench.options import AUDIO, BACKENDS, BUNDLE, JSON, PATH, THREADS
 
 
 @click.command()
@@ -81,50 +74,6 @@ def latency(
     finish(result, json_path)
     if parquet:
         results.write_parquet(result, parquet)
-
-
-@click.command()
-@AUDIO
-@BUNDLE
-@BACKENDS
-@click.option("--workers", type=int, multiple=True, help="Decode processes; repeatable.  [default: one a CPU]")
-@click.option("--batch-size", default=16, show_default=True, help="Clips scored together.")
-@click.option("--repeats", default=3, show_default=True, help="Passes timed, after one of warm-up.")
-@click.option("--files", "counts", type=int, multiple=True, help="Also: memory of a run on so many files; repeatable.")
-@THREADS
-@JSON
-def throughput(
-    audio: tuple[str, ...],
-    bundle: Path | None,
-    backends: tuple[str, ...],
-    workers: tuple[int, ...],
-    batch_size: int,
-    repeats: int,
-    counts: tuple[int, ...],
-    threads: int | None,
-    json_path: Path | None,
-) -> None:
-    """Score AUDIO end to end, from files to Parquet, beside the bare engine and the bare decoder."""
-    from bench import environment, results
-    from bench.backends import check_backends, check_bundle
-    from bench.console import finish
-    from bench.targets import check_positive
-    from bench.throughput import measure_memory, measure_throughput
-    from ser_batch.inputs.sources import find_audio
-    from ser_batch.model.bundle import load_bundle
-    from ser_batch.run.pipeline import default_workers
-
-    surroundings = environment.describe()
-    decoders = workers or (default_workers(),)
-    check_positive(workers=decoders, batch_size=batch_size, repeats=repeats, files=counts or (1,))
-    chosen, absent = check_backends(backends)
-    sources, model = find_audio(audio), load_bundle(bundle)
-    chosen, lacking = check_bundle(model, chosen, backends, threads)
-    measured = measure_throughput(
-        model, sources, chosen, workers=decoders, batch=batch_size, repeats=repeats, threads=threads
-    )
-    content = {"measurements": list(measured), "memory": list(measure_memory(sources, counts, bundle, chosen[0]))}
-    finish(results.document("throughput", surroundings, absent=absent | lacking, **content), json_path)
 
 
 @click.command()

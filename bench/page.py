@@ -15,6 +15,8 @@ END = "<!-- end of the generated part -->"
 _TITLES = {
     "latency": "Latency",
     "throughput": "Throughput from files",
+    "formats": "Formats of recordings",
+    "resume": "Going on with a finished run",
     "peers": "Beside what a user would pick instead",
     "startup": "Start-up",
     "training": "Training",
@@ -24,6 +26,8 @@ _TITLES = {
 _COMMANDS = {
     "latency": "bench latency AUDIO --json bench/results/latency-MACHINE.json",
     "throughput": "bench throughput AUDIO --json bench/results/throughput-MACHINE.json",
+    "formats": "bench formats AUDIO --json bench/results/formats-MACHINE.json",
+    "resume": "bench resume AUDIO --json bench/results/resume-MACHINE.json",
     "peers": "bench peers --size base --json bench/results/peers-MACHINE.json",
     "startup": "bench startup FILE --json bench/results/startup-MACHINE.json",
     "training": "bench training --json bench/results/training-MACHINE.json",

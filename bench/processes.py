@@ -24,6 +24,8 @@ class Finished:
     """Wall time from its start until it was reaped."""
     peak_rss: int
     """Bytes."""
+    output: str
+    """What it wrote to stdout and stderr, in one."""
 
 
 def run_process(command: Sequence[str], *, allowed: tuple[int, ...] = (0,)) -> Finished:
@@ -39,8 +41,8 @@ def run_process(command: Sequence[str], *, allowed: tuple[int, ...] = (0,)) -> F
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode not in allowed:
-            output.seek(0)
-            last = output.read().decode(errors="replace").strip().rpartition("\n")[2]
-            raise EngineError(f"`{' '.join(command)}` ended with {process.returncode}", got=last)
-    return Finished(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        output.seek(0)
+        text = output.read().decode(errors="replace").strip()
+    if process.returncode not in allowed:
+        raise EngineError(f"`{' '.join(command)}` ended with {process.returncode}", got=text.rpartition("\n")[2])
+    return Finished(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), text)

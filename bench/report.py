@@ -21,6 +21,8 @@ th, td { padding: .2rem .6rem; border-bottom: 1px solid #ccc; text-align: right;
 th:first-child, td:first-child { text-align: left }
 img { max-width: 100% } .warning { color: #a40 } pre { overflow-x: auto; background: #f5f5f5; padding: .5rem }
 """
+_ABOUT = ("command", "label", "branch", "backend", "target", "format", "step", "files", "batch", "workers", "mode")
+"""What tells the row that a warning is about."""
 
 
 def write_report(results: list[tuple[str, Document]], out: Path) -> None:
@@ -59,9 +61,9 @@ def warnings_of(result: Document) -> list[str]:
         *result.get("candidates", []),
         *result.get("commands", []),
         *result.get("branches", []),
+        *result.get("steps", []),
     ]:
-        columns = ("command", "label", "branch", "backend", "target", "batch", "workers", "mode")
-        about = ", ".join(str(row[key]) for key in columns if key in row)
+        about = ", ".join(str(row[key]) for key in _ABOUT if key in row)
         found += [f"{about}: {warning}" for warning in row["warnings"]]
     return [*found, *(f"left out: {name}: {reason}" for name, reason in result.get("absent", {}).items())]
 

@@ -79,6 +79,36 @@ def _throughput(result: Document) -> list[Table]:
     return [*found, Table("Memory against files", ("files", "seconds", "RSS"), memory)] if memory else found
 
 
+def _formats(result: Document) -> list[Table]:
+    columns = ("format", "backend", "workers", "batch", "files", "KiB a file", "decode CPU ms", "files/s", "audio h/s")
+    rows = [
+        (
+            *(m["format"], f"{m['backend']} {m['precision']}, {m['device']}", str(m["workers"]), str(m["batch"])),
+            *(str(m["files"]), f"{m['bytes_per_file'] / 2**10:.1f}", _ms(m["decode_cpu_seconds"])),
+            *(f"{m['files_per_second']:.1f}", f"{m['audio_hours_per_second']:.3f}"),
+            *(f"{m['plain_files_per_second']:.1f}", f"{m['speedup']:.2f}", str(m["differing"])),
+            *(str(m["unscored"]), str(m["seconds"]["n"])),
+        )
+        for m in result["measurements"]
+    ]
+    rest = ("plain loop files/s", "pipeline / plain loop", "labels that differ", "without a label", "n")
+    return [Table("The same recordings in several formats", (*columns, *rest), rows)]
+
+
+def _resume(result: Document) -> list[Table]:
+    columns = ("files", "run", "backend", "scored", "reused", "seconds", "RSS", "looking, s a 1,000 files", "n")
+    rows = [
+        (
+            *(str(s["files"]), s["step"], s["backend"], str(s["scored"]), str(s["reused"])),
+            *(f"{s['seconds']['median']:.2f}", _mib(s["peak_rss"])),
+            "–" if s["looking"] is None else f"{s['looking']:.3f}",
+            str(s["seconds"]["n"]),
+        )
+        for s in result["steps"]
+    ]
+    return [Table("Whole processes, from start to exit", columns, rows)]
+
+
 _CPU = ("engine", "decode", "pipeline")
 """Of what the CPU time a clip is shown."""
 
@@ -147,6 +177,8 @@ def _mib(size: int) -> str:
 _TABLES: dict[str, Callable[[Document], list[Table]]] = {
     "latency": _latency,
     "throughput": _throughput,
+    "formats": _formats,
+    "resume": _resume,
     "peers": _peers,
     "startup": _startup,
     "training": _training,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ser_batch.errors import AudioError, InputError
 from ser_batch.inputs.sources import Source
 from ser_batch.model.bundle import Bundle
 
+T = TypeVar("T")
 FUSED = "fused"
 """The target that runs every branch and the fusion."""
 
@@ -60,20 +61,29 @@ def read_clips(sources: Sequence[Source], rule: ClipRule, limit: int) -> tuple[W
     Raises:
         InputError: none can be read.
     """
-    clips: list[Waveform] = []
-    readable: list[Source] = []
-    failure: AudioError | None = None
+    found = list(readable(sources, lambda path: read_clip(path, rule).waveform, limit))
+    return np.stack([clip for _, clip in found]), [source for source, _ in found]
+
+
+def readable(sources: Sequence[Source], read: Callable[[str], T], limit: int) -> Iterator[tuple[Source, T]]:
+    """The first `limit` sources that `read` can read, each with what it made of their path.
+
+    Raises:
+        InputError: none can be read.
+    """
+    found, failure = 0, None
     for source in sources:
-        if len(clips) == limit:
-            break
+        if found == limit:
+            return
         try:
-            clips.append(read_clip(source.path, rule).waveform)
-            readable.append(source)
+            content = read(source.path)
         except AudioError as error:
             failure = error
-    if not clips:
+            continue
+        found += 1
+        yield source, content
+    if not found:
         raise InputError("there are no clips to measure with: no recording can be read", got=failure)
-    return np.stack(clips), readable
 
 
 def take(clips: Waveform, batch: int, turn: int) -> Waveform:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.archive import link_recordings, run_archive
 from bench.backends import open_backend
 from bench.bare import Bare, bare_rate, cpu_seconds, decode_cpu, decode_rate
 from bench.memory import peak_resident, reset_peak
-from bench.processes import SER_BATCH, run_process
 from bench.samples import Series, warnings
 from bench.targets import read_clips
 from ser_batch.engines import Engine
@@ -26,8 +24,6 @@ ENOUGH = 480
 """Clips scored to know the bare engine."""
 BARE_CLIPS = 64
 """Clips held in memory for the bare engine, scored in turn."""
-SOME_FAILED = 3
-"""Exit code of `ser-batch run` where recordings, not the run, are bad."""
 
 
 @dataclass(frozen=True)
@@ -184,20 +180,6 @@ def measure_memory(
         raise InputError("a number of files must be at least 1", got=min(counts))
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            audio, out = Path(folder) / "audio", Path(folder) / "preds.parquet"
-            audio.mkdir()
-            for number, source in enumerate(itertools.islice(itertools.cycle(sources), count)):
-                path = os.path.abspath(source.path)  # noqa: PTH100 — names need not be UTF-8
-                os.symlink(path, audio / f"{number:08d}{Path(path).suffix}")  # noqa: PTH211
-            command = [
-                *SER_BATCH,
-                "run",
-                str(audio),
-                "--out",
-                str(out),
-                "--quiet",
-                "--backend",
-                backend.partition(":")[0],
-            ]
-            done = run_process([*command, *(["--bundle", str(bundle)] if bundle else [])], allowed=(0, SOME_FAILED))
+            link_recordings(sources, Path(folder) / "audio", count)
+            done = run_archive(Path(folder), bundle, backend.partition(":")[0], "--quiet")
             yield MemoryPoint(count, done.seconds, done.peak_rss)

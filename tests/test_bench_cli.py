@@ -14,7 +14,7 @@ from bench.interleave import interleave
 from bench.processes import run_process
 from bench.smoke import smoke_ratios
 from bench.tables import tables
-from bench.throughput import measure_throughput
+from bench.throughput import measure_memory, measure_throughput
 from ser_batch.errors import EngineError, InputError
 from ser_batch.inputs.sources import find_audio
 from ser_batch.model.bundle import Bundle
@@ -52,6 +52,14 @@ def test_latency_writes_json_and_parquet(toy_bundle: Bundle, audio, tmp_path, mo
         (["throughput", "{audio}", "--workers", "0"], "workers must be at least 1"),
         (["throughput", "{audio}", "--backend", "warp"], "no backend 'warp'"),
         (["throughput", "{empty}"], "no audio found"),
+        (["formats", "{audio}", "--files", "0"], "files must be at least 1"),
+        (["formats", "{audio}", "--workers", "0"], "workers must be at least 1"),
+        (["formats", "{audio}", "--backend", "warp"], "no backend 'warp'"),
+        (["formats", "{empty}"], "no audio found"),
+        (["resume", "{audio}", "--files", "5", "--files", "0"], "files must be at least 1"),
+        (["resume", "{audio}", "--repeats", "0"], "repeats must be at least 1"),
+        (["resume", "{audio}", "--backend", "onnxruntime:fp4"], "no precision 'fp4'"),
+        (["resume", "{empty}"], "no audio found"),
         (["startup", "{empty}"], "is no file"),
         (["training", "--size", "vast"], "no model of that size"),
         (["training", "--size", "small", "--clips", "1"], "needs clips for a batch"),
@@ -69,7 +77,9 @@ def test_what_cannot_be_done_is_said_before_anything_runs(
 
     monkeypatch.setattr("bench.backends.open_engine", warmed_up)
     filled = [argument.format(audio=audio, empty=tmp_path) for argument in arguments]
-    bundle = ["--bundle", str(toy_bundle.root)] if arguments[0] in ("latency", "throughput") else []
+    bundle = (
+        ["--bundle", str(toy_bundle.root)] if arguments[0] in ("latency", "throughput", "formats", "resume") else []
+    )
     assert main([*filled, *bundle]) == 2
     assert message in capsys.readouterr().err
 
@@ -105,6 +115,13 @@ def test_throughput_stands_beside_the_engine_and_the_decoder(toy_bundle, audio):
     (table,) = tables(results.document("throughput", {}, measurements=[found]))
     assert len(table.rows[0]) == len(table.columns)
     assert found.audio_hours == pytest.approx(3 * 2.5 / 3600) or found.audio_hours == pytest.approx(3 * 3 / 3600)
+
+
+def test_memory_is_that_of_a_run_of_its_own_on_so_many_files(toy_bundle, audio):
+    (found,) = measure_memory(find_audio([audio]), [4], toy_bundle.root, "onnxruntime:fp32")
+    assert found.files == 4 and found.seconds > 0 and found.peak_rss > 1e7
+    with pytest.raises(InputError, match="at least 1"):
+        next(measure_memory(find_audio([audio]), [4, 0], toy_bundle.root, "onnxruntime:fp32"))
 
 
 def test_smoke_stands_engines_beside_each_other_torch_and_the_pipeline(toy_bundle):

@@ -1,0 +1,158 @@
+"""End to end by format: the pipeline beside a plain loop over the same files, in turns, with the same engine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from bench.bare import decode_cpu
+from bench.interleave import PAUSE, rotated
+from bench.plain_loop import plain_loop
+from bench.samples import Series, warnings
+from ser_batch.engines import Engine
+from ser_batch.engines.scorer import Scorer
+from ser_batch.inputs.sources import Source
+from ser_batch.model.bundle import Bundle
+from ser_batch.run.pipeline import RunSummary, Settings, run
+
+
+@dataclass(frozen=True)
+class FormatRate:
+    """One format of the recordings."""
+
+    bundle: str
+    backend: str
+    precision: str
+    device: str
+    format: str
+    workers: int
+    """Decode processes of the pipeline; the plain loop has none."""
+    batch: int
+    files: int
+    bytes_per_file: float
+    """Mean."""
+    audio_hours: float
+    """Of the recordings' sound that the model heard, in one pass of the pipeline."""
+    decode_cpu_seconds: float
+    """CPU time that decoding a file takes, by the median file."""
+    seconds: Series
+    """A pass of the pipeline, from listing in hand to the finished Parquet file and its summary."""
+    plain_seconds: Series
+    """A pass of the plain loop, to its Parquet file."""
+    files_per_second: float
+    """Of the pipeline, by the median pass, like all rates here."""
+    audio_hours_per_second: float
+    plain_files_per_second: float
+    speedup: float
+    """Median over the rounds of (the plain loop's seconds / the pipeline's)."""
+    differing: int
+    """Files that both gave a label, and not the same one."""
+    unscored: int
+    """Files without a label from the pipeline, being silent where it listens; the plain loop scores them."""
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Both ways through one format, one after the other."""
+
+    pipeline: float
+    """Seconds."""
+    plain: float
+    summary: RunSummary
+    differing: int
+
+
+def measure_formats(
+    bundle: Bundle,
+    engine: Engine,
+    archives: Mapping[str, Sequence[Source]],
+    *,
+    workers: int,
+    batch: int = 16,
+    repeats: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[FormatRate]:
+    """Score every archive by the pipeline and by a plain loop, round by round; the first round is warm-up.
+
+    Each round starts with another format, and with the other of the two ways.
+
+    Args:
+        archives: name of the format -> its recordings, the same ones in each.
+
+    Raises:
+        AudioError: a recording cannot be read.
+    """
+    scorer = Scorer(bundle, engine)
+    passes: dict[str, list[_Pass]] = {name: [] for name in archives}
+    for turn in range(repeats + 1):
+        for name in rotated(list(archives), turn):
+            passes[name].append(_pass(archives[name], scorer, batch, workers, turn, clock))
+    return [
+        _measured(scorer, name, sources, passes[name][1:], workers=workers, batch=batch)
+        for name, sources in archives.items()
+    ]
+
+
+def _pass(
+    sources: Sequence[Source], scorer: Scorer, batch: int, workers: int, turn: int, clock: Callable[[], float]
+) -> _Pass:
+    settings = Settings(batch_size=batch, workers=workers)
+    with tempfile.TemporaryDirectory() as folder:
+        tables = {way: Path(folder) / f"{way}.parquet" for way in ("pipeline", "plain")}
+        summaries: list[RunSummary] = []
+        ways: dict[str, Callable[[], None]] = {
+            "pipeline": lambda: summaries.append(run(sources, scorer, tables["pipeline"], settings=settings)),
+            "plain": lambda: plain_loop(sources, scorer, tables["plain"], batch),
+        }
+        seconds = {}
+        for way in rotated(list(ways), turn):
+            time.sleep(PAUSE)
+            started = clock()
+            ways[way]()
+            seconds[way] = clock() - started
+        return _Pass(**seconds, summary=summaries[0], differing=differing(**tables))
+
+
+def differing(pipeline: Path, plain: Path) -> int:
+    """Files that have a label in both tables, and not the same one."""
+    one, other = (
+        {row["file"]: row["label"] for row in pq.read_table(path, columns=["file", "label"]).to_pylist()}
+        for path in (pipeline, plain)
+    )
+    return sum(label is not None and label != other[file] for file, label in one.items())
+
+
+def _measured(
+    scorer: Scorer, name: str, sources: Sequence[Source], passes: Sequence[_Pass], *, workers: int, batch: int
+) -> FormatRate:
+    engine, summary = scorer.engine, passes[-1].summary
+    pipeline, plain = (Series.of([getattr(one, way) for one in passes]) for way in ("pipeline", "plain"))
+    return FormatRate(
+        bundle=scorer.bundle.id,
+        backend=engine.name,
+        precision=engine.precision,
+        device=engine.device,
+        format=name,
+        workers=workers,
+        batch=batch,
+        files=len(sources),
+        bytes_per_file=sum(Path(source.path).stat().st_size for source in sources) / len(sources),
+        audio_hours=summary.audio_hours,
+        decode_cpu_seconds=decode_cpu(scorer.bundle, sources),
+        seconds=pipeline,
+        plain_seconds=plain,
+        files_per_second=len(sources) / pipeline.median,
+        audio_hours_per_second=summary.audio_hours / pipeline.median,
+        plain_files_per_second=len(sources) / plain.median,
+        speedup=float(np.median([one.plain / one.pipeline for one in passes])),
+        differing=max(one.differing for one in passes),
+        unscored=summary.rows - summary.clips,
+        warnings=[*warnings({"total": pipeline}), *(f"plain loop: {text}" for text in warnings({"total": plain}))],
+    )

@@ -1,0 +1,118 @@
+"""What going on with a finished run costs: `ser-batch run --resume` with nothing left to do, and with a few new files.
+
+Each is a whole process, from start to exit. What looking alone costs is the time beyond that of the same command on an
+archive of one file: the rest is the start of Python, of the engine and of the decoders, whatever the archive.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.archive import link_recordings, run_archive
+from bench.processes import Finished
+from bench.samples import Series, warnings
+from bench.targets import check_positive
+from ser_batch.inputs.sources import Source
+from ser_batch.model.bundle import Bundle
+
+COUNTS = (1000, 5000)
+NEW = 100
+"""One file in so many is new in the last step; at least one."""
+WHOLE, NOTHING, ADDED = "from nothing", "--resume, nothing to do", "--resume, 1 % new"
+
+
+@dataclass(frozen=True)
+class ResumeStep:
+    """One command on one archive."""
+
+    bundle: str
+    backend: str
+    """As it was asked for."""
+    step: str
+    files: int
+    """In the archive, those that are new among them."""
+    scored: int
+    """Recordings that the process made rows for; read from its own summary, as `reused` is."""
+    reused: int
+    """Recordings whose rows an earlier process had made."""
+    seconds: Series
+    """From process start to exit."""
+    peak_rss: int
+    """Bytes, of the largest process of all repetitions."""
+    looking: float | None
+    """With nothing to do, seconds a thousand files beyond the archive of one; None elsewhere.
+
+    Noise can make it negative where the archive is small.
+    """
+    warnings: list[str]
+
+
+def measure_resume(
+    sources: Sequence[Source], counts: Sequence[int], bundle: Bundle, backend: str, repeats: int = 3
+) -> Iterator[ResumeStep]:
+    """Three steps for an archive of one file, then for each of `counts` above: see `WHOLE`, `NOTHING` and `ADDED`.
+
+    Args:
+        backend: "name" or "name:precision".
+        repeats: of the command with nothing to do, which leaves everything as it was.
+
+    Raises:
+        InputError: a count or `repeats` below 1.
+        EngineError: a run failed as a whole.
+    """
+    check_positive(files=counts, repeats=repeats)
+    floor = None
+    for count in (1, *sorted({*counts} - {1})):
+        for step in _steps(sources, count, bundle, backend, repeats, floor):
+            if count == 1 and step.step == NOTHING:
+                floor = step.seconds.median
+            yield step
+
+
+def _steps(
+    sources: Sequence[Source], count: int, bundle: Bundle, backend: str, repeats: int, floor: float | None
+) -> Iterator[ResumeStep]:
+    """The three steps of one archive, `floor` being the seconds with nothing to do on one file."""
+    new = max(1, count // NEW)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        audio = folder / "audio"
+
+        def go_on() -> Finished:
+            return run_archive(folder, bundle.root, backend, "--json", "--resume")
+
+        link_recordings(sources, audio, count)
+        yield _step(bundle, backend, WHOLE, count, [run_archive(folder, bundle.root, backend, "--json")])
+        yield _step(bundle, backend, NOTHING, count, [go_on() for _ in range(repeats)], floor)
+        link_recordings(sources, audio, new, start=count)
+        yield _step(bundle, backend, ADDED, count + new, [go_on()])
+
+
+def _step(
+    bundle: Bundle, backend: str, step: str, files: int, done: Sequence[Finished], floor: float | None = None
+) -> ResumeStep:
+    series = Series.of([one.seconds for one in done])
+    summary = _summary(done[-1])
+    return ResumeStep(
+        bundle=bundle.id,
+        backend=backend,
+        step=step,
+        files=files,
+        scored=summary["rows"] - summary["reused"],
+        reused=summary["reused"],
+        seconds=series,
+        peak_rss=max(one.peak_rss for one in done),
+        looking=None if floor is None else (series.median - floor) / (files - 1) * 1000,
+        warnings=warnings({"total": series}),
+    )
+
+
+def _summary(done: Finished) -> dict[str, int]:
+    """The last event of a run with `--json`; lines about failures may follow it."""
+    line = next(line for line in reversed(done.output.splitlines()) if line.startswith('{"event": "end"'))
+    summary: dict[str, int] = json.loads(line)
+    return summary
