@@ -73,6 +73,28 @@ def test_unfrozen_layers_train_more_parameters(reproduced: tuple[Setting, Path])
     assert runs["layers01"]["trained_parameters"] > runs["layers00"]["trained_parameters"] > 0
 
 
+def test_the_fusion_is_told_by_speaker_and_against_every_other(reproduced: tuple[Setting, Path]) -> None:
+    setting, page = reproduced
+    (found,) = (e for e in load(setting.results) if e.experiment == "protocol" and e.protocol == "sentence")
+    for name, run in found.results["runs"].items():
+        predictions = load_predictions(setting.out / "sentence" / name)
+        truth, test = predictions.targets["test"], predictions.probabilities["test"]
+        assert sum(row["clips"] for row in run["speakers"].values()) == len(truth)
+        right = sum(row["fused"] for row in run["speakers"].values())
+        assert right == run["models"]["fused"]["correct"]
+        actors = {Path(file).stem.rpartition("-")[2].lstrip("0") for file in predictions.split["test"]}
+        assert set(run["speakers"]) == actors
+        tests = run["mcnemar_fused"]
+        assert set(tests) == {"spectrogram", "context", "weighted", "gated"}
+        assert tests["context"] == run["mcnemar_fused_context"]
+        versus = mcnemar(test["fused"].argmax(axis=1) == truth, test["spectrogram"].argmax(axis=1) == truth)
+        assert (tests["spectrogram"]["only_first"], tests["spectrogram"]["only_second"]) == (
+            versus.only_first,
+            versus.only_second,
+        )
+    assert "by speaker" in page.read_text() and "against spectrogram" in page.read_text()
+
+
 def test_table_v_is_fitted_on_all_three(reproduced: tuple[Setting, Path]) -> None:
     setting, _ = reproduced
     predictions = load_predictions(setting.out / "paper/seed0")

@@ -16,7 +16,7 @@ from toy_corpus import CONFIG, write_corpus
 from ser_batch.errors import TrainingError
 from training.data import Corpus
 from training.predictions import load_predictions, measure
-from training.protocols import averaged, by_seed, pooled, pooled_mcnemar, run_protocol
+from training.protocols import averaged, by_seed, pooled, pooled_mcnemar, pooled_speakers, run_protocol
 from training.splits import folds_of, sentence_split, splits_of
 
 
@@ -122,7 +122,21 @@ def test_folds_are_pooled_by_their_counts() -> None:
     assert found["macro_f1"] == pytest.approx((8 / 11 + 10 / 13) / 2)  # 2 tp / (actual + claimed)
     low, high = found["ua_interval"]
     assert low < found["ua"] < high
-    assert pooled_mcnemar(runs) == {"only_first": 5, "only_second": 1, "p": pytest.approx(14 / 64)}
+    assert pooled_mcnemar([run["mcnemar_fused_context"] for run in runs]) == {
+        "only_first": 5,
+        "only_second": 1,
+        "p": pytest.approx(14 / 64),
+    }
+
+
+def test_speakers_are_pooled_by_their_clips_and_the_least_comes_first() -> None:
+    runs = [
+        {"speakers": {"1": {"clips": 4, "fused": 3}, "2": {"clips": 2, "fused": 2}}},
+        {"speakers": {"1": {"clips": 4, "fused": 1}}},
+        {},  # a result from before speakers were told
+    ]
+    found = pooled_speakers(runs, "fused")
+    assert list(found.items()) == [("1", 0.5), ("2", 1.0)]
 
 
 def test_runs_are_averaged_with_the_sample_deviation() -> None:

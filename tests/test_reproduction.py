@@ -81,7 +81,7 @@ def test_nothing_measured_leaves_the_papers_figures() -> None:
 def test_protocols_have_one_table() -> None:
     table = protocol_table([toy_results.protocol()], "paper")
     fused = row(table, "toy, recipe paper", "fused")
-    assert fused[2] == "95.00 ± 7.07" and fused[9] == "2 × 1" and fused[-1] == "+2 −0, p 0.5"
+    assert fused[2] == "95.00 ± 7.07" and fused[9] == "2 × 1" and fused[-1] == "+6 −0, p 0.031"
     assert "the other take of 70.00 ± 0.00 % of the test clips was in training" in table
     emobox = protocol_table([toy_results.protocol("emobox")], "emobox")
     assert row(emobox, "wavlm-large, frozen (EmoBox)")[2:5] == ["72.00", "72.22", "71.42"]

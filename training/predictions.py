@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,18 @@ def measure(predictions: Predictions) -> dict[str, Any]:
         "models": models,
         "mcnemar_fused_context": compare(truth, test[FUSED], test[predictions.context]),
     }
+
+
+def by_speaker(predictions: Predictions, speakers: Mapping[str, str | None]) -> dict[str, dict[str, int]]:
+    """Speaker → test clips, and how many of them each model has right; `speakers` are those of the files."""
+    truth, found = predictions.targets["test"], {}
+    right = {model: rows.argmax(axis=1) == truth for model, rows in predictions.probabilities["test"].items()}
+    for number, file in enumerate(predictions.split["test"]):
+        row = found.setdefault(speakers[file] or "unknown", {"clips": 0, **dict.fromkeys(right, 0)})
+        row["clips"] += 1
+        for model, hits in right.items():
+            row[model] += int(hits[number])
+    return found
 
 
 def stage_figures(folder: Path) -> dict[str, dict[str, Any]]:

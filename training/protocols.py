@@ -6,6 +6,7 @@ corpus once a seed, so that their folds can be pooled.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from ser_batch.evaluation.statistics import binomial_test, bootstrap_interval, w
 from training.config import RunConfig
 from training.data import Corpus
 from training.loop import Progress
-from training.predictions import load_predictions, measure, stage_figures
+from training.predictions import by_speaker, load_predictions, measure, stage_figures
 from training.results import METRICS, spread
 from training.splits import other_take_share, splits_of
 from training.stages import train
+from training.table_v import compare_fused
 
 Protocol = Literal["paper", "emobox", "sentence", "given"]
 MODELS = ("spectrogram", "context", "fused")
@@ -50,12 +52,15 @@ def run_protocol(
     """
     planned = plan(config, protocol, seeds, corpus)
     runs: dict[str, Any] = {}
+    speakers = {example.file: example.speaker for example in corpus.examples}
     for name, (settings, share) in planned.items():
         place = folder / name
         train(settings, corpus, place, device=device, compiled=compiled, progress=progress, cache=cache, only=only)
         if not only:
-            runs[name] = measure(load_predictions(place))
+            predictions = load_predictions(place)
+            runs[name] = measure(predictions)
             runs[name] |= {"other_take_share": share, "stages": stage_figures(place)}
+            runs[name] |= {"mcnemar_fused": compare_fused(predictions), "speakers": by_speaker(predictions, speakers)}
     return {"runs": runs}
 
 
@@ -106,11 +111,21 @@ def pooled(runs: Sequence[dict[str, Any]], model: str) -> dict[str, Any]:
     }
 
 
-def pooled_mcnemar(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """McNemar's test of the fusion against the context branch over the test clips of several runs."""
-    tests = [run["mcnemar_fused_context"] for run in runs]
+def pooled_mcnemar(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One McNemar's test of two models from those of several runs, over all their test clips."""
     first, second = (sum(test[side] for test in tests) for side in ("only_first", "only_second"))
     return {"only_first": first, "only_second": second, "p": binomial_test(first, second)}
+
+
+def pooled_speakers(runs: Iterable[dict[str, Any]], model: str) -> dict[str, float]:
+    """Speaker → accuracy of one model over the test clips of several runs, the least of them first."""
+    clips: Counter[str] = Counter()
+    right: Counter[str] = Counter()
+    for run in runs:
+        for speaker, row in run.get("speakers", {}).items():
+            clips[speaker] += row["clips"]
+            right[speaker] += row[model]
+    return dict(sorted(((s, right[s] / clips[s]) for s in clips), key=lambda item: item[1]))
 
 
 def by_seed(runs: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

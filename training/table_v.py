@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,11 +18,13 @@ import torch
 
 from training.config import FusionConfig
 from training.fusion import Probabilities, fit_gated, fit_logistic, fit_weighted, stacked
-from training.predictions import OUT_OF_FOLD, Predictions, compare, figures
+from training.predictions import FUSED, OUT_OF_FOLD, Predictions, compare, figures
 from training.runs import SPECTROGRAM
 
 SOURCES = {"training": "train", "validation": "validation", OUT_OF_FOLD: OUT_OF_FOLD}
 """What a fusion is fitted on → the part of the predictions that it is."""
+SIMPLER = ("weighted", "gated")
+"""The fusions that the logistic regression is compared with; `_fusions` begins with them."""
 Fused = Callable[[Probabilities], np.ndarray]
 """Branch probabilities → fused ones (N, C)."""
 
@@ -40,6 +43,18 @@ def table_v(predictions: Predictions) -> dict[str, Any]:
                 rows.append(_row(predictions, strategy, source, model))
     missing = [source for source, part in SOURCES.items() if part not in predictions.targets]
     return {"labels": list(predictions.labels), "split": predictions.split["name"], "rows": rows, "missing": missing}
+
+
+def compare_fused(predictions: Predictions) -> dict[str, Any]:
+    """McNemar's tests on test clips of the run's own fusion, first, against each branch and each simpler fusion.
+
+    The simpler fusions are fitted on what the run's own was fitted on.
+    """
+    truth, test = predictions.targets["test"], predictions.probabilities["test"]
+    others = {role: test[name] for role, name in _roles(predictions).items()}
+    for strategy, model in islice(_fusions(predictions, SOURCES[predictions.config.fusion.fit_on]), len(SIMPLER)):
+        others[strategy] = model(predictions.branches("test"))
+    return {name: compare(truth, test[FUSED], rows) for name, rows in others.items()}
 
 
 def _roles(predictions: Predictions) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from training.ablation import WHOLE
-from training.protocols import averaged, by_seed, pooled, pooled_mcnemar
+from training.protocols import averaged, by_seed, pooled, pooled_mcnemar, pooled_speakers
 from training.published import EMOBOX, TABLE_III, TABLE_IV, TABLE_V, Scores
 from training.results import Experiment, Kind, spread
 
@@ -132,8 +132,7 @@ def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
             first = whole[0]
             intervals = [_interval(first["ua_interval"]), _interval(first["accuracy_interval"])]
             figures = [_mean(spread(p[m] for p in whole)) for m in ("ua", "accuracy", "macro_f1")]
-            test = pooled_mcnemar(next(iter(seeds.values())))
-            versus = f"+{test['only_first']} −{test['only_second']}, p {test['p']:.2g}" if model == "fused" else ""
+            versus = _mcnemar([run["mcnemar_fused_context"] for run in runs]) if model == "fused" else ""
             calibration = f"{_mean(means['ece'])} → {_mean(means['ece_scaled'])}"
             row = [_title(experiment), model, *figures, *intervals, _mean(means["ua"]), _mean(means["accuracy"])]
             rows.append([*row, f"{len(seeds)} × {len(runs) // len(seeds)}", calibration, versus])
@@ -143,7 +142,35 @@ def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
     headings += ["UA by run", "WA by run", "seeds × splits", "ECE → scaled"]
     table = _table([*headings, "clips against context alone (McNemar)"], rows)
     parts = [table] if rows else []
-    return "\n\n".join([*parts, *_shares(found), *_missing(found, "protocol", protocol), *_notes(found)])
+    parts += [*_against(found), *_speakers(found), *_shares(found)]
+    return "\n\n".join([*parts, *_missing(found, "protocol", protocol), *_notes(found)])
+
+
+def _mcnemar(tests: Sequence[dict[str, Any]]) -> str:
+    test = pooled_mcnemar(tests)
+    return f"+{test['only_first']} −{test['only_second']}, p {test['p']:.2g}"
+
+
+def _against(found: Iterable[Experiment]) -> list[str]:
+    """What the fusion gains and loses against each branch and each simpler fusion, over all runs' test clips."""
+    lines = []
+    for experiment in found:
+        runs = list(experiment.results["runs"].values())
+        if all("mcnemar_fused" in run for run in runs):
+            others = {name: [run["mcnemar_fused"][name] for run in runs] for name in runs[0]["mcnemar_fused"]}
+            text = "; ".join(f"{name} {_mcnemar(tests)}" for name, tests in others.items())
+            lines.append(f"{_title(experiment)}: test clips that the fusion gains and loses, all runs: against {text}.")
+    return lines
+
+
+def _speakers(found: Iterable[Experiment]) -> list[str]:
+    lines = []
+    for experiment in found:
+        rates = pooled_speakers(experiment.results["runs"].values(), "fused")
+        if rates:
+            text = ", ".join(f"{speaker} {100 * rate:.0f}" for speaker, rate in rates.items())
+            lines.append(f"{_title(experiment)}: accuracy of the fusion by speaker, %, the least first: {text}.")
+    return lines
 
 
 def _shares(found: Iterable[Experiment]) -> list[str]:
