@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from export.elsewhere import read_evaluation
 from export.licences import licence_note
 from export.model_card import model_card
 from export.onnx_export import OPSET, Exported, export_branch
@@ -42,6 +43,7 @@ def assemble(
     name: str | None = None,
     licence: str | None = None,
     overwrite: bool = False,
+    evaluations: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Assembled:
     """Export `run` as a bundle at `out`.
@@ -49,15 +51,25 @@ def assemble(
     Args:
         name: of the bundle; the run's recipe if None.
         licence: of the weights; None takes the corpus's, where it is known.
+        evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
         progress: called after each branch.
 
     Raises:
+        InputError: an evaluation cannot be read, or is one of another model.
         ExportError: no licence is known, a figure is missing, or a graph is not equal to its branch.
         OutputError: `out` exists, or cannot be written.
     """
     _check(run, out, overwrite)
     note, test = licence_note(run.provenance, licence), test_figures(run)
-    card = model_card(test, run.provenance, labels=run.labels, licence=note, command=training_command(run))
+    elsewhere = [read_evaluation(path, run.labels, tuple(run.branches)) for path in evaluations]
+    card = model_card(
+        test,
+        run.provenance,
+        labels=run.labels,
+        licence=note,
+        command=training_command(run),
+        elsewhere=elsewhere,
+    )
     with tempfile.TemporaryDirectory() as folder:
         exports = []
         for branch_name, branch in run.branches.items():

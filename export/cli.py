@@ -71,6 +71,13 @@ def _precision_options(required: bool) -> Callable[[Command], Command]:
 @click.option("--name", help="Name of the bundle.  [default: the run's recipe]")
 @click.option("--licence", help="Licence note of the weights.  [default: what the run's corpus asks]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@click.option(
+    "--evaluation",
+    "evaluations",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="JSON of ser-batch evaluate on other speech, by an earlier export of RUN, for the model card; repeatable.",
+)
 @_precision_options(required=False)
 def onnx(
     run: Path,
@@ -78,6 +85,7 @@ def onnx(
     name: str | None,
     licence: str | None,
     overwrite: bool,
+    evaluations: tuple[Path, ...],
     precisions: tuple[str, ...],
     calibration: Path | None,
 ) -> int:
@@ -94,7 +102,9 @@ def onnx(
 
     check_request(precisions, calibration)
     show = lambda export: click.echo(export_line(export))  # noqa: E731
-    assembled = assemble(load_run(run), out, name=name, licence=licence, overwrite=overwrite, progress=show)
+    assembled = assemble(
+        load_run(run), out, name=name, licence=licence, overwrite=overwrite, evaluations=evaluations, progress=show
+    )
     if precisions:
         quantize(
             assembled.bundle,

@@ -45,17 +45,25 @@ LIMITS: Sequence[str] = (
 
 
 def model_card(
-    test: Mapping[str, Figures], provenance: Mapping[str, Any], *, labels: Sequence[str], licence: str, command: str
+    test: Mapping[str, Figures],
+    provenance: Mapping[str, Any],
+    *,
+    labels: Sequence[str],
+    licence: str,
+    command: str,
+    elsewhere: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The model card as Markdown.
 
     Args:
         test: output (each branch in the fusion's order, then "fused") → its figures on the test clips.
         command: what trains the run again.
+        elsewhere: what `ser-batch evaluate --json` wrote of other speech (export.elsewhere).
     """
     sections = {
         f"Model card: {provenance['recipe']}": _summary(provenance, labels),
         "Test figures": f"{_figures(test)}\n\n{_recalls(test)}",
+        **({"Other speech": _elsewhere(elsewhere)} if elsewhere else {}),
         "Data and split": _data(provenance),
         "Training": _training(provenance, command),
         "Licence": licence,
@@ -94,7 +102,7 @@ def _figures(test: Mapping[str, Figures]) -> str:
         [
             f"**{output}**" if output == "fused" else output,
             _percent(f["accuracy"]),
-            f"{100 * f['accuracy_interval'][0]:.1f} – {_percent(f['accuracy_interval'][1])}",
+            _interval(f["accuracy_interval"]),
             f"{f['correct']} of {f['clips']}",
             _percent(f["ua"]),
             _percent(f["macro"]["f1"]),
@@ -115,6 +123,29 @@ def _recalls(test: Mapping[str, Figures]) -> str:
         for label, entry in first.items()
     ]
     return _table(["recall of", "clips", *per_output], rows)
+
+
+def _elsewhere(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    header = ["", "clips", "accuracy", "95 % interval", "UA", "95 % interval"]
+    parts = []
+    for found in evaluations:
+        rows = [
+            [
+                f"**{output}**" if output == "fused" else output,
+                str(f["clips"]),
+                _percent(f["accuracy"]),
+                _interval(f["accuracy_interval"]),
+                _percent(f["ua"]),
+                _interval(f["ua_interval"]),
+            ]
+            for output, f in found["models"].items()
+        ]
+        origin = found["provenance"]
+        source = (
+            f"`{origin['bundle_id']}`, an earlier export of this run, with {origin['backend']} {origin['precision']}"
+        )
+        parts.append(f"Truth: {found['truth']}. Scored by {source}.\n\n{_table(header, rows)}")
+    return "\n\n".join(parts)
 
 
 def _data(provenance: Mapping[str, Any]) -> str:
@@ -142,6 +173,10 @@ def _training(provenance: Mapping[str, Any], command: str) -> str:
 def _limits(provenance: Mapping[str, Any]) -> list[str]:
     data, protocol = str(provenance["data"]), str(provenance["protocol"])
     return [*CORPUS_LIMITS.get(data, ()), *PROTOCOL_LIMITS.get(protocol, ()), *LIMITS]
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{100 * bounds[0]:.1f} – {_percent(bounds[1])}"
 
 
 def _percent(share: float) -> str:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from export.elsewhere import read_evaluation
 from export.model_card import model_card
+from ser_batch.errors import InputError
 from ser_batch.evaluation.metrics import evaluate
 
 LABELS = ("calm", "angry")
@@ -18,7 +23,7 @@ def figures(correct: int, clips: int = 40) -> dict[str, Any]:
     return evaluate(truth, np.eye(2)[predicted] * 0.8 + 0.1, LABELS).to_dict()
 
 
-def card(**changes: Any) -> str:
+def card(elsewhere: Sequence[dict[str, Any]] = (), **changes: Any) -> str:
     context = {"backbone": "scratch", "name": "wav2vec2"}
     provenance: dict[str, Any] = {
         "recipe": "compact",
@@ -31,8 +36,21 @@ def card(**changes: Any) -> str:
     }
     test = {"wav2vec2": figures(21), "spectrogram": figures(27), "fused": figures(33)}
     return model_card(
-        test, {**provenance, **changes}, labels=LABELS, licence="the note", command="ser-train run compact"
+        test,
+        {**provenance, **changes},
+        labels=LABELS,
+        licence="the note",
+        command="ser-train run compact",
+        elsewhere=elsewhere,
     )
+
+
+def evaluation(**changes: Any) -> dict[str, Any]:
+    """What `ser-batch evaluate --json` writes, as far as it is read here."""
+    origin = {"bundle_id": "compact-0123", "backend": "openvino", "precision": "fp32"}
+    origin |= {"labels": json.dumps(LABELS), "branches": json.dumps(["wav2vec2", "spectrogram"])}
+    models = {"fused": figures(25), "wav2vec2": figures(24), "spectrogram": figures(23)}
+    return {"truth": "other.csv, answers among calm", "provenance": origin | changes, "models": models}
 
 
 def test_every_figure_is_the_run_s() -> None:
@@ -85,3 +103,34 @@ def test_it_says_whether_the_context_branch_was_pretrained(backbone: str, said: 
 def test_what_holds_for_ravdess_only_is_not_said_of_another_corpus() -> None:
     text = card(data="mine", protocol="given")
     assert "Corpus `mine`." in text and "RAVDESS" not in text and "actors" not in text
+
+
+def test_other_speech_has_a_section_of_its_own() -> None:
+    assert "## Other speech" not in card()
+    text = card([evaluation()])
+    section = text.partition("## Other speech")[2].partition("\n## ")[0]
+    assert "other.csv, answers among calm" in section and "`compact-0123`" in section and "openvino fp32" in section
+    fused = next(line for line in section.splitlines() if line.startswith("| **fused**"))
+    low, high = figures(25)["ua_interval"]
+    assert "| 40 | 62.5 % |" in fused and fused.endswith(f"| 62.5 % | {100 * low:.1f} – {100 * high:.1f} % |")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as an evaluation"),
+        ("[]", "cannot be read as an evaluation"),
+        (json.dumps({"models": {}}), "cannot be read as an evaluation"),
+        (json.dumps(evaluation(labels='["calm", "sad"]')), "another model"),
+        (json.dumps(evaluation(branches='["hubert", "spectrogram"]')), "another model"),
+    ],
+)
+def test_evaluations_of_anything_else_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(evaluation()))
+    assert read_evaluation(path, LABELS, ["wav2vec2", "spectrogram"]) == json.loads(path.read_text())
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_evaluation(path, LABELS, ["wav2vec2", "spectrogram"])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_evaluation(tmp_path / "none.json", LABELS, ["wav2vec2", "spectrogram"])
