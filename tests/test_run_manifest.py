@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from training.cli import main  # noqa: E402
+from training.results import load  # noqa: E402
 from training.runs import load_run  # noqa: E402
 
 RECIPE = """
@@ -74,8 +75,9 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def ser_train(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Exit code of `ser-train run`."""
-    monkeypatch.setattr(sys, "argv", ["ser-train", "run", *map(str, arguments)])
+    """Exit code of `ser-train run`, or of another command that the arguments begin with."""
+    command = [] if arguments[0] in ("protocol", "unfreeze", "ablate") else ["run"]
+    monkeypatch.setattr(sys, "argv", ["ser-train", *command, *map(str, arguments)])
     return main()
 
 
@@ -120,3 +122,22 @@ def test_bad_input_is_refused_before_training(
     assert ser_train(monkeypatch, *command, *options) == 2
     assert named in capsys.readouterr().err
     assert not list(corpus.rglob("state.pt"))
+
+
+def test_experiments_take_manifests(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = ("--recipe", corpus / "toy.toml", "--data", corpus / "corpus.csv", "--labels", "low,high,none")
+    results = ("--results", corpus / "results")
+    begun = ser_train(monkeypatch, "protocol", "given", *shared, "--out", corpus / "runs")
+    assert begun == 2 and "--results" in capsys.readouterr().err and not (corpus / "runs").exists()
+    assert ser_train(monkeypatch, "protocol", "given", *shared, *results, "--out", corpus / "runs") == 0
+    assert ser_train(monkeypatch, "unfreeze", "--layers", "0,1", *shared, *results, "--out", corpus / "depths") == 0
+    found = {e.experiment: e for e in load(corpus / "results")}
+    (run,) = found["protocol"].results["runs"].values()
+    assert run["split"] == "given" and run["labels"] == ["low", "high", "none"]
+    assert run["clips"] == {"train": 6, "validation": 6, "test": 6}
+    assert set(run["speakers"]) == {"speaker of test"}
+    assert found["protocol"].protocol == found["unfreezing"].protocol == "given"
+    assert "--data CORPUS" in found["protocol"].measured["command"]
+    assert [depth["layers"] for depth in found["unfreezing"].results["runs"].values()] == [0, 1]

@@ -66,7 +66,7 @@ def run(
     from training.stages import train
 
     keep_freed_memory()
-    corpus = load_corpus(data, tuple(label.strip() for label in labels.split(",")) if labels else None)
+    corpus = load_corpus(data, _labels(labels))
     protocol = protocol or ("given" if states_split(corpus) else None)
     given = {"seed": seed, "protocol": protocol, "fold": fold}
     config = load_config(recipe, **{key: value for key, value in given.items() if value is not None})
@@ -76,6 +76,10 @@ def run(
     result = train(config, corpus, out, only=only, **how)
     if result:
         print_result(result["test"])
+
+
+def _labels(given: str | None) -> tuple[str, ...] | None:
+    return tuple(label.strip() for label in given.split(",")) if given else None
 
 
 class Numbers(click.ParamType):
@@ -98,14 +102,15 @@ class Numbers(click.ParamType):
 
 NUMBERS = Numbers()
 PATH = click.Path(path_type=Path)
-PROTOCOLS = click.Choice(["paper", "emobox", "sentence"])
+PROTOCOLS = click.Choice(["paper", "emobox", "sentence", "given"])
 
 
 def trains(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that trains an experiment."""
     options = [
         click.option("--recipe", default="paper", show_default=True, help="A name or a .toml file."),
-        click.option("--data", required=True, type=PATH, help="Folder of the RAVDESS speech clips."),
+        click.option("--data", required=True, type=PATH, help="Folder of the RAVDESS speech clips, or a manifest."),
+        click.option("--labels", help="Order of a manifest's classes, such as a,b,c.  [default: sorted]"),
         click.option("--out", required=True, type=PATH, help="Folder of the runs; given again, the command goes on."),
         click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]"),
         click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]"),
@@ -134,7 +139,8 @@ def protocol(
 ) -> None:
     """Train and test every split of a protocol with every seed; write the result as JSON.
 
-    paper: one random split a seed. emobox: six speaker-independent folds. sentence: two, one sentence held out.
+    paper: one random split a seed. emobox: six speaker-independent folds of RAVDESS. sentence: one sentence held
+    out after the other. given: the parts that a manifest states.
     """
     from training.experiments import measure_protocol
 
@@ -179,17 +185,18 @@ def fusion(run_folder: Path, results: Path | None) -> None:
 
 @cli.command("out-of-fold")
 @click.argument("run_folder", metavar="RUN", type=PATH)
-@click.option("--data", required=True, type=PATH, help="Folder of the RAVDESS speech clips.")
+@click.option("--data", required=True, type=PATH, help="What the run was given.")
+@click.option("--labels", help="As the run was given.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches.")
-def out_of_fold(run_folder: Path, data: Path, device: str, compiled: bool) -> None:
+def out_of_fold(run_folder: Path, data: Path, labels: str | None, device: str, compiled: bool) -> None:
     """Train a run's branches once a fold of its training clips, so that Table V can fit fusions on them."""
-    from training import ravdess
+    from training.corpora import load_corpus
     from training.experiments import train_out_of_fold
     from training.progress import print_epoch
 
     how = {"device": device, "compiled": compiled, "progress": print_epoch}
-    train_out_of_fold(run_folder, ravdess.load(data), how)
+    train_out_of_fold(run_folder, load_corpus(data, _labels(labels)), how)
 
 
 @cli.command()
@@ -239,20 +246,31 @@ def tables(page: Path | None, results: Path | None, figures: Path | None, check:
 
 def _setting(given: dict[str, Any], context: int | None, spectrogram: int | None) -> Setting:
     """What the shared options of an experiment say; the command is told without this machine's paths."""
-    from training import ravdess
+    from training.corpora import load_corpus
     from training.experiments import Setting, configure
+    from training.manifest import states_split
     from training.memory import keep_freed_memory
     from training.progress import print_epoch
+    from training.ravdess import NAME as RAVDESS
     from training.results import RESULTS, backbone_name
 
     keep_freed_memory()
     config = configure(given["recipe"], given["backbone"], context, spectrogram)
-    shown = {str(given["data"]): "RAVDESS", str(given["out"]): "RUNS", given["backbone"]: backbone_name(config)}
+    corpus = load_corpus(given["data"], _labels(given["labels"]))
+    if corpus.name != RAVDESS and given["results"] is None:
+        raise click.UsageError("--results: the committed ones are of RAVDESS; name a folder for this corpus.")
+    if states_split(corpus):
+        config = replace(config, protocol="given")
+    shown = {
+        str(given["data"]): corpus.name.upper(),
+        str(given["out"]): "RUNS",
+        given["backbone"]: backbone_name(config),
+    }
     shown |= {str(given["results"]): "RESULTS", str(given["cache"]): "CACHE"}
     command = shlex.join(["ser-train", *(shown.get(argument, argument) for argument in sys.argv[1:])])
     return Setting(
         config=config,
-        corpus=ravdess.load(given["data"]),
+        corpus=corpus,
         out=given["out"],
         results=given["results"] or RESULTS,
         command=command,

@@ -11,6 +11,8 @@ from ser_batch.evaluation import ravdess
 from ser_batch.evaluation.ravdess import LABELS
 from training.data import Corpus, Example
 
+NAME = "ravdess"
+"""Of the corpus, in results and bundles."""
 SPEECH_CLIPS = 1440
 
 
@@ -36,7 +38,7 @@ def from_files(files: Iterable[str], root: Path) -> Corpus:
     for first, second in pairwise(examples):
         if PurePosixPath(first.file).stem == PurePosixPath(second.file).stem:
             raise TrainingError(f"the clip {first.file} is there twice", got=f"also {second.file}")
-    return Corpus(name="ravdess", root=root, labels=LABELS, examples=tuple(examples))
+    return Corpus(name=NAME, root=root, labels=LABELS, examples=tuple(examples))
 
 
 def load(root: Path) -> Corpus:
