@@ -19,11 +19,12 @@ from toy_corpus import CONFIG, write_corpus
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.statistics import mcnemar
 from training import stages
-from training.cli import NUMBERS, cli
+from training.cli import cli
 from training.config import RunConfig
 from training.data import Corpus
 from training.experiments import Setting, configure, measure_fusion, measure_unfreezing, reproduce, train_out_of_fold
 from training.fusion import fit_logistic, stacked
+from training.options import NUMBERS
 from training.predictions import load_predictions
 from training.results import load
 from training.table_v import table_v

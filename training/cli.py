@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from ser_batch import command_line
-
-if TYPE_CHECKING:
-    from training.experiments import Setting
+from training import experiment_cli
+from training.options import PATH, label_names
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,7 +62,7 @@ def run(
     from training.stages import train
 
     keep_freed_memory()
-    corpus = load_corpus(data, _labels(labels))
+    corpus = load_corpus(data, label_names(labels))
     protocol = protocol or ("given" if states_split(corpus) else None)
     given = {"seed": seed, "protocol": protocol, "fold": fold}
     config = load_config(recipe, **{key: value for key, value in given.items() if value is not None})
@@ -76,152 +72,6 @@ def run(
     result = train(config, corpus, out, only=only, **how)
     if result:
         print_result(result["test"])
-
-
-def _labels(given: str | None) -> tuple[str, ...] | None:
-    return tuple(label.strip() for label in given.split(",")) if given else None
-
-
-class Numbers(click.ParamType):
-    """Whole numbers such as "0,1,2" or "0-4"."""
-
-    name = "numbers"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """The numbers in the order given; a usage error for anything else."""
-        if isinstance(value, list):
-            return value
-        found = []
-        for part in str(value).split(","):
-            first, dash, last = part.strip().partition("-")
-            if not first.isdigit() or (dash and not last.isdigit()):
-                self.fail(f"{value!r} is not a list of numbers such as 0,1,2 or 0-4", param, ctx)
-            found += range(int(first), int(last if dash else first) + 1)
-        return found
-
-
-NUMBERS = Numbers()
-PATH = click.Path(path_type=Path)
-PROTOCOLS = click.Choice(["paper", "emobox", "sentence", "given"])
-
-
-def trains(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that trains an experiment."""
-    options = [
-        click.option("--recipe", default="paper", show_default=True, help="A name or a .toml file."),
-        click.option("--data", required=True, type=PATH, help="Folder of the RAVDESS speech clips, or a manifest."),
-        click.option("--labels", help="Order of a manifest's classes, such as a,b,c.  [default: sorted]"),
-        click.option("--out", required=True, type=PATH, help="Folder of the runs; given again, the command goes on."),
-        click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]"),
-        click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]"),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
-        click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches."),
-        click.option("--cache", type=PATH, help="Folder of features that several runs share.  [default: each its own]"),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-context_epochs = click.option("--context-epochs", type=click.IntRange(1), help="Cap, told in the results.")
-spectrogram_epochs = click.option("--spectrogram-epochs", type=click.IntRange(1), help="Cap, told in the results.")
-
-
-@cli.command()
-@click.argument("name", type=PROTOCOLS)
-@trains
-@click.option("--seeds", type=NUMBERS, default="0", show_default=True, help="Such as 0,1,2 or 0-4.")
-@context_epochs
-@spectrogram_epochs
-@click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch of each run and stop.")
-def protocol(
-    name: str, seeds: list[int], context_epochs: int | None, spectrogram_epochs: int | None, only: str, **given: Any
-) -> None:
-    """Train and test every split of a protocol with every seed; write the result as JSON.
-
-    paper: one random split a seed. emobox: six speaker-independent folds of RAVDESS. sentence: one sentence held
-    out after the other. given: the parts that a manifest states.
-    """
-    from training.experiments import measure_protocol
-
-    path = measure_protocol(_setting(given, context_epochs, spectrogram_epochs), name, seeds, only)
-    if path:
-        click.echo(path)
-
-
-@cli.command()
-@trains
-@click.option("--layers", type=NUMBERS, default="0-6", show_default=True, help="Unfrozen layers, such as 1,3,5,9.")
-@click.option("--epochs", type=click.IntRange(1), help="Cap of each depth's epochs, told in the results.")
-def unfreeze(layers: list[int], epochs: int | None, **given: Any) -> None:
-    """Table IV: train the context branch with each number of unfrozen layers; write the result as JSON."""
-    from training.experiments import measure_unfreezing
-
-    click.echo(measure_unfreezing(_setting(given, epochs, None), layers))
-
-
-@cli.command()
-@trains
-@click.option("--protocol", "name", type=PROTOCOLS, default="paper", show_default=True)
-@click.option("--seeds", type=NUMBERS, default="0-4", show_default=True, help="Such as 0,1,2 or 0-4.")
-@click.option("--variants", type=PATH, help="TOML file, a table of changed fields a variant.  [default: the recipe's]")
-def ablate(name: str, seeds: list[int], variants: Path | None, **given: Any) -> None:
-    """What each part of a recipe's context branch is worth: change one at a time; write the result as JSON."""
-    from training.experiments import measure_ablation
-
-    click.echo(measure_ablation(_setting(given, None, None), name, seeds, variants))
-
-
-@cli.command()
-@click.argument("run_folder", metavar="RUN", type=PATH)
-@click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]")
-def fusion(run_folder: Path, results: Path | None) -> None:
-    """Table V from a finished run's probabilities, without training a branch; write the result as JSON."""
-    from training.experiments import measure_fusion
-    from training.results import RESULTS
-
-    click.echo(measure_fusion(run_folder, results or RESULTS, "ser-train fusion RUN"))
-
-
-@cli.command("out-of-fold")
-@click.argument("run_folder", metavar="RUN", type=PATH)
-@click.option("--data", required=True, type=PATH, help="What the run was given.")
-@click.option("--labels", help="As the run was given.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches.")
-def out_of_fold(run_folder: Path, data: Path, labels: str | None, device: str, compiled: bool) -> None:
-    """Train a run's branches once a fold of its training clips, so that Table V can fit fusions on them."""
-    from training.corpora import load_corpus
-    from training.experiments import train_out_of_fold
-    from training.progress import print_epoch
-
-    how = {"device": device, "compiled": compiled, "progress": print_epoch}
-    train_out_of_fold(run_folder, load_corpus(data, _labels(labels)), how)
-
-
-@cli.command()
-@trains
-@click.option("--seeds", type=NUMBERS, default="0-4", show_default=True, help="Of the paper's protocol.")
-@click.option("--layers", type=NUMBERS, default="1,3,5,9", show_default=True, help="Of Table IV.")
-@click.option("--protocols", type=PROTOCOLS, multiple=True, default=["emobox", "sentence"], show_default=True)
-@click.option("--out-of-fold", "folds", is_flag=True, help="Also fit fusions on out-of-fold probabilities.")
-@context_epochs
-@spectrogram_epochs
-def reproduce(
-    seeds: list[int],
-    layers: list[int],
-    protocols: tuple[str, ...],
-    folds: bool,
-    context_epochs: int | None,
-    spectrogram_epochs: int | None,
-    **given: Any,
-) -> None:
-    """Tables III, IV and V, the figures and every protocol, on one page: paper beside measured."""
-    from training.experiments import reproduce as reproduce_all
-
-    others = [name for name in dict.fromkeys(protocols) if name != "paper"]
-    setting = _setting(given, context_epochs, spectrogram_epochs)
-    click.echo(reproduce_all(setting, seeds, layers, others, folds))
 
 
 @cli.command()
@@ -244,41 +94,8 @@ def tables(page: Path | None, results: Path | None, figures: Path | None, check:
         draw(load(results), figures)
 
 
-def _setting(given: dict[str, Any], context: int | None, spectrogram: int | None) -> Setting:
-    """What the shared options of an experiment say; the command is told without this machine's paths."""
-    from training.corpora import load_corpus
-    from training.experiments import Setting, configure
-    from training.manifest import states_split
-    from training.memory import keep_freed_memory
-    from training.progress import print_epoch
-    from training.ravdess import NAME as RAVDESS
-    from training.results import RESULTS, backbone_name
-
-    keep_freed_memory()
-    config = configure(given["recipe"], given["backbone"], context, spectrogram)
-    corpus = load_corpus(given["data"], _labels(given["labels"]))
-    if corpus.name != RAVDESS and given["results"] is None:
-        raise click.UsageError("--results: the committed ones are of RAVDESS; name a folder for this corpus.")
-    if states_split(corpus):
-        config = replace(config, protocol="given")
-    shown = {
-        str(given["data"]): corpus.name.upper(),
-        str(given["out"]): "RUNS",
-        given["backbone"]: backbone_name(config),
-    }
-    shown |= {str(given["results"]): "RESULTS", str(given["cache"]): "CACHE"}
-    command = shlex.join(["ser-train", *(shown.get(argument, argument) for argument in sys.argv[1:])])
-    return Setting(
-        config=config,
-        corpus=corpus,
-        out=given["out"],
-        results=given["results"] or RESULTS,
-        command=command,
-        device=given["device"],
-        compiled=given["compiled"],
-        progress=print_epoch,
-        cache=given["cache"],
-    )
+for _command in ("protocol", "unfreeze", "ablate", "fusion", "out_of_fold", "reproduce"):
+    cli.add_command(getattr(experiment_cli, _command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
