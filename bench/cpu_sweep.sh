@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every committed CPU figure, one after the other, within about 12 minutes on two idle cores, and at most 11 more for
+# Every committed CPU figure but those of larger bundles, one after the other, within about 12 minutes on two idle cores, and at most 11 more for
 # formats and resuming:
 #
 #   bash bench/cpu_sweep.sh FOLDER [--small]        results land in FOLDER, as a rule bench/results
@@ -57,7 +57,7 @@ part 60 "startup-$name" startup "$first" --repeats 5
 part 60 smoke smoke
 part 240 "throughput-default-$name" throughput "${files[@]}" --repeats 2
 part 60 "throughput-wav-default-$name" throughput "$wav" --repeats 2
-part 420 "formats-default-$name" formats "${files[@]}" --files "$copies" --repeats 2
+part 420 "formats-default-$name" formats "${files[@]}" --files "$copies" --repeats 3
 part 240 "resume-default-$name" resume "${files[@]}" "${archives[@]}"
 part 60 "training-$size-$name" training --size "$size" --clips "$clips"
 part 360 "latency-default-$name" latency "${files[@]}" "${sizes[@]}" "${budget[@]}"

@@ -16,6 +16,7 @@ from bench.archive import link_recordings, run_archive
 from bench.processes import Finished
 from bench.samples import Series, warnings
 from bench.targets import check_positive
+from ser_batch.errors import EngineError
 from ser_batch.inputs.sources import Source
 from ser_batch.model.bundle import Bundle
 
@@ -113,6 +114,8 @@ def _step(
 
 def _summary(done: Finished) -> dict[str, int]:
     """The last event of a run with `--json`; lines about failures may follow it."""
-    line = next(line for line in reversed(done.output.splitlines()) if line.startswith('{"event": "end"'))
-    summary: dict[str, int] = json.loads(line)
+    ends = [line for line in done.output.splitlines() if line.startswith('{"event": "end"')]
+    if not ends:
+        raise EngineError("ser-batch run --json ended without its summary", got=done.output[-200:])
+    summary: dict[str, int] = json.loads(ends[-1])
     return summary

@@ -170,7 +170,7 @@ def measure_memory(
     """Memory against the number of files: `ser-batch run` on folders of so many links to the files given.
 
     Args:
-        backend: "name:precision", run in the backend's default precision.
+        backend: "name" or "name:precision".
 
     Raises:
         InputError: a count below 1.
@@ -181,5 +181,5 @@ def measure_memory(
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             link_recordings(sources, Path(folder) / "audio", count)
-            done = run_archive(Path(folder), bundle, backend.partition(":")[0], "--quiet")
+            done = run_archive(Path(folder), bundle, backend, "--quiet")
             yield MemoryPoint(count, done.seconds, done.peak_rss)

@@ -9,6 +9,10 @@ from typing import Any
 
 from ser_batch.errors import InputError
 
+SHOWN = ("bundle_id", "backend", "precision")
+FIGURES = ("clips", "accuracy", "accuracy_interval", "ua", "ua_interval")
+"""What the card shows of each output."""
+
 
 def read_evaluation(path: Path, labels: Sequence[str], branches: Sequence[str]) -> dict[str, Any]:
     """An evaluation of a model with these labels and branches.
@@ -21,7 +25,11 @@ def read_evaluation(path: Path, labels: Sequence[str], branches: Sequence[str]) 
         origin = found["provenance"]
         theirs = {name: list(json.loads(origin[name])) for name in ("labels", "branches")}
         outputs = set(found["models"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        missing = {"truth"} - {*found} | {*SHOWN} - {*origin}
+        missing |= {name for model in found["models"].values() for name in FIGURES if name not in model}
+        if missing:
+            raise KeyError(*sorted(missing))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be read as an evaluation",
             got=error,

@@ -141,10 +141,8 @@ def _elsewhere(evaluations: Sequence[Mapping[str, Any]]) -> str:
             for output, f in found["models"].items()
         ]
         origin = found["provenance"]
-        source = (
-            f"`{origin['bundle_id']}`, an earlier export of this run, with {origin['backend']} {origin['precision']}"
-        )
-        parts.append(f"Truth: {found['truth']}. Scored by {source}.\n\n{_table(header, rows)}")
+        source = f"`{origin['bundle_id']}` with {origin['backend']} {origin['precision']}"
+        parts.append(f"Truth: {found['truth']}. Scored by bundle {source}.\n\n{_table(header, rows)}")
     return "\n\n".join(parts)
 
 

@@ -121,6 +121,11 @@ def test_other_speech_has_a_section_of_its_own() -> None:
         ("{", "cannot be read as an evaluation"),
         ("[]", "cannot be read as an evaluation"),
         (json.dumps({"models": {}}), "cannot be read as an evaluation"),
+        (json.dumps({**evaluation(), "models": ["fused"]}), "cannot be read as an evaluation"),
+        (
+            json.dumps({**evaluation(), "models": {"fused": {"clips": 1}}}),
+            "cannot be read.*ua_interval",
+        ),
         (json.dumps(evaluation(labels='["calm", "sad"]')), "another model"),
         (json.dumps(evaluation(branches='["hubert", "spectrogram"]')), "another model"),
     ],

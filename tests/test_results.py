@@ -58,6 +58,7 @@ def test_an_experiment_is_described_by_its_machine_and_commit() -> None:
 def test_a_saved_result_is_read_back_and_summarised(tmp_path: Path) -> None:
     made = toy_results.protocol()
     path = save(made, tmp_path)
+    (tmp_path / "protocol.tmp.json").write_text("{")  # what a kill in the middle of a write leaves
     (again,) = load(tmp_path)
     assert path.name == made.file and again.changed == made.changed
     summary = json.loads((tmp_path / SUMMARY).read_text())

@@ -102,12 +102,34 @@ def test_heads_that_have_no_closed_form_are_refused(changes: dict[str, Any], tmp
         )
 
 
-@pytest.mark.parametrize("change", [{"mixup": 0.2}, {"label_smoothing": 0.1}])
-def test_what_a_closed_form_has_not_is_refused(change: dict[str, float], tmp_path: Path) -> None:
-    branch = make()
-    part = clips(branch, 8, 0)
-    with pytest.raises(TrainingError, match="neither label smoothing nor mixup"):
-        fit_ridge("context", branch, replace(STAGE, **change), part, part, tmp_path)
+def whole(**changes: Any) -> RunConfig:
+    """A configuration that ridge regression fits, but for `changes` of its parts."""
+    parts = {"context": replace(CONFIG.context, **HEAD), "context_stage": STAGE}
+    return replace(CONFIG, **parts | changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"context": replace(CONFIG.context, **HEAD | {"hidden": (8, 8)})}, r"linear classifier.*'hidden': \(8, 8\)"),
+        (
+            {"context": replace(CONFIG.context, **HEAD | {"unfrozen_layers": 1})},
+            "classifier.*'unfrozen_layers': 1",
+        ),
+        ({"context": replace(CONFIG.context, **HEAD | {"concatenate_layers": False})}, "'concatenate_layers': False"),
+        ({"context_stage": replace(STAGE, mixup=0.2)}, "neither label smoothing nor mixup"),
+        ({"context_stage": replace(STAGE, label_smoothing=0.1)}, "neither label smoothing nor mixup"),
+        ({"augment": replace(CONFIG.augment, fresh=True)}, r"draws new ones every epoch.*augment\.versions"),
+        ({"spectrogram_stage": STAGE}, "spectrogram_stage by ridge"),
+        ({"fusion_stage": STAGE}, "fusion_stage by ridge"),
+    ],
+)
+def test_what_a_closed_form_has_not_is_refused_before_anything_is_computed(
+    change: dict[str, Any], message: str
+) -> None:
+    assert whole().context_stage is STAGE
+    with pytest.raises(TrainingError, match=message):
+        whole(**change)
 
 
 def test_settings_are_checked() -> None:
@@ -115,8 +137,6 @@ def test_settings_are_checked() -> None:
         replace(STAGE, penalties=())
     with pytest.raises(TrainingError, match="penalties"):
         replace(STAGE, penalties=(0.0,))
-    with pytest.raises(TrainingError, match="fusion_stage by ridge"):
-        RunConfig(fusion_stage=STAGE)
     with pytest.raises(TrainingError, match=r"hidden.*got \(0,\)"):
         ContextConfig(hidden=(0,))
 
@@ -124,8 +144,5 @@ def test_settings_are_checked() -> None:
 def test_a_whole_run(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "audio", actors=(1, 2, 3, 4, 5, 6))
     augment = replace(CONFIG.augment, fresh=True, versions=2, gain=3.0)
-    config = replace(CONFIG, context=replace(CONFIG.context, **HEAD), context_stage=STAGE, augment=augment)
-    result = train(config, corpus, tmp_path / "run")
+    result = train(whole(augment=augment), corpus, tmp_path / "run")
     assert result is not None and result["train"]["wav2vec2"]["accuracy"] > 0.8
-    with pytest.raises(TrainingError, match=r"draws new ones every epoch.*augment\.versions"):
-        train(replace(config, augment=replace(augment, versions=0)), corpus, tmp_path / "other")

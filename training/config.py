@@ -106,8 +106,8 @@ class ContextConfig:
     layer_weights: bool = False
     """Weigh the pooled, layer-normalised outputs of all layers instead of the last one's (ours)."""
     concatenate_layers: bool = False
-    """With `layer_weights`: show the MLP all layers' statistics side by side, standardised, instead of their weighted
-    sum (ours)."""
+    """With `layer_weights`: show the classifier all layers' statistics side by side, standardised, instead of their
+    weighted sum (ours)."""
     pooling: Literal["mean", "mean+std", "mean+std+thirds+deltas"] = "mean"
     """Pooling over time (III-C.3); beside the mean (ours): the deviation, the means of the clip's three thirds, and
     the deviations of the differences from one and from four frames before."""
@@ -116,7 +116,7 @@ class ContextConfig:
     dropout: float = 0.3
     """After each hidden layer of the MLP (III-C.3)."""
     input_dropout: float = 0.0
-    """Before the MLP (ours)."""
+    """Before the classifier (ours)."""
 
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.hidden):
@@ -275,6 +275,29 @@ class RunConfig:
                 raise TrainingError(
                     f"{name} by ridge regression", expected="adamw, sgd or adam: ridge fits linear heads"
                 )
+        if self.context_stage.optimizer == "ridge":
+            self._check_ridge()
+
+    def _check_ridge(self) -> None:
+        """Refuse what a closed form cannot fit, before anything is computed."""
+        context, stage = self.context, self.context_stage
+        needed = {"hidden": (), "unfrozen_layers": 0, "freeze_projection": True, "concatenate_layers": True}
+        found = {name: getattr(context, name) for name in needed}
+        if found != needed:
+            raise TrainingError(
+                "ridge regression fits a linear classifier over frozen layers side by side", got=found, expected=needed
+            )
+        if stage.label_smoothing or stage.mixup:
+            raise TrainingError(
+                "ridge regression knows neither label smoothing nor mixup",
+                got=f"label_smoothing {stage.label_smoothing}, mixup {stage.mixup}",
+                expected="0 for both",
+            )
+        if self.augment.fresh and not self.augment.versions:
+            raise TrainingError(
+                "ridge regression sees all examples at once, and this recipe draws new ones every epoch",
+                remedy="Set augment.versions to as many as shall be drawn once.",
+            )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

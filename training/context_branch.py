@@ -18,7 +18,7 @@ from training.frontends import Decimate
 from training.pretrained import Encoder, load_encoder
 
 HEAD = ("name", "hidden", "dropout", "input_dropout", "concatenate_layers")
-"""Settings that change nothing below the MLP."""
+"""Settings that change nothing below the classifier."""
 STATISTICS = {"mean": 1, "std": 1, "thirds": 3, "deltas": 2}
 """What pooling over time may consist of → rows of D it makes."""
 FROM_INPUT, FROM_CONVOLUTIONS = -2, -1
@@ -29,10 +29,10 @@ class ContextBranch(nn.Module):
     """A speech encoder with the paper's head, its front-end inside.
 
     `head` is what training changes and `features` all that lies below it, so features can be computed once. With
-    `layer_weights` the MLP sees Σ softmax(w)ₗ · pool(norm(hₗ)) over what enters the first layer and what leaves each,
-    the last one after the encoder's own final norm; `norm` is a layer norm without parameters, for a Whisper's layers
-    differ in scale by orders of magnitude. Pooling before weighing lets frozen layers be cached as a few numbers;
-    of means it is the same thing, of deviations it is how the weighting is defined here.
+    `layer_weights` the classifier sees Σ softmax(w)ₗ · pool(norm(hₗ)) over what enters the first layer and what leaves
+    each, the last one after the encoder's own final norm; `norm` is a layer norm without parameters, for a Whisper's
+    layers differ in scale by orders of magnitude. Pooling before weighing lets frozen layers be cached as a few
+    numbers; of means it is the same thing, of deviations it is how the weighting is defined here.
 
     Shape: waveform (B, 144000) float32 in [-1, 1], 48 kHz → logits (B, classes).
 
@@ -120,7 +120,7 @@ class ContextBranch(nn.Module):
         return self
 
     def features_settings(self) -> dict[str, Any]:
-        """The configuration but for the MLP's part, with the cut that the features are taken at."""
+        """The configuration but for the classifier's part, with the cut that the features are taken at."""
         return {k: v for k, v in to_dict(self.config).items() if k not in HEAD} | {"cut": self.cut}
 
     def features_state(self) -> dict[str, Tensor]:
@@ -192,7 +192,7 @@ class ContextBranch(nn.Module):
         if self.cut != self.depth or [type(part) for part in parts] != [nn.BatchNorm1d, nn.Linear]:
             raise TrainingError(
                 "ridge regression fits a linear classifier over frozen, standardised layers",
-                got=f"hidden {list(self.config.hidden)}, {self.config.unfrozen_layers} layers unfrozen",
+                got=self.config,
                 expected="hidden = [], unfrozen_layers = 0, freeze_projection and concatenate_layers = true",
             )
         return parts[0], parts[1]

@@ -17,12 +17,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ser_batch.errors import TrainingError
 from ser_batch.evaluation.calibration import fit_temperature
 from training.config import Stage
 from training.context_branch import ContextBranch
 from training.files import write_text, write_whole
 from training.loop import Progress, evaluate, load_weights, logits_of
+
+CPU = torch.device("cpu")
+SHARPENED = 10.0
+"""Factor of scores before their temperature is looked for: regressions onto 0 and 1 differ by less than 1."""
 
 
 def fit_ridge(
@@ -39,7 +42,7 @@ def fit_ridge(
 
     Args:
         name: of the stage, for messages.
-        branch: one with a linear head and nothing else to train, on the device to fit on.
+        branch: one with a linear head and nothing else to train, on the CPU.
         stage: `penalties` are in units of a standardised training row's mean square; `monitor` chooses between them.
         train: (features (N, …), class indices (N,)).
         validation: the same of validation clips; their likelihood sets the temperature too.
@@ -47,23 +50,18 @@ def fit_ridge(
         progress: told of each penalty.
 
     Raises:
-        TrainingError: the branch or the stage asks for what a closed form has not.
+        TrainingError: the branch has no linear head; RunConfig refuses what else a closed form has not.
     """
-    if stage.label_smoothing or stage.mixup:
-        raise TrainingError(
-            f"stage {name}: ridge regression knows neither label smoothing nor mixup",
-            got=f"label_smoothing {stage.label_smoothing}, mixup {stage.mixup}",
-            expected="0 for both",
-        )
     branch.linear_head()
     best = folder / "best.safetensors"
     if not best.is_file():
         rows, weights = [], []
         started = time.perf_counter()
         for penalty in _fitted(branch, stage.penalties, *train):
-            _temper(branch, *validation)
-            figures = evaluate(branch, *validation, train[0].device)
-            row = {"epoch": len(rows), "penalty": penalty, "train_loss": _loss(branch, *train), **figures}
+            temperature = _temper(branch, *validation)
+            figures = evaluate(branch, *validation, CPU)
+            row = {"epoch": len(rows), "penalty": penalty, "temperature": temperature}
+            row |= {"train_loss": _loss(branch, *train), **figures}
             rows.append(row | {"seconds": time.perf_counter() - started})
             weights.append({k: v.detach().cpu().clone() for k, v in branch.state_dict().items()})
             if progress:
@@ -97,14 +95,15 @@ def _fitted(branch: ContextBranch, penalties: tuple[float, ...], features: Tenso
         yield penalty
 
 
-def _temper(branch: ContextBranch, features: Tensor, targets: Tensor) -> None:
-    """Divide the head by the temperature that makes `targets` likeliest."""
-    scores = logits_of(branch, features, features.device)
-    temperature = fit_temperature(targets.numpy(), scores.softmax(dim=1).numpy())
+def _temper(branch: ContextBranch, features: Tensor, targets: Tensor) -> float:
+    """Divide the head by the temperature that makes `targets` likeliest, and return that."""
+    scores = logits_of(branch, features, CPU) * SHARPENED
+    temperature = fit_temperature(targets.numpy(), scores.softmax(dim=1).numpy()) / SHARPENED
     with torch.no_grad():
         for tensor in branch.linear_head()[1].parameters():
             tensor.div_(temperature)
+    return temperature
 
 
 def _loss(branch: ContextBranch, features: Tensor, targets: Tensor) -> float:
-    return float(nn.functional.cross_entropy(logits_of(branch, features, features.device), targets))
+    return float(nn.functional.cross_entropy(logits_of(branch, features, CPU), targets))

@@ -140,7 +140,7 @@ def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
         rows += [[f"{name}, frozen (EmoBox)", "published", *map(_plain, s)] + [""] * 7 for name, s in EMOBOX.items()]
     headings = ["recipe", "model", "UA", "WA", "macro-F1", "UA 95 %, first seed", "WA 95 %, first seed"]
     headings += ["UA by run", "WA by run", "seeds × splits", "ECE → scaled"]
-    table = _table([*headings, "clips against context alone (McNemar)"], rows)
+    table = _table([*headings, "clips against context alone, all runs (McNemar)"], rows)
     parts = [table] if rows else []
     parts += [*_against(found), *_speakers(found), *_shares(found)]
     return "\n\n".join([*parts, *_missing(found, "protocol", protocol), *_notes(found)])
@@ -159,7 +159,9 @@ def _against(found: Iterable[Experiment]) -> list[str]:
         if all("mcnemar_fused" in run for run in runs):
             others = {name: [run["mcnemar_fused"][name] for run in runs] for name in runs[0]["mcnemar_fused"]}
             text = "; ".join(f"{name} {_mcnemar(tests)}" for name, tests in others.items())
-            lines.append(f"{_title(experiment)}: test clips that the fusion gains and loses, all runs: against {text}.")
+            overlap = " Test clips of different seeds overlap, so p is too small." if len(by_seed(runs)) > 1 else ""
+            line = f"{_title(experiment)}: test clips that the fusion gains and loses, all runs: against {text}."
+            lines.append(line + overlap)
     return lines
 
 
