@@ -69,6 +69,11 @@ def open_backend(bundle: Bundle, backend: str, threads: int | None = None, batch
     return open_engine(bundle, name, threads, precision or None, batch)
 
 
+def identity(bundle: Bundle, engine: Engine) -> dict[str, str]:
+    """The fields by which every measurement says what it is of."""
+    return {"bundle": bundle.id, "backend": engine.name, "precision": engine.precision, "device": engine.device}
+
+
 def check_batch(engine: Engine, batch_sizes: Sequence[int]) -> None:
     """EngineError for a batch that an engine of a fixed profile (`max_batch`) does not hold."""
     largest = getattr(engine, "max_batch", None)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from bench.backends import identity
 from bench.bare import decode_cpu
 from bench.interleave import PAUSE, rotated
 from bench.plain_loop import plain_loop
@@ -132,13 +133,10 @@ def differing(pipeline: Path, plain: Path) -> int:
 def _measured(
     scorer: Scorer, name: str, sources: Sequence[Source], passes: Sequence[_Pass], *, workers: int, batch: int
 ) -> FormatRate:
-    engine, summary = scorer.engine, passes[-1].summary
+    summary = passes[-1].summary
     pipeline, plain = (Series.of([getattr(one, way) for one in passes]) for way in ("pipeline", "plain"))
     return FormatRate(
-        bundle=scorer.bundle.id,
-        backend=engine.name,
-        precision=engine.precision,
-        device=engine.device,
+        **identity(scorer.bundle, scorer.engine),
         format=name,
         workers=workers,
         batch=batch,

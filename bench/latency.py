@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.backends import check_batch, open_backend
+from bench.backends import check_batch, identity, open_backend
 from bench.flops import count_bundle
 from bench.memory import peak_resident, reset_peak
 from bench.peak import Peak, best
@@ -150,10 +150,7 @@ def measurement(
 ) -> Measurement:
     """What was found at `rate` clips a second, without operations, details and warnings."""
     return Measurement(
-        bundle=plan.bundle.id,
-        backend=engine.name,
-        precision=engine.precision,
-        device=engine.device,
+        **identity(plan.bundle, engine),
         target=target,
         batch=batch,
         mode=mode,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.archive import link_recordings, run_archive
-from bench.backends import open_backend
+from bench.backends import identity, open_backend
 from bench.bare import Bare, bare_rate, cpu_seconds, decode_cpu, decode_rate
 from bench.memory import peak_resident, reset_peak
 from bench.samples import Series, warnings
@@ -119,10 +119,7 @@ def measure_pipeline(
     seconds, start, finish, steady, used = (Series.of(raw) for raw in zip(*passes[1:], strict=True))
     rate = len(sources) / seconds.median
     return Throughput(
-        bundle=bundle.id,
-        backend=engine.name,
-        precision=engine.precision,
-        device=engine.device,
+        **identity(bundle, engine),
         workers=workers,
         batch=batch,
         files=len(sources),

@@ -100,7 +100,7 @@ def _figures(test: Mapping[str, Figures]) -> str:
     header = ["", "accuracy", "95 % interval", "right", "UA", "macro F1", "calibration error"]
     rows = [
         [
-            f"**{output}**" if output == "fused" else output,
+            _shown(output),
             _percent(f["accuracy"]),
             _interval(f["accuracy_interval"]),
             f"{f['correct']} of {f['clips']}",
@@ -131,7 +131,7 @@ def _elsewhere(evaluations: Sequence[Mapping[str, Any]]) -> str:
     for found in evaluations:
         rows = [
             [
-                f"**{output}**" if output == "fused" else output,
+                _shown(output),
                 str(f["clips"]),
                 _percent(f["accuracy"]),
                 _interval(f["accuracy_interval"]),
@@ -171,6 +171,10 @@ def _training(provenance: Mapping[str, Any], command: str) -> str:
 def _limits(provenance: Mapping[str, Any]) -> list[str]:
     data, protocol = str(provenance["data"]), str(provenance["protocol"])
     return [*CORPUS_LIMITS.get(data, ()), *PROTOCOL_LIMITS.get(protocol, ()), *LIMITS]
+
+
+def _shown(output: str) -> str:
+    return f"**{output}**" if output == "fused" else output
 
 
 def _interval(bounds: Sequence[float]) -> str:

@@ -15,6 +15,7 @@ import toy_results
 from ser_batch.errors import TrainingError
 from training.config import ContextConfig, RunConfig
 from training.configfile import load_config
+from training.files import write_whole
 from training.results import METRICS, RESULTS, SUMMARY, backbone_name, changes, describe, load, save, spread, summarise
 
 
@@ -55,10 +56,17 @@ def test_an_experiment_is_described_by_its_machine_and_commit() -> None:
     assert {"packages", "processor", "git", "python", "date"} <= set(found.measured)
 
 
+def killed(new: Path) -> None:
+    new.write_text("{")
+    raise KeyboardInterrupt
+
+
 def test_a_saved_result_is_read_back_and_summarised(tmp_path: Path) -> None:
     made = toy_results.protocol()
     path = save(made, tmp_path)
-    (tmp_path / "protocol.tmp.json").write_text("{")  # what a kill in the middle of a write leaves
+    with pytest.raises(KeyboardInterrupt):  # what a kill in the middle of a write leaves
+        write_whole(tmp_path / "protocol.json", killed)
+    assert len(list(tmp_path.iterdir())) == 3
     (again,) = load(tmp_path)
     assert path.name == made.file and again.changed == made.changed
     summary = json.loads((tmp_path / SUMMARY).read_text())

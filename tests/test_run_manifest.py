@@ -76,7 +76,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def ser_train(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit code of `ser-train run`, or of another command that the arguments begin with."""
-    command = [] if arguments[0] in ("protocol", "unfreeze", "ablate") else ["run"]
+    command = [] if arguments[0] in ("protocol", "unfreeze", "ablate", "reproduce") else ["run"]
     monkeypatch.setattr(sys, "argv", ["ser-train", *command, *map(str, arguments)])
     return main()
 
@@ -129,6 +129,8 @@ def test_experiments_take_manifests(
 ) -> None:
     shared = ("--recipe", corpus / "toy.toml", "--data", corpus / "corpus.csv", "--labels", "low,high,none")
     results = ("--results", corpus / "results")
+    assert ser_train(monkeypatch, "reproduce", *shared, *results, "--out", corpus / "runs") == 2
+    assert "are of RAVDESS" in capsys.readouterr().err and not (corpus / "runs").exists()
     begun = ser_train(monkeypatch, "protocol", "given", *shared, "--out", corpus / "runs")
     assert begun == 2 and "--results" in capsys.readouterr().err and not (corpus / "runs").exists()
     assert ser_train(monkeypatch, "protocol", "given", *shared, *results, "--out", corpus / "runs") == 0

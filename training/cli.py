@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ser_batch import command_line
-from training import experiment_cli
+from training.experiment_cli import ablate, fusion, out_of_fold, protocol, reproduce, unfreeze
 from training.options import PATH, label_names
 
 
@@ -21,10 +21,8 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("recipe", default="paper")
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="RAVDESS folder, or a .csv or .parquet manifest."
-)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--data", required=True, type=PATH, help="RAVDESS folder, or a .csv or .parquet manifest.")
+@click.option("--out", required=True, type=PATH, help="Folder of the run.")
 @click.option("--labels", help="Order of a manifest's classes, such as a,b,c.  [default: sorted]")
 @click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
 @click.option("--seed", type=int, help="Seed of split, augmentation, weights and order.  [default: the recipe's]")
@@ -35,7 +33,7 @@ def cli() -> None:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches; pays off in long stages.")
 @click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch and stop.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of features that several runs share.")
+@click.option("--cache", type=PATH, help="Folder of features that several runs share.")
 def run(
     recipe: str,
     data: Path,
@@ -94,8 +92,8 @@ def tables(page: Path | None, results: Path | None, figures: Path | None, check:
         draw(load(results), figures)
 
 
-for _command in ("protocol", "unfreeze", "ablate", "fusion", "out_of_fold", "reproduce"):
-    cli.add_command(getattr(experiment_cli, _command))
+for _command in (protocol, unfreeze, ablate, fusion, out_of_fold, reproduce):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -130,6 +130,17 @@ class ContextConfig:
                 expected=f"a lower-case identifier other than {', '.join(RESERVED)}",
             )
 
+    def check_linear(self) -> None:
+        """TrainingError unless the branch is one linear layer over frozen, standardised features."""
+        needed = {"hidden": (), "unfrozen_layers": 0, "freeze_projection": True, "concatenate_layers": True}
+        found = {name: getattr(self, name) for name in needed}
+        if found != needed:
+            raise TrainingError(
+                "ridge regression fits a linear classifier over frozen, standardised layers",
+                got=found,
+                expected="hidden = [], unfrozen_layers = 0, freeze_projection and concatenate_layers = true",
+            )
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -280,13 +291,8 @@ class RunConfig:
 
     def _check_ridge(self) -> None:
         """Refuse what a closed form cannot fit, before anything is computed."""
-        context, stage = self.context, self.context_stage
-        needed = {"hidden": (), "unfrozen_layers": 0, "freeze_projection": True, "concatenate_layers": True}
-        found = {name: getattr(context, name) for name in needed}
-        if found != needed:
-            raise TrainingError(
-                "ridge regression fits a linear classifier over frozen layers side by side", got=found, expected=needed
-            )
+        stage = self.context_stage
+        self.context.check_linear()
         if stage.label_smoothing or stage.mixup:
             raise TrainingError(
                 "ridge regression knows neither label smoothing nor mixup",

@@ -188,14 +188,8 @@ class ContextBranch(nn.Module):
 
         Raises TrainingError for any other branch.
         """
-        parts = [part for part in self.classifier if not isinstance(part, nn.Dropout)]
-        if self.cut != self.depth or [type(part) for part in parts] != [nn.BatchNorm1d, nn.Linear]:
-            raise TrainingError(
-                "ridge regression fits a linear classifier over frozen, standardised layers",
-                got=self.config,
-                expected="hidden = [], unfrozen_layers = 0, freeze_projection and concatenate_layers = true",
-            )
-        return parts[0], parts[1]
+        self.config.check_linear()
+        return self.classifier[0], self.classifier[-1]
 
     def forward(self, waveform: Tensor) -> Tensor:
         return self.head(self.features(waveform))

@@ -130,9 +130,12 @@ def reproduce(
 ) -> None:
     """Tables III, IV and V, the figures and every protocol, on one page: paper beside measured."""
     from training.experiments import reproduce as reproduce_all
+    from training.ravdess import NAME as RAVDESS
 
     others = [name for name in dict.fromkeys(protocols) if name != "paper"]
     setting = _setting(given, context_epochs, spectrogram_epochs)
+    if setting.corpus.name != RAVDESS:
+        raise click.UsageError("the paper's tables are of RAVDESS; protocol, unfreeze and ablate take other corpora.")
     click.echo(reproduce_all(setting, seeds, layers, others, folds))
 
 

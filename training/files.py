@@ -11,9 +11,9 @@ import numpy as np
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Replace `path` by what `write` makes of another of its kind beside it: a kill leaves the old file or the new."""
+    """Replace `path` by what `write` makes of a file beside it: a kill leaves the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".tmp{path.suffix}")
+    temporary = path.with_name(path.name + ".tmp")  # which no search for files of this kind finds
     write(temporary)
     temporary.replace(path)
 
@@ -30,7 +30,12 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Replace `path` by a compressed .npz of `arrays`."""
-    write_whole(path, lambda new: np.savez_compressed(new, **arrays))
+
+    def write(new: Path) -> None:
+        with new.open("wb") as file:  # to a path, numpy would add .npz
+            np.savez_compressed(file, **arrays)
+
+    write_whole(path, write)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

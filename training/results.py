@@ -112,11 +112,8 @@ def _merged(old: Experiment, new: Experiment) -> Experiment:
 
 
 def load(folder: Path = RESULTS) -> list[Experiment]:
-    """Every experiment of a folder, by file name; TrainingError names a file that is none.
-
-    What a killed write left behind is none either.
-    """
-    return [_read(path) for path in sorted(folder.glob("*.json")) if path.name != SUMMARY and ".tmp." not in path.name]
+    """Every experiment of a folder, by file name; TrainingError names a file that is none."""
+    return [_read(path) for path in sorted(folder.glob("*.json")) if path.name != SUMMARY]
 
 
 def _read(path: Path) -> Experiment:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from test_cli import run
+from test_decode import sources
 
+from ser_batch.model.bundle import Bundle
 from ser_batch.output.destination import Output
 from ser_batch.storage.connection import connect
 
@@ -28,6 +31,15 @@ def put(bucket: str, contents: Iterable[tuple[str, bytes]], scheme: str = "s3") 
 def put_folder(bucket: str, prefix: str, folder: Path, scheme: str = "s3") -> None:
     """Make an object of every file in a folder."""
     put(bucket, ((f"{prefix}/{path.name}", path.read_bytes()) for path in folder.iterdir()), scheme)
+
+
+def undisturbed(bucket: str, prefix: str, root: Path, count: int, bundle: Bundle, scheme: str = "s3") -> pa.Table:
+    """Put `count` small recordings, some bad, below a prefix; the table of a run over the same files in `root`."""
+    sources(root / "audio", count)
+    put_folder(bucket, prefix, root / "audio", scheme)
+    out = f"{root}/whole.parquet"
+    assert run(root / "audio", "--out", out, "--bundle", bundle.root, "--batch-size", 1, "--quiet") == 3
+    return table(out)
 
 
 def table(out: str) -> pa.Table:

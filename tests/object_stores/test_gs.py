@@ -15,9 +15,8 @@ import pyarrow as pa
 import pytest
 from process import mortal
 from radosgw import free_port
-from stores import objects, put, put_folder, table
+from stores import objects, put, table, undisturbed
 from test_cli import run
-from test_decode import sources
 
 from ser_batch.inputs.sources import find_audio
 from ser_batch.model.bundle import Bundle
@@ -65,12 +64,8 @@ def _wait_for(port: int) -> None:
 @pytest.fixture(scope="module")
 def whole(bucket: str, tmp_path_factory: pytest.TempPathFactory, toy_bundle: Bundle) -> tuple[str, pa.Table]:
     """A prefix of small recordings, some bad, and the table of an undisturbed run over the same files on disk."""
-    root = tmp_path_factory.mktemp("whole")
-    sources(root / "audio", RECORDINGS)
-    put_folder(bucket, "speech/audio", root / "audio", "gs")
-    out = f"{root}/whole.parquet"
-    assert run(root / "audio", "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1, "--quiet") == 3
-    return f"gs://{bucket}/speech/audio", table(out)
+    root, prefix = tmp_path_factory.mktemp("whole"), "speech/audio"
+    return f"gs://{bucket}/{prefix}", undisturbed(bucket, prefix, root, RECORDINGS, toy_bundle, "gs")
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out/"])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from process import finish, mortal, paused
 from radosgw import Server, make_bucket
-from stores import objects, put_folder, table
+from stores import objects, put_folder, table, undisturbed
 from test_cli import run
 from test_decode import sources
 
@@ -21,13 +21,9 @@ RECORDINGS = 24
 @pytest.fixture(scope="module")
 def whole(server: Server, tmp_path_factory: pytest.TempPathFactory, toy_bundle: Bundle) -> tuple[str, pa.Table]:
     """A prefix of small recordings, some bad, and the table of an undisturbed run over the same files on disk."""
-    root = tmp_path_factory.mktemp("whole")
-    sources(root / "audio", RECORDINGS)
     make_bucket("recordings")
-    put_folder("recordings", "audio", root / "audio")
-    out = f"{root}/whole.parquet"
-    assert run(root / "audio", "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1, "--quiet") == 3
-    return "s3://recordings/audio", table(out)
+    root = tmp_path_factory.mktemp("whole")
+    return "s3://recordings/audio", undisturbed("recordings", "audio", root, RECORDINGS, toy_bundle)
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out/"])
