@@ -64,6 +64,7 @@ def killed(new: Path) -> None:
 def test_a_saved_result_is_read_back_and_summarised(tmp_path: Path) -> None:
     made = toy_results.protocol()
     path = save(made, tmp_path)
+    assert list(tmp_path.glob("*.tmp")) == []
     with pytest.raises(KeyboardInterrupt):  # what a kill in the middle of a write leaves
         write_whole(tmp_path / "protocol.json", killed)
     assert len(list(tmp_path.iterdir())) == 3
@@ -73,7 +74,6 @@ def test_a_saved_result_is_read_back_and_summarised(tmp_path: Path) -> None:
     fused = summary["toy"]["paper"]["paper"]["fused"]
     assert set(fused) == set(METRICS)
     assert fused["accuracy"] == {"mean": 0.95, "sd": pytest.approx(0.070711), "n": 2}  # 18 and 20 of 20
-    assert list(tmp_path.glob("*.tmp")) == []
 
 
 def test_new_runs_join_old_ones_of_the_same_configuration(tmp_path: Path) -> None:
