@@ -27,7 +27,7 @@ from training.fusion import fit_logistic, stacked
 from training.options import NUMBERS
 from training.predictions import load_predictions
 from training.results import load
-from training.table_v import table_v
+from training.table_v import SOLVERS, table_v
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_table_v_is_fitted_on_all_three(reproduced: tuple[Setting, Path]) -> Non
     setting, _ = reproduced
     predictions = load_predictions(setting.out / "paper/seed0")
     found = table_v(predictions)
-    strategies = ["weighted", "gated", "logistic regression", "logistic regression, exact"]
+    strategies = ["weighted", "gated", *SOLVERS.values()]
     expected = [("spectrogram", None), ("context", None)]
     expected += [(s, on) for on in ("training", "validation", "out-of-fold") for s in strategies]
     assert [(row["strategy"], row["fit_on"]) for row in found["rows"]] == expected and found["missing"] == []

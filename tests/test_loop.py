@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,17 @@ def test_the_best_epoch_is_kept(monitor: str, tmp_path: Path) -> None:
     restored = toy()
     load_weights(restored, tmp_path / "best.safetensors")
     assert_equal_weights(branch, restored)
+
+
+def test_without_validation_the_whole_schedule_runs_and_its_end_is_kept(tmp_path: Path) -> None:
+    stage = replace(STAGE, epochs=5, patience=1, schedule="constant")
+    branch, interrupted = toy(), toy()
+    history = fit("toy", branch, stage, TRAIN, None, tmp_path / "once")
+    assert len(history.epochs) == 5 and history.best_epoch == 4 and "accuracy" not in history.epochs[0]
+    fit("toy", interrupted, replace(stage, epochs=3), TRAIN, None, tmp_path / "twice")
+    (tmp_path / "twice" / "best.safetensors").unlink()  # the whole schedule's end replaces what was kept before it
+    fit("toy", interrupted, stage, TRAIN, None, tmp_path / "twice")
+    assert_equal_weights(branch, interrupted)
 
 
 @pytest.mark.parametrize("killed_after", [0, 3, 7])

@@ -17,12 +17,17 @@ from torch import Tensor  # noqa: E402
 from toy_corpus import CONFIG, write_corpus  # noqa: E402
 
 from ser_batch.errors import TrainingError  # noqa: E402
+from ser_batch.evaluation.calibration import fit_temperature  # noqa: E402
+from ser_batch.model.fusion import load_fusion  # noqa: E402
 from training.config import ContextConfig, RunConfig, Stage  # noqa: E402
 from training.context_branch import ContextBranch  # noqa: E402
 from training.loop import logits_of  # noqa: E402
+from training.predictions import load_predictions, measure  # noqa: E402
+from training.ravdess import parse  # noqa: E402
 from training.ridge import fit_ridge  # noqa: E402
 from training.runs import build_branches  # noqa: E402
 from training.stages import train  # noqa: E402
+from training.table_v import table_v  # noqa: E402
 
 CLASSES = 3
 HEAD: dict[str, Any] = {
@@ -93,6 +98,22 @@ def test_validation_chooses_the_penalty_and_a_second_call_reads_it(monitor: Any,
     torch.testing.assert_close(logits_of(again, validation[0], CPU), kept, atol=0, rtol=0)
 
 
+def test_refit_keeps_what_validation_chose_and_fits_all_clips(tmp_path: Path) -> None:
+    branch, stage = make(), replace(STAGE, penalties=(1e-4, 1e-1, 1e3))
+    train_clips, validation = clips(branch, 60, 0), clips(branch, 40, 1)
+    both = tuple(torch.cat(pair) for pair in zip(train_clips, validation, strict=True))
+    fit_ridge("context", branch, stage, train_clips, validation, tmp_path, refit=both)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    chosen = min(rows, key=lambda row: row["loss"])
+    other = make()
+    fit_ridge("context", other, replace(stage, penalties=(chosen["penalty"],)), both, validation, tmp_path / "other")
+    theirs = json.loads((tmp_path / "other" / "metrics.jsonl").read_text())
+    probe, _ = clips(branch, 30, 2)
+    factor = theirs["temperature"] / chosen["temperature"]  # the one chosen before the validation clips were seen
+    torch.testing.assert_close(logits_of(branch, probe, CPU), factor * logits_of(other, probe, CPU))
+    assert factor != pytest.approx(1, abs=0.01)
+
+
 @pytest.mark.parametrize("changes", [{"hidden": (8, 8)}, {"concatenate_layers": False}, {"unfrozen_layers": 1}])
 def test_heads_that_have_no_closed_form_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     branch = make(**changes)
@@ -132,6 +153,11 @@ def test_what_a_closed_form_has_not_is_refused_before_anything_is_computed(
         whole(**change)
 
 
+def test_refit_needs_a_fusion_on_clips_that_no_branch_was_trained_on() -> None:
+    with pytest.raises(TrainingError, match=r"refit.*got fusion\.fit_on training; expected out-of-fold"):
+        replace(CONFIG, refit=True)
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(TrainingError, match=r"penalties.*got \(\)"):
         replace(STAGE, penalties=())
@@ -139,6 +165,34 @@ def test_settings_are_checked() -> None:
         replace(STAGE, penalties=(0.0,))
     with pytest.raises(TrainingError, match=r"hidden.*got \(0,\)"):
         ContextConfig(hidden=(0,))
+
+
+def test_a_whole_run_with_refit(tmp_path: Path) -> None:
+    """Validation clips are trained on, met out of fold, and reported nowhere as if they had been held out."""
+    corpus = write_corpus(tmp_path / "audio", actors=(1, 2, 3, 4, 5, 6))
+    fusion = replace(CONFIG.fusion, fit_on="out-of-fold", folds=2, solver="shrunk")
+    config, run = whole(refit=True, fusion=fusion), tmp_path / "run"
+    result = train(config, corpus, run)
+    assert result is not None and set(result) == {"train", "test"}
+    held = load_predictions(run)
+    split = held.split
+    fitted = [*split["train"], *split["validation"]]
+    truth = [corpus.labels.index(parse(file).label) for file in fitted]
+    assert held.held_out == "out-of-fold" and held.targets["out-of-fold"].tolist() == truth
+    for number in range(2):
+        fold = json.loads((run / "out-of-fold" / str(number) / "split.json").read_text())
+        assert sorted(fold["train"] + fold["validation"] + fold["test"]) == sorted(fitted)
+        assert set(fold["test"]) & set(split["train"]) and set(fold["test"]) & set(split["validation"])
+    rows = held.probabilities["out-of-fold"]
+    np.testing.assert_allclose(rows["fused"], load_fusion(run / "fusion.npz")(held.branches("out-of-fold")))
+    measured = measure(held)
+    assert measured["clips"] == {part: len(split[part]) for part in ("train", "validation", "test")}
+    assert measured["models"]["fused"]["temperature"] == pytest.approx(
+        fit_temperature(held.targets["out-of-fold"], rows["fused"])
+    )
+    assert {row["fit_on"] for row in table_v(held)["rows"]} == {None, "training", "out-of-fold"}
+    again = train(replace(config, refit=False), corpus, tmp_path / "plain")
+    assert again is not None and "validation" in again
 
 
 def test_a_whole_run(tmp_path: Path) -> None:

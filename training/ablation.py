@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from training.protocols import Protocol
 from training.protocols import plan as plan_protocol
 
 WHOLE = "the whole recipe"
+REFIT = "with refit"
+"""The variant of a recipe with `refit`, the others being without: only then do validation clips compare them."""
 
 
 def load_variants(config: RunConfig, path: Path | None = None) -> dict[str, RunConfig]:
     """Variant → its configuration, the whole recipe first; of `path`, or of the file named after the recipe.
+
+    All are without `refit`, so that validation clips compare them; a recipe that has it is one more variant.
 
     Raises TrainingError for a file that cannot be read, a field or value that does not exist, or a change of nothing.
     """
@@ -33,6 +38,7 @@ def load_variants(config: RunConfig, path: Path | None = None) -> dict[str, RunC
         raw = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise TrainingError(f"the variants {path} cannot be read", got=error, expected="a TOML file") from error
+    whole, config = config, replace(config, refit=False)
     variants = {WHOLE: config}
     for name, changed in raw.items():
         if not isinstance(changed, dict):
@@ -40,7 +46,7 @@ def load_variants(config: RunConfig, path: Path | None = None) -> dict[str, RunC
         variants[name] = from_dict(RunConfig, _merged(to_dict(config), changed), where=f"{path.name}: {name}")
         if variants[name] == config:
             raise TrainingError(f"{path.name}: {name} changes nothing", got=changed)
-    return variants
+    return variants if whole == config else {**variants, REFIT: whole}
 
 
 def ablate(

@@ -222,12 +222,16 @@ class Stage:
         for name in ("backbone_rate", "layer_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise TrainingError(f"a stage's {name}", got=getattr(self, name), expected="above 0, at most 1")
-        if not self.penalties or not all(0 < penalty < float("inf") for penalty in self.penalties):
-            raise TrainingError("a stage's penalties", got=self.penalties, expected="positive numbers, one or more")
+        _check_penalties("a stage's penalties", self.penalties)
         if not 0 < self.learning_rate < float("inf"):
             raise TrainingError("a stage's learning_rate", got=self.learning_rate, expected="a positive number")
         if not 0 <= self.label_smoothing < 1:
             raise TrainingError("a stage's label_smoothing", got=self.label_smoothing, expected="from 0 to below 1")
+
+
+def _check_penalties(what: str, penalties: tuple[float, ...]) -> None:
+    if not penalties or not all(0 < penalty < float("inf") for penalty in penalties):
+        raise TrainingError(what, got=penalties, expected="positive numbers, one or more")
 
 
 @dataclass(frozen=True)
@@ -238,14 +242,18 @@ class FusionConfig:
     """Whose probabilities the fusion is fitted on: the paper does not say; training ones are overconfident."""
     folds: int = 5
     """With `out-of-fold`: folds of the training clips, both branches trained once a fold (ours)."""
-    solver: Literal["adam", "lbfgs"] = "adam"
-    """Table II's Adam, or the exact optimum of the L2-penalised problem (ours)."""
+    solver: Literal["adam", "lbfgs", "shrunk"] = "adam"
+    """Table II's Adam, the exact optimum of the L2-penalised problem (ours), or that of one in which the penalty draws
+    towards a weighted sum of the branches instead of to nothing (ours, training.shrunk_fusion)."""
     inverse_penalty: float = 1.0
     """scikit-learn's C of the `lbfgs` solver."""
+    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """Of the `shrunk` solver: those that cross-validation over the clips it is fitted on chooses from."""
 
     def __post_init__(self) -> None:
         if self.folds < 2:
             raise TrainingError("out-of-fold fusion needs folds", got=self.folds, expected="2 or more")
+        _check_penalties("the fusion's penalties", self.penalties)
 
 
 CONTEXT_STAGE = Stage("adamw", 1e-4, epochs=120, patience=10, monitor="accuracy", schedule="cosine", weight_decay=0.01)
@@ -270,6 +278,9 @@ class RunConfig:
     """Which split (training.splits)."""
     fold: int = 0
     """Which of the protocol's splits, from 0."""
+    refit: bool = False
+    """Once validation clips have chosen, train on them too: the ridge penalty and its temperature are settled before,
+    an epoch-wise stage runs its whole schedule, and the fusion meets both parts out of fold (ours)."""
     clip: ClipRule = field(default_factory=ClipRule)
     """Which three seconds are heard (III-B)."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -288,6 +299,12 @@ class RunConfig:
                 )
         if self.context_stage.optimizer == "ridge":
             self._check_ridge()
+        if self.refit and self.fusion.fit_on != "out-of-fold":
+            raise TrainingError(
+                "refit leaves no clips that the branches have not seen to fit the fusion on",
+                got=f"fusion.fit_on {self.fusion.fit_on}",
+                expected="out-of-fold",
+            )
 
     def _check_ridge(self) -> None:
         """Refuse what a closed form cannot fit, before anything is computed."""

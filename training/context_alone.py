@@ -14,12 +14,16 @@ PREDICTIONS = "context_predictions.npz"
 
 
 def measure_context(material: Material) -> dict[str, Any]:
-    """The context branch's figures on test clips, its accuracy on validation clips, and what its training took."""
+    """The context branch's figures on test clips, its accuracy on validation clips, and what its training took.
+
+    With `refit` there are no validation clips that it has not been trained on: their accuracy is None.
+    """
     arrays = _predictions(material)
     truth, validation = (material.targets(part).numpy() for part in ("test", "validation"))
-    row = figures(truth, arrays["test"], material.corpus.labels, (validation, arrays["validation"]))
+    held_out = None if material.config.refit else (validation, arrays["validation"])
+    row = figures(truth, arrays["test"], material.corpus.labels, held_out)
     stage = stage_figures(material.folder)[material.config.context.name]
-    right = float((arrays["validation"].argmax(axis=1) == validation).mean())
+    right = float((held_out[1].argmax(axis=1) == validation).mean()) if held_out else None
     trained = int(arrays["trained_parameters"])
     return {"trained_parameters": trained, "stage": stage, "validation_accuracy": right, "figures": row}
 

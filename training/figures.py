@@ -88,7 +88,7 @@ def fusion_figure(rows: Sequence[Mapping[str, Any]], folder: Path, name: str, ti
     with _figure(folder, name, title, 8, 1.5 + 0.48 * len(rows)) as axes:
         places = np.arange(len(rows))
         axes.barh(places, accuracies, xerr=errors, color=BLUE, ecolor="black", capsize=3, label="measured, 95 %")
-        papers = [TABLE_V.get(row["strategy"].removesuffix(", exact")) for row in rows]
+        papers = [TABLE_V.get(row["strategy"].partition(",")[0]) for row in rows]
         marked = [(place, paper.accuracy) for place, paper in zip(places, papers, strict=True) if paper]
         if marked:
             axes.scatter(

@@ -17,7 +17,9 @@ from ser_batch.evaluation.metrics import accuracy
 from ser_batch.model.fusion import Fusion
 from training.config import FusionConfig, Stage
 from training.examples import CachedSet
+from training.files import write_json
 from training.loop import fit
+from training.shrunk_fusion import fit_shrunk
 
 Probabilities = Mapping[str, np.ndarray]
 """Branch name → (N, C), in the order of the fusion's inputs."""
@@ -85,6 +87,11 @@ def fit_logistic(
         weight, bias = model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
         if len(weight) == 1:  # of two classes scikit-learn gives the logit of the second against the first
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        return Fusion(weight, bias, names)
+    if config.solver == "shrunk":
+        rows = np.stack(list(train[0].values()), axis=1)
+        weight, bias, penalty = fit_shrunk(rows, train[1], config.penalties)
+        write_json(folder / "chosen.json", {"penalty": penalty})
         return Fusion(weight, bias, names)
     torch.manual_seed(seed)
     module = LogisticFusion(len(names), features.shape[1] // len(names))

@@ -61,7 +61,7 @@ def fit(
     branch: nn.Module,
     stage: Stage,
     train: TrainingSet,
-    validation: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor] | None,
     folder: Path,
     *,
     seed: int = 0,
@@ -71,7 +71,8 @@ def fit(
 ) -> History:
     """Train `branch.head` and leave `branch` with its best weights, also in `folder`/best.safetensors.
 
-    `validation` is (features, class indices). Resumes from `folder` if an earlier run was killed there.
+    `validation` is (features, class indices); without it the whole schedule runs and its last epoch counts as the
+    best. Resumes from `folder` if an earlier run was killed there.
 
     Raises TrainingError when the loss is not finite.
     """
@@ -85,8 +86,8 @@ def fit(
         epoch, started = len(history.epochs), time.perf_counter()
         seed_everything(seed, epoch)
         loss = _train_epoch(name, branch, head, stage, train, optimizer, epoch, device)
-        figures = evaluate(branch, *validation, device)
-        if not math.isfinite(figures["loss"]):
+        figures = evaluate(branch, *validation, device) if validation else {}
+        if not math.isfinite(figures.get("loss", 0.0)):
             raise TrainingError(
                 f"the validation loss of stage {name} is not finite in epoch {epoch}",
                 got=figures["loss"],
@@ -213,7 +214,10 @@ def evaluate(branch: nn.Module, features: Tensor, targets: Tensor, device: torch
 
 
 def _keep_if_best(history: History, stage: Stage, figures: dict[str, float], branch: nn.Module, folder: Path) -> None:
-    score = -figures["loss"] if stage.monitor == "loss" else figures[stage.monitor]
+    if not figures:
+        score = float(len(history.epochs))
+    else:
+        score = -figures["loss"] if stage.monitor == "loss" else figures[stage.monitor]
     if score > history.best:
         history.best, history.best_epoch = score, len(history.epochs) - 1
         weights = {k: v.detach().cpu().contiguous() for k, v in branch.state_dict().items()}

@@ -48,27 +48,41 @@ class Material:
             self.cache or self.folder / "features", self.corpus, config.clip, config.augment, self.device
         )
 
-    def targets(self, part: str) -> Tensor:
-        """Class indices (n,) of a part's clips."""
-        return torch.from_numpy(self.corpus.targets[list(getattr(self.split, part))])
+    @property
+    def fitted_parts(self) -> tuple[str, ...]:
+        """The parts whose clips the branches end up trained on."""
+        return fitted_parts(self.config)
 
-    def clips(self, part: str) -> list[Waveform]:
-        """A part's clips (144000,) each, exactly as they are served."""
-        return list(self._read(part, lambda path: read_clip(path, self.config.clip).waveform))
+    def rows(self, *parts: str) -> list[int]:
+        """Indices into the corpus of the parts' clips, one part after the other."""
+        return [i for part in parts for i in getattr(self.split, part)]
 
-    def recordings(self, part: str) -> list[Waveform]:
-        """A part's whole recordings, mono at the clip rule's rate."""
-        return list(self._read(part, lambda path: read_recording(path, self.config.clip.sample_rate).samples))
+    def targets(self, *parts: str) -> Tensor:
+        """Class indices (n,) of the parts' clips."""
+        return torch.from_numpy(self.corpus.targets[self.rows(*parts)])
 
-    def _read(self, part: str, read: Any) -> Iterable[Waveform]:
-        paths = [self.corpus.path(i) for i in getattr(self.split, part)]
+    def clips(self, *parts: str) -> list[Waveform]:
+        """The parts' clips (144000,) each, exactly as they are served."""
+        return list(self._read(parts, lambda path: read_clip(path, self.config.clip).waveform))
+
+    def recordings(self, *parts: str) -> list[Waveform]:
+        """The parts' whole recordings, mono at the clip rule's rate."""
+        return list(self._read(parts, lambda path: read_recording(path, self.config.clip.sample_rate).samples))
+
+    def _read(self, parts: tuple[str, ...], read: Any) -> Iterable[Waveform]:
+        paths = [self.corpus.path(i) for i in self.rows(*parts)]
         with ThreadPoolExecutor(READERS) as readers:
             return list(readers.map(read, paths))
 
-    def copies(self) -> Iterator[Waveform]:
-        """The fixed training versions of every training clip, a clip's versions one after the other."""
-        for index, clip in zip(self.split.train, self.clips("train"), strict=True):
+    def copies(self, *parts: str) -> Iterator[Waveform]:
+        """The fixed training versions of the parts' clips, a clip's versions one after the other."""
+        for index, clip in zip(self.rows(*parts), self.clips(*parts), strict=True):
             yield from noisy_copies(clip, self.config.augment, (self.config.seed, index))
+
+
+def fitted_parts(config: RunConfig) -> tuple[str, ...]:
+    """The parts of a split whose clips a run's branches end up trained on."""
+    return ("train", "validation") if config.refit else ("train",)
 
 
 def prepare(

@@ -14,10 +14,12 @@ from ser_batch.errors import TrainingError
 from ser_batch.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
 from ser_batch.evaluation.metrics import evaluate
 from ser_batch.evaluation.statistics import mcnemar
+from ser_batch.model.fusion import Fusion, load_fusion
 from training.config import RunConfig
 from training.configfile import load_config
 from training.files import read_arrays
 from training.runs import SPECTROGRAM
+from training.splits import PARTS
 
 FUSED = "fused"
 OUT_OF_FOLD = "out-of-fold"
@@ -32,7 +34,8 @@ class Predictions:
     split: dict[str, Any]
     """split.json."""
     targets: dict[str, np.ndarray]
-    """Part → class indices (n,); the parts are train, validation, test and, where it was trained, out-of-fold."""
+    """Part → class indices (n,); the parts are train, validation (without `refit`), test and, where it was trained,
+    out-of-fold."""
     probabilities: dict[str, dict[str, np.ndarray]]
     """Part → model → (n, C)."""
 
@@ -40,6 +43,11 @@ class Predictions:
     def context(self) -> str:
         """Name of the context branch."""
         return self.config.context.name
+
+    @property
+    def held_out(self) -> str:
+        """The part that the branches it speaks of never trained on, beside the test: what calibrates."""
+        return OUT_OF_FOLD if self.config.refit else "validation"
 
     def branches(self, part: str) -> dict[str, np.ndarray]:
         """The branches' probabilities of a part, in the order of the fusion's inputs, without the fused ones."""
@@ -56,7 +64,7 @@ def load_predictions(folder: Path) -> Predictions:
     arrays = read_arrays(folder / "predictions.npz")
     extra = folder / OUT_OF_FOLD / "predictions.npz"
     if extra.is_file():
-        arrays |= read_arrays(extra)
+        arrays |= _with_fused(read_arrays(extra), load_fusion(folder / "fusion.npz"))
     targets, probabilities = {}, {}
     for key, rows in arrays.items():
         part, _, name = key.rpartition("/")
@@ -67,6 +75,12 @@ def load_predictions(folder: Path) -> Predictions:
     split = json.loads((folder / "split.json").read_text())
     config = load_config(folder / "config.json")
     return Predictions(config, tuple(split["labels"]), split, targets, probabilities)
+
+
+def _with_fused(arrays: dict[str, np.ndarray], fusion: Fusion) -> dict[str, np.ndarray]:
+    """Out-of-fold probabilities with what the run's fusion makes of them."""
+    branches = {name: arrays[f"{OUT_OF_FOLD}/{name}"] for name in fusion.branches}
+    return arrays | {f"{OUT_OF_FOLD}/{FUSED}": fusion(branches)}
 
 
 def figures(
@@ -117,7 +131,8 @@ def measure(predictions: Predictions) -> dict[str, Any]:
     truth, test = predictions.targets["test"], predictions.probabilities["test"]
     models = {}
     for name, rows in test.items():
-        validation = (predictions.targets["validation"], predictions.probabilities["validation"][name])
+        held_out = predictions.held_out
+        validation = (predictions.targets[held_out], predictions.probabilities[held_out][name])
         role = "context" if name == predictions.context else name
         models[role] = figures(truth, rows, predictions.labels, validation)
     return {
@@ -125,7 +140,7 @@ def measure(predictions: Predictions) -> dict[str, Any]:
         "fold": predictions.config.fold,
         "split": predictions.split["name"],
         "labels": list(predictions.labels),
-        "clips": {part: len(predictions.targets[part]) for part in ("train", "validation", "test")},
+        "clips": {part: len(predictions.split[part]) for part in PARTS},
         "fit_on": predictions.config.fusion.fit_on,
         "models": models,
         "mcnemar_fused_context": compare(truth, test[FUSED], test[predictions.context]),
@@ -153,6 +168,6 @@ def stage_figures(folder: Path) -> dict[str, dict[str, Any]]:
             "epochs": len(rows),
             "seconds": sum(row["seconds"] for row in rows),
             "train_loss": [row["train_loss"] for row in rows],
-            "validation_accuracy": [row["accuracy"] for row in rows],
+            "validation_accuracy": [row["accuracy"] for row in rows if "accuracy" in row],
         }
     return found

@@ -10,10 +10,11 @@ from rich.table import Table
 
 def print_epoch(stage: str, row: dict[str, float]) -> None:
     """One epoch's figures on one line of standard error."""
-    figures = (
-        f"loss {row['train_loss']:.3f}  validation: loss {row['loss']:.3f}, "
-        f"accuracy {row['accuracy']:.3f}, macro-F1 {row['macro_f1']:.3f}  {row['seconds']:.1f} s"
-    )
+    figures = f"loss {row['train_loss']:.3f}  "
+    if "loss" in row:
+        figures += f"validation: loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, "
+        figures += f"macro-F1 {row['macro_f1']:.3f}  "
+    figures += f"{row['seconds']:.1f} s"
     Console(stderr=True, highlight=False).print(f"{stage:12} epoch {row['epoch']:3.0f}  {figures}", soft_wrap=True)
 
 

@@ -36,6 +36,7 @@ def fit_ridge(
     validation: tuple[Tensor, Tensor],
     folder: Path,
     *,
+    refit: tuple[Tensor, Tensor] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Fit the branch's linear head with each of the stage's penalties; keep the one that validation clips like best.
@@ -46,6 +47,7 @@ def fit_ridge(
         stage: `penalties` are in units of a standardised training row's mean square; `monitor` chooses between them.
         train: (features (N, …), class indices (N,)).
         validation: the same of validation clips; their likelihood sets the temperature too.
+        refit: the same of all the clips that the head is fitted on anew, with that penalty and that temperature.
         folder: gets best.safetensors and, a line a penalty, metrics.jsonl; read if they are there.
         progress: told of each penalty.
 
@@ -63,14 +65,23 @@ def fit_ridge(
             row = {"epoch": len(rows), "penalty": penalty, "temperature": temperature}
             row |= {"train_loss": _loss(branch, *train), **figures}
             rows.append(row | {"seconds": time.perf_counter() - started})
-            weights.append({k: v.detach().cpu().clone() for k, v in branch.state_dict().items()})
+            weights.append(_weights(branch))
             if progress:
                 progress(name, rows[-1])
             started = time.perf_counter()
         scores = [-row["loss"] if stage.monitor == "loss" else row[stage.monitor] for row in rows]
+        chosen = scores.index(max(scores))
+        if refit:
+            next(_fitted(branch, (rows[chosen]["penalty"],), *refit))
+            _divide(branch, rows[chosen]["temperature"])
+            weights[chosen] = _weights(branch)
         write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        write_whole(best, lambda path: save_file(weights[scores.index(max(scores))], path))
+        write_whole(best, lambda path: save_file(weights[chosen], path))
     load_weights(branch, best)
+
+
+def _weights(branch: ContextBranch) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in branch.state_dict().items()}
 
 
 def _fitted(branch: ContextBranch, penalties: tuple[float, ...], features: Tensor, targets: Tensor) -> Iterator[float]:
@@ -99,10 +110,14 @@ def _temper(branch: ContextBranch, features: Tensor, targets: Tensor) -> float:
     """Divide the head by the temperature that makes `targets` likeliest, and return that."""
     scores = logits_of(branch, features, CPU) * SHARPENED
     temperature = fit_temperature(targets.numpy(), scores.softmax(dim=1).numpy()) / SHARPENED
+    _divide(branch, temperature)
+    return temperature
+
+
+def _divide(branch: ContextBranch, temperature: float) -> None:
     with torch.no_grad():
         for tensor in branch.linear_head()[1].parameters():
             tensor.div_(temperature)
-    return temperature
 
 
 def _loss(branch: ContextBranch, features: Tensor, targets: Tensor) -> float:

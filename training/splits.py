@@ -139,36 +139,49 @@ def splits_of(protocol: str, corpus: Corpus, seed: int = 0) -> list[Split]:
     raise TrainingError("unknown protocol", got=protocol, expected="paper, emobox, sentence or given")
 
 
-def folds_of(corpus: Corpus, split: Split, count: int, seed: int = 0) -> list[Split]:
-    """The training part of `split` in `count` folds, each the test part once; validation stays what it is.
+def folds_of(
+    corpus: Corpus, split: Split, count: int, seed: int = 0, parts: tuple[str, ...] = ("train",)
+) -> list[Split]:
+    """The clips of `parts` of `split` in `count` folds, each the test part once and gone from its own part then.
 
     A fold meets its models as the split's own test part does: where the split keeps speakers apart so do the folds,
-    elsewhere each label's clips are permuted with `seed` and dealt out. Clips of no part are in none here either.
+    elsewhere each label's clips are permuted with `seed` and dealt out, part by part. Clips of no part are in none
+    here either.
 
-    Raises TrainingError where there are fewer speakers, or fewer clips of a label, than folds.
+    Raises TrainingError where a part has fewer speakers, or fewer clips of a label, than folds.
     """
     rng, apart = np.random.default_rng([seed, count]), speakers_apart(corpus, split)
-    unit = [str(e.speaker if apart else e.label) for e in corpus.examples]
     fold_of: dict[int, int] = {}
-    if apart:
-        speakers = sorted({unit[i] for i in split.train})
-        _check_folds("training speakers", len(speakers), count)
-        dealt = {speakers[s]: n % count for n, s in enumerate(rng.permutation(len(speakers)))}
-        fold_of = {i: dealt[unit[i]] for i in split.train}
-    else:
-        for label in corpus.labels:
-            members = [i for i in split.train if unit[i] == label]
-            _check_folds(f"training clips labelled {label}", len(members), count)
-            fold_of |= {int(i): n % count for n, i in enumerate(rng.permutation(members))}
+    for part in parts:
+        fold_of |= _deal(corpus, part, getattr(split, part), count, rng, by_speaker=apart)
     return [
         Split(
             f"{split.name}-out-of-fold{fold}",
             train=tuple(i for i in split.train if fold_of[i] != fold),
-            validation=split.validation,
-            test=tuple(i for i in split.train if fold_of[i] == fold),
+            validation=tuple(i for i in split.validation if fold_of.get(i) != fold),
+            test=tuple(i for i in sorted(fold_of) if fold_of[i] == fold),
         )
         for fold in range(count)
     ]
+
+
+def _deal(
+    corpus: Corpus, part: str, members: tuple[int, ...], count: int, rng: np.random.Generator, *, by_speaker: bool
+) -> dict[int, int]:
+    """Clip → fold, the clips of a part dealt out speaker by speaker or, within each label, clip by clip."""
+    what = {"train": "training"}.get(part, part)
+    if by_speaker:
+        unit = {i: str(corpus.examples[i].speaker) for i in members}
+        speakers = sorted(set(unit.values()))
+        _check_folds(f"{what} speakers", len(speakers), count)
+        dealt = {speakers[s]: n % count for n, s in enumerate(rng.permutation(len(speakers)))}
+        return {i: dealt[speaker] for i, speaker in unit.items()}
+    fold_of = {}
+    for label in corpus.labels:
+        clips = [i for i in members if corpus.examples[i].label == label]
+        _check_folds(f"{what} clips labelled {label}", len(clips), count)
+        fold_of |= {int(i): n % count for n, i in enumerate(rng.permutation(clips))}
+    return fold_of
 
 
 def speakers_apart(corpus: Corpus, split: Split) -> bool:

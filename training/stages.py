@@ -61,7 +61,8 @@ def train(
         train_spectrogram(material, branches)
     if only:
         return None
-    probabilities = {part: branch_probabilities(material, branches, part) for part in PARTS}
+    parts = [part for part in PARTS if not (config.refit and part == "validation")]  # neither held out nor chosen from
+    probabilities = {part: branch_probabilities(material, branches, part) for part in parts}
     fusion = fit_fusion(material, probabilities)
     return report(material, probabilities, fusion)
 
@@ -72,11 +73,11 @@ def train_context(material: Material, branches: dict[str, nn.Module]) -> None:
     if stage.optimizer == "ridge":
         branch = branches[name].to(material.device)
         validation = (clean_features(material, branch, "validation"), material.targets("validation"))
-        examples = training_set(material, branch)
-        assert not isinstance(examples, FreshSet)  # RunConfig refuses it
+        rows = _all_examples(material, branch, ("train",))
+        refit = _all_examples(material, branch, material.fitted_parts) if material.config.refit else None
         # On the CPU, in float64: seconds, and the same result whatever made the features.
-        rows, folder = examples.examples(), material.folder / name
-        fit_ridge(name, branch.cpu(), stage, rows, validation, folder, progress=material.progress)
+        folder = material.folder / name
+        fit_ridge(name, branch.cpu(), stage, rows, validation, folder, refit=refit, progress=material.progress)
         branch.to(material.device)
     else:
         _train_branch(material, name, branches[name], stage)
@@ -85,19 +86,21 @@ def train_context(material: Material, branches: dict[str, nn.Module]) -> None:
 def train_spectrogram(material: Material, branches: dict[str, nn.Module]) -> None:
     """Stage 2: the spectrogram branch (SGD, steps, lowest validation loss), standardised by training clips."""
     branch = branches[runs.SPECTROGRAM].to(material.device, memory_format=torch.channels_last)
-    branch.standardise.fit(clean_features(material, branch, "train"))
+    branch.standardise.fit(clean_features(material, branch, *material.fitted_parts))
     _train_branch(material, runs.SPECTROGRAM, branch, material.config.spectrogram_stage)
 
 
 def _train_branch(material: Material, name: str, branch: nn.Module, stage: Stage) -> None:
     branch.to(material.device)
-    validation = clean_features(material, branch, "validation")
+    held_out = None
+    if not material.config.refit:
+        held_out = (clean_features(material, branch, "validation"), material.targets("validation"))
     fit(
         name,
         branch,
         stage,
-        training_set(material, branch),
-        (validation, material.targets("validation")),
+        training_set(material, branch, material.fitted_parts),
+        held_out,
         material.folder / name,
         seed=material.config.seed,
         device=material.device,
@@ -106,29 +109,35 @@ def _train_branch(material: Material, name: str, branch: nn.Module, stage: Stage
     )
 
 
-def training_set(material: Material, branch: nn.Module) -> CachedSet | FreshSet | VersionedSet:
-    """The training clips as the recipe augments them: fixed copies, encoded once, or fresh versions an epoch."""
-    config, targets = material.config, material.targets("train")
+def training_set(material: Material, branch: nn.Module, parts: tuple[str, ...]) -> CachedSet | FreshSet | VersionedSet:
+    """The clips of `parts` as the recipe augments them: fixed copies, encoded once, or fresh versions an epoch."""
+    config, targets = material.config, material.targets(*parts)
     if config.augment.versions:
         versions = material.features.versions(branch, range(config.augment.versions + 1))
-        masked, rows = isinstance(branch, SpectrogramBranch), np.array(material.split.train)
+        masked, rows = isinstance(branch, SpectrogramBranch), np.array(material.rows(*parts))
         return VersionedSet(versions, rows, targets, config.augment, config.seed, masked)
     if config.augment.fresh:
-        recordings = material.recordings("train")
+        recordings = material.recordings(*parts)
         return FreshSet(recordings, targets, branch, config.clip, config.augment, config.seed, material.device)
     if not config.augment.snrs:
-        return CachedSet(clean_features(material, branch, "train"), targets, config.seed)
+        return CachedSet(clean_features(material, branch, *parts), targets, config.seed)
     copies = len(config.augment.snrs) + config.augment.keep_original
-    features = encode(branch, material.copies(), material.device, torch.float32)
+    features = encode(branch, material.copies(*parts), material.device, torch.float32)
     return CachedSet(features, targets.repeat_interleave(copies), config.seed)
 
 
-def clean_features(material: Material, branch: nn.Module, part: str) -> Tensor:
-    """Features (n, …) of a part's clips as they are served, read from the cache where the run has one."""
+def _all_examples(material: Material, branch: nn.Module, parts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    examples = training_set(material, branch, parts)
+    assert not isinstance(examples, FreshSet)  # RunConfig refuses it
+    return examples.examples()
+
+
+def clean_features(material: Material, branch: nn.Module, *parts: str) -> Tensor:
+    """Features (n, …) of the parts' clips as they are served, read from the cache where the run has one."""
     if material.config.augment.versions or material.cache:
         (clean,) = material.features.versions(branch, range(1))
-        return torch.from_numpy(clean[list(getattr(material.split, part))])
-    return encode(branch, material.clips(part), material.device, torch.float32)
+        return torch.from_numpy(clean[material.rows(*parts)])
+    return encode(branch, material.clips(*parts), material.device, torch.float32)
 
 
 def branch_probabilities(material: Material, branches: dict[str, nn.Module], part: str) -> dict[str, np.ndarray]:
@@ -143,19 +152,17 @@ def branch_probabilities(material: Material, branches: dict[str, nn.Module], par
 def fit_fusion(material: Material, probabilities: dict[str, dict[str, np.ndarray]]) -> Fusion:
     """Stage 3: the logistic regression over the branches' probabilities (Adam, best validation macro-F1)."""
     config = material.config
+
+    def said_of(part: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        return probabilities[part], material.targets(part).numpy()
+
     if config.fusion.fit_on == "out-of-fold":
         source = out_of_fold(material)
     else:
-        part = {"training": "train", "validation": "validation"}[config.fusion.fit_on]
-        source = (probabilities[part], material.targets(part).numpy())
-    fusion = fit_logistic(
-        config.fusion,
-        config.fusion_stage,
-        source,
-        (probabilities["validation"], material.targets("validation").numpy()),
-        material.folder / "fusion",
-        config.seed,
-    )
+        source = said_of({"training": "train", "validation": "validation"}[config.fusion.fit_on])
+    held_out = source if config.refit else said_of("validation")
+    folder = material.folder / "fusion"
+    fusion = fit_logistic(config.fusion, config.fusion_stage, source, held_out, folder, config.seed)
     save_fusion(fusion, material.folder / "fusion.npz")
     return fusion
 
@@ -163,20 +170,23 @@ def fit_fusion(material: Material, probabilities: dict[str, dict[str, np.ndarray
 def out_of_fold(material: Material) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What branches that never trained on a clip say of it, (n, C) each, and the class indices (n,), clip by clip.
 
-    Both branches are trained once a fold, as the run's own are, in `out-of-fold/<fold>`; the run's validation part
-    stops them, so the fold itself decides nothing. Resumable; the outcome is kept in out-of-fold/predictions.npz.
+    Both branches are trained once a fold, as the run's own are, in `out-of-fold/<fold>`; the run's validation part,
+    or with `refit` what the fold leaves of it, stops them, so the fold itself decides nothing. Resumable; the outcome
+    is kept in out-of-fold/predictions.npz.
     """
     config, corpus, folder = material.config, material.corpus, material.folder / "out-of-fold"
     held: dict[str, np.ndarray] = {}
-    for number, part in enumerate(folds_of(corpus, material.split, config.fusion.folds, config.seed)):
+    folds = folds_of(corpus, material.split, config.fusion.folds, config.seed, material.fitted_parts)
+    for number, part in enumerate(folds):
         place = folder / str(number)
         runs.start(place, config, corpus, part)
         fold = dataclasses.replace(material, split=part, folder=place)
         for name, found in _fold_probabilities(fold).items():
             rows = held.setdefault(name, np.full((len(corpus), len(corpus.labels)), np.nan, np.float32))
             rows[list(part.test)] = found
-    train = list(material.split.train)
-    probabilities, targets = {name: rows[train] for name, rows in held.items()}, material.targets("train").numpy()
+    trained = material.rows(*material.fitted_parts)
+    probabilities = {name: rows[trained] for name, rows in held.items()}
+    targets = material.targets(*material.fitted_parts).numpy()
     arrays = {f"out-of-fold/{name}": rows for name, rows in probabilities.items()}
     write_arrays(folder / "predictions.npz", arrays | {"out-of-fold/targets": targets})
     return probabilities, targets

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,12 @@ SOURCES = {"training": "train", "validation": "validation", OUT_OF_FOLD: OUT_OF_
 """What a fusion is fitted on → the part of the predictions that it is."""
 SIMPLER = ("weighted", "gated")
 """The fusions that the logistic regression is compared with; `_fusions` begins with them."""
+SOLVERS: dict[Literal["adam", "lbfgs", "shrunk"], str] = {
+    "adam": "logistic regression",
+    "lbfgs": "logistic regression, exact",
+    "shrunk": "logistic regression, shrunk",
+}
+"""How the logistic regression is fitted → its name in the table."""
 Fused = Callable[[Probabilities], np.ndarray]
 """Branch probabilities → fused ones (N, C)."""
 
@@ -33,7 +39,8 @@ def table_v(predictions: Predictions) -> dict[str, Any]:
     """Rows of Table V as JSON types, and what each fusion could not be fitted on.
 
     A row's McNemar test compares it, first, with the context branch alone, second. Temperatures are fitted on
-    validation clips; for fusions that were fitted there too, that flatters nothing on the test clips.
+    validation clips or, where those were trained on too, out of fold; for fusions that were fitted there, that
+    flatters nothing on the test clips.
     """
     branches = {role: (lambda p, name=name: p[name]) for role, name in _roles(predictions).items()}
     rows = [_row(predictions, role, None, model) for role, model in branches.items()]
@@ -62,15 +69,15 @@ def _roles(predictions: Predictions) -> dict[str, str]:
 
 
 def _fusions(predictions: Predictions, part: str) -> Iterator[tuple[str, Fused]]:
-    """Every strategy of Table V, fitted on a part; the logistic regression by Table II's Adam and exactly."""
+    """Every strategy of Table V, fitted on a part; the logistic regression in each way."""
     config = predictions.config
     train = (predictions.branches(part), predictions.targets[part])
-    validation = (predictions.branches("validation"), predictions.targets["validation"])
+    validation = (predictions.branches(predictions.held_out), predictions.targets[predictions.held_out])
     yield "weighted", fit_weighted(train)
     with TemporaryDirectory() as folder:
         gate = fit_gated(config.fusion_stage, train, validation, Path(folder), config.seed)
     yield "gated", lambda probabilities: _probabilities(gate, probabilities)
-    for solver, name in (("adam", "logistic regression"), ("lbfgs", "logistic regression, exact")):
+    for solver, name in SOLVERS.items():
         settings: FusionConfig = replace(config.fusion, solver=solver)
         with TemporaryDirectory() as folder:
             yield name, fit_logistic(settings, config.fusion_stage, train, validation, Path(folder), config.seed)
@@ -83,9 +90,9 @@ def _probabilities(gate: Any, probabilities: Probabilities) -> np.ndarray:
 
 
 def _row(predictions: Predictions, strategy: str, source: str | None, model: Fused) -> dict[str, Any]:
-    test, validation = predictions.branches("test"), predictions.branches("validation")
+    test, held_out = predictions.branches("test"), predictions.held_out
     truth, fused = predictions.targets["test"], model(test)
-    against = (predictions.targets["validation"], model(validation))
+    against = (predictions.targets[held_out], model(predictions.branches(held_out)))
     row = {"strategy": strategy, "fit_on": source, **figures(truth, fused, predictions.labels, against)}
     if strategy != "context":
         row["mcnemar"] = compare(truth, fused, test[predictions.context])

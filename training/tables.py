@@ -81,7 +81,7 @@ def table_v(experiments: Sequence[Experiment]) -> str:
 def _fusion_rows(experiment: Experiment) -> str:
     rows = []
     for row in experiment.results["rows"]:
-        paper = TABLE_V.get(row["strategy"].removesuffix(", exact"))
+        paper = TABLE_V.get(row["strategy"].partition(",")[0])
         versus = row.get("mcnemar")
         rows.append(
             [
@@ -109,11 +109,11 @@ def ablation_table(experiments: Sequence[Experiment]) -> str:
             variants.setdefault(run["variant"], {})[run["seed"], run["fold"]] = run
         whole, rows = variants.pop(WHOLE), []
         for name, runs in {WHOLE: whole, **variants}.items():
-            validation = spread(run["validation_accuracy"] for run in runs.values())
+            known = [run["validation_accuracy"] for run in runs.values() if run["validation_accuracy"] is not None]
             test = spread(run["figures"]["accuracy"] for run in runs.values())
             gains = [run["figures"]["accuracy"] - whole[key]["figures"]["accuracy"] for key, run in runs.items()]
             difference = "" if runs is whole else _mean(spread(gains)).replace("-", "−")
-            rows.append([name, _mean(validation), _mean(test), difference, str(len(runs))])
+            rows.append([name, _mean(spread(known)) if known else "–", _mean(test), difference, str(len(runs))])
         headings = ["variant", "validation accuracy", "test accuracy", "test − whole, paired", "runs"]
         title = f"**{_title(experiment)}**, protocol {experiment.protocol}, context branch alone; mean ± sd over runs."
         parts += [title, _table(headings, rows)]
