@@ -43,6 +43,10 @@ LIMITS: Sequence[str] = (
     "people: not for hiring, policing, schooling, health or credit.",
 )
 
+REFIT = (
+    "Once the validation clips had chosen, both branches were trained on them too: only the test clips are new to them."
+)
+
 
 def model_card(
     test: Mapping[str, Figures],
@@ -149,9 +153,11 @@ def _elsewhere(evaluations: Sequence[Mapping[str, Any]]) -> str:
 def _data(provenance: Mapping[str, Any]) -> str:
     data, protocol, split = str(provenance["data"]), str(provenance["protocol"]), provenance["split"]
     counts = ", ".join(f"{split[part]} {part}" for part in ("train", "validation", "test"))
+    # A bundle of before `refit` existed does not name it.
+    refit = f" {REFIT}" if provenance["config"].get("refit") else ""
     return (
         f"{CORPORA.get(data, f'Corpus `{data}`.')}\n\n"
-        f"Protocol `{protocol}`, split `{split['name']}`: {counts} clips. {PROTOCOLS[protocol]}"
+        f"Protocol `{protocol}`, split `{split['name']}`: {counts} clips. {PROTOCOLS[protocol]}{refit}"
     )
 
 

@@ -68,6 +68,13 @@ def test_every_figure_is_the_run_s() -> None:
     assert "| calm | 20 |" in card()
 
 
+def test_it_says_that_validation_clips_were_trained_on() -> None:
+    config = {"clip": {"samples": 144_000, "sample_rate": 48_000}, "context": {"backbone": "scratch", "name": "w"}}
+    assert "trained on them too" in card(config=config | {"refit": True})
+    assert "trained on them too" not in card(config=config | {"refit": False})
+    assert "trained on them too" not in card()
+
+
 def test_it_says_data_split_recipe_command_and_licence() -> None:
     text = card()
     for part in ("111 train, 22 validation, 40 test", "`paper-seed7`", "24 professional actors", "the note"):
