@@ -12,7 +12,9 @@ import pytest
 from test_audio import write
 from test_decode import sources
 
+from ser_batch import command_line
 from ser_batch.cli import main
+from ser_batch.command_line import interruptible
 from ser_batch.model.bundle import Bundle
 from ser_batch.output.destination import Output
 
@@ -211,6 +213,68 @@ def test_ctrl_c_ends_clearly_and_can_be_resumed(many: tuple[Path, Path], tmp_pat
     assert b"Traceback" not in errors
     assert run(*arguments, "--resume", "--quiet") == 3
     assert pq.read_table(out).equals(pq.read_table(whole))
+
+
+def test_signals_that_come_in_pairs_interrupt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        kept = False
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)  # as `timeout` does, to the process and to its group
+                time.sleep(0.01)
+                kept = True
+        assert kept
+        monkeypatch.setattr(command_line, "AGAIN", 0.0)  # somebody who has waited may end the ending
+        with interruptible():
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_ctrl_c_that_the_shell_has_made_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("flags", [["--json"], ["--log", "/dev/full", "--quiet"], []])
+def test_output_and_log_that_cannot_be_written_are_a_clear_end(
+    many: tuple[Path, Path], tmp_path: Path, toy_bundle: Bundle, flags: list[str]
+) -> None:
+    audio, whole = many
+    out = tmp_path / "out.parquet"
+    arguments = [*map(str, (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1))]
+    command = [sys.executable, "-m", "ser_batch", "run", *arguments, *flags]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(command, cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "cannot be written; got No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert run(*arguments, "--resume", "--quiet") == 3
+    assert pq.read_table(out).equals(pq.read_table(whole))
+
+
+def test_a_reader_that_leaves_is_no_success(many: tuple[Path, Path], tmp_path: Path, toy_bundle: Bundle) -> None:
+    given = (many[0], "--out", tmp_path / "out.parquet", "--bundle", toy_bundle.root, "--json")
+    command = [sys.executable, "-m", "ser_batch", "run", *map(str, given)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # type: ignore[union-attr]
+    errors = process.stderr.read().decode()  # type: ignore[union-attr]
+    assert process.wait() == 2
+    assert errors == "error: standard output cannot be written; got Broken pipe\n"
 
 
 @pytest.mark.shared

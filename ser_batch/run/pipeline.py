@@ -51,7 +51,7 @@ class Settings:
     """When too many failures end the run."""
 
     def __post_init__(self) -> None:
-        if min(1 if n is None else n for n in (self.batch_size, self.workers)) < 1 or self.timeout <= 0:
+        if min(1 if n is None else n for n in (self.batch_size, self.workers)) < 1 or not self.timeout > 0:
             raise InputError("a run needs workers, a batch size and time", got=self)
 
     def open_pool(self, hearing: Hearing) -> DecodePool:
