@@ -145,11 +145,14 @@ def made_of(batch: Any, rows: Sequence[Decoded]) -> Made:
     )
 
 
-def default_workers() -> int:
-    """One decode process for each CPU that this process may use, and no more than `MAX_WORKERS`."""
-    return min(usable_cpus(), MAX_WORKERS)
+def default_workers(cpus: int | None = None) -> int:
+    """One decode process for each of so many CPUs (those that this process may use), and at most `MAX_WORKERS`.
+
+    How many of them are started is the run's to find out: where the engine is slow, few.
+    """
+    return min(cpus or usable_cpus(), MAX_WORKERS)
 
 
 def default_batch(cpus: int | None = None) -> int:
-    """Two pieces for each lane that an engine can have on so many CPUs (this machine's), and at least `BATCH_SIZE`."""
+    """Two pieces for each lane that an engine can have on so many CPUs (as above), and at least `BATCH_SIZE`."""
     return max(BATCH_SIZE, 2 * PIECE * (cpus or usable_cpus()))
