@@ -82,6 +82,11 @@ def interruptible() -> Iterator[None]:
         signal.signal(number, interrupt)
     try:
         yield
+    except Exception as error:
+        # Libraries that are interrupted while they are imported say that they cannot be.
+        if time.monotonic() - first < AGAIN:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number in taken:
             signal.signal(number, before[number])

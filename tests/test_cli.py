@@ -15,6 +15,7 @@ from test_decode import sources
 from ser_batch import command_line
 from ser_batch.cli import main
 from ser_batch.command_line import interruptible
+from ser_batch.errors import EngineError
 from ser_batch.model.bundle import Bundle
 from ser_batch.output.destination import Output
 
@@ -237,6 +238,20 @@ def test_signals_that_come_in_pairs_interrupt_once(monkeypatch: pytest.MonkeyPat
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_error_that_an_interrupt_caused_is_an_interrupt() -> None:
+    def imported() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            raise EngineError("the runtime cannot be imported") from None
+
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        imported()
+    with pytest.raises(EngineError), interruptible():
+        raise EngineError("by itself")
 
 
 def test_a_ctrl_c_that_the_shell_has_made_ignored_stays_ignored() -> None:
