@@ -18,8 +18,8 @@ from ser_batch.inputs.sources import Source, find_audio
 from ser_batch.model.bundle import Bundle
 from ser_batch.output.destination import Output
 from ser_batch.run.pipeline import Settings, run
-from ser_batch.run.summary_text import format_summary
 from ser_batch.run.progress import Tally
+from ser_batch.run.summary_text import format_summary
 
 
 @pytest.fixture(scope="module")
