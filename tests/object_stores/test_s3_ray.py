@@ -79,16 +79,10 @@ def test_a_killed_driver_and_then_a_killed_actor_cost_nothing(
 
 
 def test_a_store_that_is_gone_stops_the_actors_and_no_recording_fails(
-    server: Server,
-    whole: tuple[str, pa.Table],
-    tmp_path: Path,
-    bucket: str,
-    toy_bundle: Bundle,
-    monkeypatch: pytest.MonkeyPatch,
+    server: Server, whole: tuple[str, pa.Table], tmp_path: Path, toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     audio, table = whole
-    out, local = f"s3://{bucket}/out.parquet", tmp_path / "out.parquet"
-    there = Placement(actors=1, cpus=1)
+    out = tmp_path / "out.parquet"
 
     @contextmanager
     def gone(total: int) -> Iterator[None]:
@@ -96,16 +90,16 @@ def test_a_store_that_is_gone_stops_the_actors_and_no_recording_fails(
         server.kill()
         yield
 
-    with monkeypatch.context() as patch:
-        patch.setenv(PATIENCE, "1")
+    monkeypatch.setenv(PATIENCE, "1")
+    try:
         with pytest.raises(EngineError, match=r"an actor had to stop.*cannot be reached"):
-            execute_on_ray(there, job(audio, local, toy_bundle), gone)
+            execute_on_ray(Placement(actors=1, cpus=1), job(audio, out, toy_bundle), gone)
+    finally:
+        server.restart()
     assert not list(tmp_path.iterdir())
-    server.restart()
     open_bucket.cache_clear()
-    done = execute_on_ray(there, job(audio, out, toy_bundle, resume=True))
-    assert (done.summary.reused, done.summary.failures) == (0, FAILURES)
-    assert read(out).equals(table)
+    assert run(audio, "--out", out, "--bundle", toy_bundle.root, "--quiet", "--resume") == 3
+    assert pq.read_table(out).equals(table)
 
 
 def test_actors_have_the_keys_of_their_machine_and_not_of_the_driver(
