@@ -12,10 +12,7 @@ import pytest
 from test_audio import write
 from test_decode import sources
 
-from ser_batch import command_line
 from ser_batch.cli import main
-from ser_batch.command_line import interruptible
-from ser_batch.errors import EngineError
 from ser_batch.model.bundle import Bundle
 from ser_batch.output.destination import Output
 
@@ -216,51 +213,66 @@ def test_ctrl_c_ends_clearly_and_can_be_resumed(many: tuple[Path, Path], tmp_pat
     assert pq.read_table(out).equals(pq.read_table(whole))
 
 
-def test_signals_that_come_in_pairs_interrupt_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+# In a process of its own: a library that an earlier test has loaded may have left signals a stack of its own.
+SIGNALLED = """
+import os, signal, sys, time
+from ser_batch import command_line
+from ser_batch.command_line import interruptible
+from ser_batch.errors import EngineError
+
+def send(*signals):
+    for each in signals:
+        os.kill(os.getpid(), each)
+        time.sleep(0.01)
+
+def interrupted(action):
     try:
-        kept = False
-        with pytest.raises(KeyboardInterrupt), interruptible():
-            try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(1)
-            finally:
-                os.kill(os.getpid(), signal.SIGINT)  # as `timeout` does, to the process and to its group
-                time.sleep(0.01)
-                kept = True
-        assert kept
-        monkeypatch.setattr(command_line, "AGAIN", 0.0)  # somebody who has waited may end the ending
-        with interruptible():
-            for _ in range(2):
-                with pytest.raises(KeyboardInterrupt):
-                    os.kill(os.getpid(), signal.SIGINT)
-                    time.sleep(1)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+        action()
+    except KeyboardInterrupt:
+        return True
+    return False
+
+"""
 
 
-def test_an_error_that_an_interrupt_caused_is_an_interrupt() -> None:
-    def imported() -> None:
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
-        except KeyboardInterrupt:
-            raise EngineError("the runtime cannot be imported") from None
-
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        imported()
-    with pytest.raises(EngineError), interruptible():
+@pytest.mark.parametrize(
+    "code",
+    [
+        # As `timeout` does, to the process and to its group: what the first interrupted is ended in peace.
+        """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with interruptible():
+    assert interrupted(lambda: send(signal.SIGTERM))
+    send(signal.SIGINT, signal.SIGTERM)
+    command_line.AGAIN = 0.0  # whoever has waited may end the ending
+    assert interrupted(lambda: send(signal.SIGINT))
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+""",
+        # What a library makes of an interruption is one.
+        """
+def imported():
+    with interruptible():
+        if interrupted(lambda: send(signal.SIGTERM)):
+            raise EngineError("the runtime cannot be imported")
+assert interrupted(imported)
+try:
+    with interruptible():
         raise EngineError("by itself")
-
-
-def test_a_ctrl_c_that_the_shell_has_made_ignored_stays_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with interruptible():
-            os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+except EngineError:
+    pass
+""",
+        # A Ctrl-C that the shell has made ignored stays ignored.
+        """
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with interruptible():
+    send(signal.SIGINT)
+""",
+    ],
+)
+def test_signals_interrupt_once(code: str) -> None:
+    done = python("-c", SIGNALLED + code)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
