@@ -1,4 +1,4 @@
-"""`bench throughput | formats | resume`: whole archives from files to rows; like `bench.measure_cli` otherwise."""
+"""`bench throughput | formats | resume | end-to-end`: from files to rows; like `bench.measure_cli` otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.options import AUDIO, BACKEND, BACKENDS, BUNDLE, JSON, THREADS
+from bench.options import AUDIO, BACKEND, BACKENDS, BATCH_SIZE, BUNDLE, JSON, ROUNDS, RUN, SEED, SIZE, THREADS, WORKERS
 
 
 @click.command()
@@ -14,7 +14,7 @@ from bench.options import AUDIO, BACKEND, BACKENDS, BUNDLE, JSON, THREADS
 @BUNDLE
 @BACKENDS
 @click.option("--workers", type=int, multiple=True, help="Decode processes; repeatable.  [default: one a CPU]")
-@click.option("--batch-size", default=16, show_default=True, help="Clips scored together.")
+@BATCH_SIZE
 @click.option("--repeats", default=3, show_default=True, help="Passes timed, after one of warm-up.")
 @click.option("--files", "counts", type=int, multiple=True, help="Also: memory of a run on so many files; repeatable.")
 @THREADS
@@ -58,9 +58,9 @@ def throughput(
 @BUNDLE
 @BACKEND
 @click.option("--files", default=240, show_default=True, help="Recordings at most, the first that can be read.")
-@click.option("--workers", type=int, help="Decode processes.  [default: one a CPU]")
-@click.option("--batch-size", default=16, show_default=True, help="Clips scored together.")
-@click.option("--repeats", default=3, show_default=True, help="Rounds timed, after one of warm-up.")
+@WORKERS
+@BATCH_SIZE
+@ROUNDS
 @THREADS
 @JSON
 def formats(
@@ -137,3 +137,59 @@ def resume(
         steps.append(step)
         progress(f"{step.files} files, {step.step}")
     finish(results.document("resume", surroundings, steps=steps), json_path)
+
+
+@click.command("end-to-end")
+@AUDIO
+@SIZE
+@RUN
+@SEED
+@BACKENDS
+@click.option("--files", default=40, show_default=True, help="Recordings at most, the first that can be read.")
+@WORKERS
+@BATCH_SIZE
+@ROUNDS
+@THREADS
+@JSON
+def end_to_end(
+    audio: tuple[str, ...],
+    size: str,
+    run_folder: Path | None,
+    seed: int,
+    backends: tuple[str, ...],
+    files: int,
+    workers: int | None,
+    batch_size: int,
+    repeats: int,
+    threads: int | None,
+    json_path: Path | None,
+) -> None:
+    """Take AUDIO to labels by the pipeline, and by loops around torch and around transformers' pipeline, in turns.
+
+    All have the same weights of a context branch. Other labels than torch's are counted; in float32, an error.
+    """
+    import tempfile
+
+    from bench import environment, results
+    from bench.backends import check_backends
+    from bench.console import finish
+    from bench.targets import check_positive, read_clips
+    from ser_batch.inputs.sources import find_audio
+    from ser_batch.run.pipeline import default_workers
+
+    surroundings = environment.describe()
+    decoders = default_workers() if workers is None else workers
+    check_positive(files=files, workers=decoders, batch_size=batch_size, repeats=repeats)
+    chosen, absent = check_backends(backends)
+    found_audio = find_audio(audio)
+    from bench.peers.end_to_end import measure_end_to_end
+    from bench.peers.models import context_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = context_model(Path(folder) / "bundle", size, seed, run_folder)
+        clips, sources = read_clips(found_audio, model.bundle.manifest.clip, files)
+        found, missing = measure_end_to_end(
+            model, chosen, sources, clips, workers=decoders, batch=batch_size, repeats=repeats, threads=threads
+        )
+    content = {"model": model.bundle.id, "workers": decoders, "absent": absent | missing}
+    finish(results.document("end_to_end", surroundings, candidates=found, **content), json_path)

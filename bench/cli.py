@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench.archive_cli import formats, resume, throughput
+from bench.archive_cli import end_to_end, formats, resume, throughput
 from bench.measure_cli import latency, peers, startup, training
 from bench.options import BACKENDS, BUNDLE, JSON, PATH
 from ser_batch import command_line
@@ -19,7 +19,7 @@ def cli() -> None:
     """What scoring costs here, and beside what one would pick instead."""
 
 
-for _measurement in (latency, throughput, formats, resume, peers, startup, training):
+for _measurement in (latency, throughput, formats, resume, peers, end_to_end, startup, training):
     cli.add_command(_measurement)
 
 

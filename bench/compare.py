@@ -22,6 +22,7 @@ _LISTS = {
     ),
     "resume": ("steps", ("bundle", "backend", "step", "files"), None),
     "peers": ("candidates", ("label", "device", "target", "batch"), "clips_per_second"),
+    "end_to_end": ("candidates", ("label", "device", "batch", "files"), "files_per_second"),
     "startup": ("commands", ("command",), None),
     "training": ("branches", ("size", "branch", "device", "batch"), "clips_per_second"),
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every committed CPU figure but those of larger bundles, one after the other, within about 12 minutes on two idle cores, and at most 11 more for
-# formats and resuming:
+# Every committed CPU figure but those of larger bundles, one after the other, within about 12 minutes on two idle cores, and at most 18 more for
+# formats, resuming and the way from files to labels:
 #
 #   bash bench/cpu_sweep.sh FOLDER [--small]        results land in FOLDER, as a rule bench/results
 #   AUDIO=../shared/ravdess  NAME=epyc-2core        what is scored, and what the machine is called in file names
@@ -33,10 +33,10 @@ part() { # SECONDS NAME COMMAND...: a part of the sweep, cut off after so long
 if [ "$small" = --small ]; then
   # A rehearsal may be on a busy machine.
   patience=10 batches=(1 4) budget=(--warmup 1 --iterations 2) files=("$audio"/Actor_01/*-01.flac) clips=4 size=small
-  rounds=1 copies=8 archives=(--files 20)
+  rounds=1 copies=8 heard=4 archives=(--files 20)
 else
   batches=(1 8 32 128 512) budget=(--warmup 1 --iterations 30 --seconds 1.5) files=("$audio") clips=64 size=compact
-  rounds=10 copies=240 archives=(--files 1000 --files 5000)
+  rounds=10 copies=240 heard=64 archives=(--files 1000 --files 5000)
 fi
 first=$(find -L "${files[@]}" -name '*.flac' | sort | head -n 1)
 if [ -z "$first" ]; then
@@ -66,6 +66,9 @@ if [ "${PEERS:-1}" = 1 ]; then
   part 180 "peers-default-$name" peers --size "$default" --rounds "$rounds"
   # At base size a round of all engines takes some ten seconds at batch 8.
   [ "$size" = small ] || part 400 "peers-base-$name" peers --size base --rounds 3
+  # As with the peers, a round at base size takes most of a minute.
+  default=base && [ "$size" = small ] && default=small
+  part 420 "end-to-end-$default-$name" end-to-end "${files[@]}" --size "$default" --files "$heard" --repeats 3
 fi
 if [ ${#failed[@]} -gt 0 ]; then
   echo "failed: ${failed[*]}" >&2

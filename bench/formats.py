@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from bench.backends import identity
 from bench.bare import decode_cpu
-from bench.interleave import PAUSE, rotated
+from bench.interleave import in_turns, rotated
 from bench.plain_loop import plain_loop
 from bench.samples import Series, warnings
 from ser_batch.engines import Engine
@@ -112,12 +112,7 @@ def _pass(
             "pipeline": lambda: summaries.append(run(sources, scorer, tables["pipeline"], settings=settings)),
             "plain": lambda: plain_loop(sources, scorer, tables["plain"], batch),
         }
-        seconds = {}
-        for way in rotated(list(ways), turn):
-            time.sleep(PAUSE)
-            started = clock()
-            ways[way]()
-            seconds[way] = clock() - started
+        seconds = in_turns(ways, turn, clock)
         return _Pass(**seconds, summary=summaries[0], differing=differing(**tables))
 
 

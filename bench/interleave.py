@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -69,11 +70,9 @@ def interleave(
     times = {label: np.empty(rounds) for label in engines}
     for turn in range(rounds):
         waveform = take(clips, batch, turn)
-        for label in rotated(list(engines), turn):
-            pause(PAUSE)
-            started = clock()
-            engines[label].run(waveform)
-            times[label][turn] = clock() - started
+        ways = {label: partial(engine.run, waveform) for label, engine in engines.items()}
+        for label, seconds in in_turns(ways, turn, clock, pause).items():
+            times[label][turn] = seconds
     reference = times[next(iter(engines))]
     found = []
     for label, engine in engines.items():
@@ -111,6 +110,22 @@ def check_equal(engines: Mapping[str, Engine], target: str, waveform: Waveform) 
                 f"{label} does not compute what the others do", got=f"max |Δp| {difference:.2g}", expected=f"{limit:g}"
             )
     return differences
+
+
+def in_turns(
+    ways: Mapping[str, Callable[[], object]],
+    turn: int,
+    clock: Callable[[], float] = time.perf_counter,
+    pause: Callable[[float], object] = time.sleep,
+) -> dict[str, float]:
+    """Seconds that each of `ways` takes in round number `turn`."""
+    seconds = {}
+    for label in rotated(list(ways), turn):
+        pause(PAUSE)
+        started = clock()
+        ways[label]()
+        seconds[label] = clock() - started
+    return seconds
 
 
 def rotated(labels: Sequence[str], turn: int) -> list[str]:

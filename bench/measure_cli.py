@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bench.options import AUDIO, BACKENDS, BUNDLE, JSON, PATH, THREADS
+from bench.options import AUDIO, BACKENDS, BUNDLE, JSON, PATH, RUN, SEED, SIZE, THREADS
 
 
 @click.command()
@@ -78,9 +78,9 @@ def latency(
 
 @click.command()
 @click.argument("audio", nargs=-1, type=click.Path())
-@click.option("--size", default="base", show_default=True, help="Random weights: small, compact or base.")
-@click.option("--run", "run_folder", type=PATH, help="The weights of this training run instead.")
-@click.option("--seed", default=0, show_default=True, help="Of the random weights.")
+@SIZE
+@RUN
+@SEED
 @BACKENDS
 @click.option(
     "--batch-size", "batch_sizes", type=int, multiple=True, help="Clips a batch; repeatable.  [default: 1, 8]"
@@ -121,13 +121,12 @@ def peers(
     chosen, absent = check_backends(backends)
     sources = find_audio(audio) if audio else []
     from bench.peers.compare import compare_peers
-    from bench.peers.models import random_model, trained_model
+    from bench.peers.models import context_model
     from bench.peers.torch_engine import check_device
 
     check_device(device)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "bundle"
-        model = trained_model(root, run_folder) if run_folder else random_model(root, size, seed, only_context=True)
+        model = context_model(Path(folder) / "bundle", size, seed, run_folder)
         rule = model.bundle.manifest.clip
         clips = read_clips(sources, rule, limit=max(sizes))[0] if sources else synthetic_clips(rule)
         found, missing = compare_peers(model, chosen, clips, sizes, device=device, rounds=rounds, threads=threads)

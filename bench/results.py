@@ -10,7 +10,18 @@ from typing import Any
 from ser_batch.errors import InputError, OutputError
 
 SCHEMA_VERSION = 1
-KINDS = ("latency", "throughput", "formats", "resume", "peers", "startup", "training", "smoke", "gpu_sweep")
+KINDS = (
+    "latency",
+    "throughput",
+    "formats",
+    "resume",
+    "peers",
+    "end_to_end",
+    "startup",
+    "training",
+    "smoke",
+    "gpu_sweep",
+)
 FOLDER = Path(__file__).parent / "results"
 """Where results that docs/benchmarks.md shows are committed."""
 IDENTITY = ("bundle", "backend", "precision", "device", "target", "batch", "mode")

@@ -126,6 +126,22 @@ def _peers(result: Document) -> list[Table]:
     return [Table(f"Peers, branch {result['target']} of {result['model']}", columns, rows), *_peaks(result)]
 
 
+def _end_to_end(result: Document) -> list[Table]:
+    columns = ("engine", "batch", "files", "p50 s", "CoV", "files/s")
+    loops = list(result["candidates"][0]["speedup"])
+    rows = [
+        (
+            *(c["label"], str(c["batch"]), str(c["files"]), f"{c['seconds']['median']:.3g}"),
+            *(f"{c['seconds']['cov']:.1%}", f"{c['files_per_second']:.2f}"),
+            *(f"{c['speedup'][loop]:.2f}" for loop in loops),
+            *(str(c["differing"]), str(c["unlabelled"]), f"{c['max_difference']:.1e}", str(c["seconds"]["n"])),
+        )
+        for c in result["candidates"]
+    ]
+    rest = (*(f"× {loop} loop" for loop in loops), "labels that differ", "without a label", "max Δp", "n")
+    return [Table(f"From files to a table of labels, {result['model']}", (*columns, *rest), rows)]
+
+
 def _startup(result: Document) -> list[Table]:
     rows = [
         (c["command"], *(f"{c['seconds'][name]:.3f}" for name in ("median", "p95")), _mib(c["peak_rss"]))
@@ -180,6 +196,7 @@ _TABLES: dict[str, Callable[[Document], list[Table]]] = {
     "formats": _formats,
     "resume": _resume,
     "peers": _peers,
+    "end_to_end": _end_to_end,
     "startup": _startup,
     "training": _training,
     "smoke": _smoke,

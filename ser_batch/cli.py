@@ -6,11 +6,9 @@ The library is imported inside the commands, so that `--help` and a single file 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,17 +113,19 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
     if options["retry_errors"] and not options["resume"]:
         raise click.UsageError("--retry-errors is for --resume: give both.")
     from ser_batch.run import summary_text
-    from ser_batch.run.reporters import JsonLines, Log
+    from ser_batch.run.reporters import JsonLines, Log, writing
 
     json_lines, log_file = JsonLines(sys.stdout) if as_json else None, Log(log) if log else None
     try:
-        with _interruptible():
+        with command_line.interruptible():
             done = _executor(options)(
                 _job(options), _watchers(json_lines, log_file, bar=sys.stderr.isatty() and not quiet)
             )
     except (SerError, KeyboardInterrupt) as error:
         if log_file:
-            log_file.write(f"stopped: {error or 'interrupted'}")
+            # What stopped the run may be the log itself.
+            with suppress(OutputError):
+                log_file.write(f"stopped: {str(error) or 'interrupted'}")
         raise
     text = summary_text.format_summary(done.summary, options["out"], done.model)
     if log_file:
@@ -135,7 +135,8 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
     if json_lines:
         json_lines.write(summary_text.summary_json(done.summary, options["out"], done.model))
     elif not quiet:
-        click.echo(text)
+        with writing("standard output"):
+            click.echo(text)
     return SOME_FAILED if done.summary.failures else 0
 
 
@@ -250,16 +251,3 @@ def _watchers(json_lines: JsonLines | None, log: Log | None, *, bar: bool) -> Wa
             yield together(watchers)
 
     return watch
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Take a scheduler's SIGTERM for Ctrl-C, so that it, too, leaves a clear end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

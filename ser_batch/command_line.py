@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -14,6 +19,8 @@ USAGE = 2
 """Exit code where nothing was done, or the command had to stop: the message says why."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+AGAIN = 2.0
+"""Seconds within which a second signal to end is the first one once more."""
 
 
 def run(cli: click.Command, name: str, arguments: Sequence[str] | None = None, *, interrupted: str) -> int:
@@ -31,11 +38,55 @@ def run(cli: click.Command, name: str, arguments: Sequence[str] | None = None, *
         return USAGE
     except SerError as error:
         click.echo(f"error: {error}", err=True)
+        _let_go_of_stdout()
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"interrupted; {interrupted}", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has left (`| head`); flushing at exit would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has left (`| head`).
+        _let_go_of_stdout()
         return 0
+
+
+def _let_go_of_stdout() -> None:
+    """What is left for a standard output that is full or closed would be complained of once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Take a scheduler's SIGTERM for Ctrl-C, and either once.
+
+    `timeout` and others signal a process and then its group: the second signal, within `AGAIN`, would interrupt
+    the keeping of what the first one interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first = float("-inf")
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if time.monotonic() - first >= AGAIN:
+            first = time.monotonic()
+            signal.default_int_handler(number, frame)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What a shell starts in the background is born to ignore Ctrl-C.
+    taken = [number for number in before if number == signal.SIGTERM or before[number] != signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    except Exception as error:
+        # Libraries that are interrupted while they are imported say that they cannot be.
+        if time.monotonic() - first < AGAIN:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])

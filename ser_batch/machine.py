@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -20,8 +22,46 @@ def processor() -> str:
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may use."""
+    """How many CPUs this process may use: by its affinity, and by the quotas of its control groups."""
+    return cpu_limit() or _affinity()
+
+
+def cpu_limit() -> int | None:
+    """CPUs that quotas leave (`docker --cpus`, a pod's limit); None: no fewer than the affinity, which runtimes see."""
+    limit = min((math.ceil(quota) for quota in cpu_quotas()), default=None)
+    return limit if limit is not None and limit < _affinity() else None
+
+
+def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
+    """CPU seconds a second that each control group above this process allows; those without a quota are left out.
+
+    Source: cgroups(7) and https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounted = root / "sys/fs/cgroup" / controllers
+        group = mounted / path.lstrip("/")
+        # Within a container the path may be the host's, of which only the mount itself is seen.
+        for folder in [group, *group.parents][: len(group.relative_to(mounted).parts) + 1]:
+            if controllers:
+                words = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+            else:
+                words = _read(folder / "cpu.max").split()
+            if len(words) == 2 and all(word.isdecimal() for word in words) and "0" not in words:
+                yield int(words[0]) / int(words[1])
+
+
+def _affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def git_commit() -> str | None:

@@ -64,6 +64,12 @@ def test_latency_writes_json_and_parquet(toy_bundle: Bundle, audio, tmp_path, mo
         (["training", "--size", "vast"], "no model of that size"),
         (["training", "--size", "small", "--clips", "1"], "needs clips for a batch"),
         (["peers", "--size", "small", "--backend", "warp"], "no backend 'warp'"),
+        (["end-to-end", "{audio}", "--size", "vast"], "no model of that size"),
+        (["end-to-end", "{audio}", "--backend", "warp"], "no backend 'warp'"),
+        (["end-to-end", "{audio}", "--files", "0"], "files must be at least 1"),
+        (["end-to-end", "{audio}", "--repeats", "0"], "repeats must be at least 1"),
+        (["end-to-end", "{audio}", "--run", "{empty}"], "{empty}"),
+        (["end-to-end", "{empty}"], "no audio found"),
         (["smoke", "--backend", "warp"], "no backend 'warp'"),
         (["report"], "nothing to write"),
         (["compare", "{empty}/a.json", "{empty}/b.json"], "cannot be read"),
@@ -81,7 +87,7 @@ def test_what_cannot_be_done_is_said_before_anything_runs(
         ["--bundle", str(toy_bundle.root)] if arguments[0] in ("latency", "throughput", "formats", "resume") else []
     )
     assert main([*filled, *bundle]) == 2
-    assert message in capsys.readouterr().err
+    assert message.format(empty=tmp_path) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["peers", "training"])

@@ -213,6 +213,97 @@ def test_ctrl_c_ends_clearly_and_can_be_resumed(many: tuple[Path, Path], tmp_pat
     assert pq.read_table(out).equals(pq.read_table(whole))
 
 
+# In a process of its own: a library that an earlier test has loaded may have left signals a stack of its own.
+SIGNALLED = """
+import os, signal, sys, time
+from ser_batch import command_line
+from ser_batch.command_line import interruptible
+from ser_batch.errors import EngineError
+
+def send(*signals):
+    for each in signals:
+        os.kill(os.getpid(), each)
+        time.sleep(0.01)
+
+def interrupted(action):
+    try:
+        action()
+    except KeyboardInterrupt:
+        return True
+    return False
+
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        # As `timeout` does, to the process and to its group: what the first interrupted is ended in peace.
+        """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with interruptible():
+    assert interrupted(lambda: send(signal.SIGTERM))
+    send(signal.SIGINT, signal.SIGTERM)
+    command_line.AGAIN = 0.0  # whoever has waited may end the ending
+    assert interrupted(lambda: send(signal.SIGINT))
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+""",
+        # What a library makes of an interruption is one.
+        """
+def imported():
+    with interruptible():
+        if interrupted(lambda: send(signal.SIGTERM)):
+            raise EngineError("the runtime cannot be imported")
+assert interrupted(imported)
+try:
+    with interruptible():
+        raise EngineError("by itself")
+except EngineError:
+    pass
+""",
+        # A Ctrl-C that the shell has made ignored stays ignored.
+        """
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with interruptible():
+    send(signal.SIGINT)
+""",
+    ],
+)
+def test_signals_interrupt_once(code: str) -> None:
+    done = python("-c", SIGNALLED + code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("flags", [["--json"], ["--log", "/dev/full", "--quiet"], []])
+def test_output_and_log_that_cannot_be_written_are_a_clear_end(
+    many: tuple[Path, Path], tmp_path: Path, toy_bundle: Bundle, flags: list[str]
+) -> None:
+    audio, whole = many
+    out = tmp_path / "out.parquet"
+    arguments = [*map(str, (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1))]
+    command = [sys.executable, "-m", "ser_batch", "run", *arguments, *flags]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(command, cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "cannot be written; got No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert run(*arguments, "--resume", "--quiet") == 3
+    assert pq.read_table(out).equals(pq.read_table(whole))
+
+
+def test_a_reader_that_leaves_is_no_success(many: tuple[Path, Path], tmp_path: Path, toy_bundle: Bundle) -> None:
+    given = (many[0], "--out", tmp_path / "out.parquet", "--bundle", toy_bundle.root, "--json")
+    command = [sys.executable, "-m", "ser_batch", "run", *map(str, given)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # type: ignore[union-attr]
+    errors = process.stderr.read().decode()  # type: ignore[union-attr]
+    assert process.wait() == 2
+    assert errors == "error: standard output cannot be written; got Broken pipe\n"
+
+
 @pytest.mark.shared
 def test_real_recordings_of_two_corpora(ravdess: Path, tmp_path: Path, toy_bundle: Bundle) -> None:
     opus = sorted((ravdess.parent / "nemo" / "samples").glob("*.opus"))[:5]

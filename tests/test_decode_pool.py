@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -162,3 +163,9 @@ def test_slots_are_one_memory_seen_twice() -> None:
     assert ours[1].tolist() == [7.0] * 10
     assert not ours[0].any()
     assert not ours[2].any()
+
+
+def test_no_time_limit_is_a_time_limit_too(tmp_path: Path) -> None:
+    sources(tmp_path, 2)
+    for timeout in (math.inf, 1e9):
+        assert [status for _, status, _ in statuses(list(find_audio([tmp_path])), timeout=timeout)] == ["ok", "ok"]

@@ -60,6 +60,20 @@ def test_other_columns_are_handed_through_as_they_are(tmp_path: Path) -> None:
     assert carried.to_pylist() == [{"label": "01", "age": 7}]
 
 
+def test_numbers_that_are_names_keep_their_digits(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(
+        "path,speaker,age,phone,share,day\n"
+        "a.wav,007,7,12345678901234567890,0.5,2024-01-02\n"
+        "b.wav,8,-70,1,-1e3,2024-01-03\n"
+    )
+    carried = find_inputs([tmp_path / "l.csv"]).carried
+    assert carried is not None
+    assert carried.drop_columns("day").to_pylist() == [
+        {"speaker": "007", "age": 7, "phone": "12345678901234567890", "share": 0.5},
+        {"speaker": "8", "age": -70, "phone": "1", "share": -1000.0},
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from test_parts import TABLE, fill
 
@@ -53,3 +55,29 @@ def test_what_is_no_parquet_file_is_spared(tmp_path: Path) -> None:
             check(speech, **options)
     with pytest.raises(OutputError, match="no Parquet file"):
         check(Path("/dev/null"), overwrite=True)
+
+
+def test_somebody_elses_dataset_is_spared(tmp_path: Path) -> None:
+    theirs = pa.table({"audio": [{"bytes": b"RIFF", "path": "a.wav"}]})
+    pq.write_table(theirs, tmp_path / "dataset.parquet")
+    pq.write_table(theirs, tmp_path / "part-000000.parquet")
+    for name in ("dataset.parquet", ""):
+        for options in ({"overwrite": True}, {"resume": True}):
+            with pytest.raises(OutputError, match="was not made by ser-batch"):
+                check(f"{tmp_path}/{name}", **options)
+
+
+def test_only_our_parts_of_a_folder_are_replaced(tmp_path: Path) -> None:
+    others = ["part-0.parquet", "part-00000-c0de.snappy.parquet", "part-x.parquet"]
+    for name in others:
+        pq.write_table(pa.table({"x": [1]}), tmp_path / name)
+    out = f"{tmp_path}/"
+    for _ in range(2):
+        check(out, overwrite=True)
+        fill(out, "abc").finish("abc")
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "_SUCCESS", "part-000000.parquet"}
+
+
+def test_a_damaged_table_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out.parquet").write_bytes(b"PAR1 and no more")
+    check(tmp_path / "out.parquet", overwrite=True)

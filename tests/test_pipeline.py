@@ -19,6 +19,7 @@ from ser_batch.model.bundle import Bundle
 from ser_batch.output.destination import Output
 from ser_batch.run.pipeline import Settings, run
 from ser_batch.run.progress import Tally
+from ser_batch.run.summary_text import format_summary
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +165,11 @@ def test_resume_makes_changed_inputs_again_and_takes_new_ones(
     (audio / "001.wav").unlink()
     (audio / "000b.wav").write_bytes(b"new, and no audio")
     listed = find_audio([audio])
-    run(listed, scorer, out, settings=Settings(batch_size=2), resume=True)
+    summary = run(listed, scorer, out, settings=Settings(batch_size=2), resume=True)
     rows = {row["file"]: row for row in pq.read_table(out).to_pylist()}
     assert list(rows) == [*(source.file for source in listed), "001.wav"]
+    assert summary.unlisted == 1
+    assert "unlisted  1 of an earlier run" in format_summary(summary, "out.parquet", "toy")
     assert rows["003.wav"]["status"] == "ok"
     assert rows["003.wav"]["p_sad"] == pytest.approx(rows["000.wav"]["p_sad"], abs=1e-6)
     assert rows["000b.wav"]["status"] == "error"

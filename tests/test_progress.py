@@ -67,3 +67,12 @@ def test_too_many_failures_end_a_run() -> None:
     for wrong in ({"max_errors": -1}, {"fail_over": 1.5}):
         with pytest.raises(InputError):
             Limits(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_few_that_a_resumed_run_had_left_are_judged_among_all() -> None:
+    tenth = Limits(fail_over=0.1)
+    tenth.check(tally(files=3, failures=1, reused=97), at_end=True)
+    with pytest.raises(InputError, match="11 of 100 recordings failed"):
+        tenth.check(tally(files=11, failures=11, reused=89), at_end=True)
+    with pytest.raises(InputError, match=f"{ENOUGH} of {ENOUGH} recordings failed"):
+        tenth.check(tally(files=ENOUGH, failures=ENOUGH, reused=10**6))  # a share that is gone, and many to go

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -17,6 +18,7 @@ from test_audio import write
 from test_cli import run
 from test_decode import sources
 
+import ser_batch.distributed.cluster
 import ser_batch.distributed.job
 from ser_batch.distributed.cluster import Placement
 from ser_batch.distributed.job import execute_on_ray
@@ -74,10 +76,18 @@ def actors(cluster: Any) -> list[int]:
 
 
 def test_an_actor_and_a_node_killed_cost_nothing(
-    whole: tuple[Path, pa.Table], tmp_path: Path, toy_bundle: Bundle, nodes: Any
+    whole: tuple[Path, pa.Table], tmp_path: Path, toy_bundle: Bundle, nodes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     audio, table = whole
     killed: list[str] = []
+    outlast: list[str] = []
+
+    def wait_for(threads: set[threading.Thread]) -> None:
+        waited_for(threads)
+        outlast.extend(thread.name for thread in threads if thread.is_alive())
+
+    waited_for = ser_batch.distributed.cluster._wait_for
+    monkeypatch.setattr(ser_batch.distributed.cluster, "_wait_for", wait_for)
 
     def look(tally: Tally) -> None:
         if tally.files >= 40 and not killed:
@@ -93,6 +103,7 @@ def test_an_actor_and_a_node_killed_cost_nothing(
     assert pq.read_table(out).equals(table)
     assert pq.read_schema(out).equals(table.schema, check_metadata=True)
     assert (done.summary.rows, done.summary.reused, done.summary.failures) == (RECORDINGS, 0, 32)
+    assert not outlast  # Waiting for a thread that never ends would hold every run up.
 
 
 def test_what_ray_began_the_local_run_goes_on_with_and_back(

@@ -68,6 +68,10 @@ def test_audio_inside_parquet_scores_as_the_files_do(audio: Path, tmp_path: Path
     names = ["a.wav", "b.flac"]
     content = [{"bytes": (audio / name).read_bytes(), "path": name} for name in names]
     pq.write_table(pa.table({"audio": content, "text": ["x", "y"]}), tmp_path / "hf.parquet")
+    pq.write_table(pa.table({"audio": [{"bytes": b"no audio", "path": "c.wav"}]}), tmp_path / "bad.parquet")
+    assert run(tmp_path / "bad.parquet", "--out", tmp_path / "o.parquet", "--bundle", toy_bundle.root) == 3
+    assert rows(tmp_path / "o.parquet")[0]["error"].startswith("'c.wav' cannot be decoded")
+    (tmp_path / "o.parquet").unlink()
     assert run(tmp_path / "hf.parquet", "--out", tmp_path / "o.parquet", "--bundle", toy_bundle.root) == 0
     assert run(audio, "--out", tmp_path / "files.parquet", "--bundle", toy_bundle.root) == 0
     for row, expected in zip(rows(tmp_path / "o.parquet"), rows(tmp_path / "files.parquet"), strict=True):
@@ -105,7 +109,7 @@ def test_machines_get_json_and_the_log_keeps_failures(
     assert run(*given) == 2
     text = log.read_text()
     assert "failed: bad.wav: 'bad.wav' cannot be decoded" in text
-    assert "stopped: " in text
+    assert "stopped: " in text and "exists already" in text
     assert text.count("started: 3 recordings") == 1
 
 
@@ -159,6 +163,7 @@ def test_shards_add_up(audio: Path, tmp_path: Path, toy_bundle: Bundle) -> None:
         (["--retry-errors"], "give both"),
         (["--fail-over", "2"], "out of range"),
         (["--file-timeout", "0"], "needs workers"),
+        (["--file-timeout", "nan"], "needs workers"),
         (["--aggregate", "{out}"], "a file of its own"),
         (["--log", "{out}/x"], "cannot be written"),
     ],

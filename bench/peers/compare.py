@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -15,7 +15,9 @@ from ser_batch.clip import Waveform
 from ser_batch.engines import Engine
 from ser_batch.errors import SerError
 
+TORCH = ("eager fp32", "eager bf16", "compile fp32", "compile bf16")
 REFERENCE = "torch eager fp32"
+TRANSFORMERS = "transformers pipeline fp32"
 OPTIMUM = "optimum ONNX export"
 OPTIMUM_REASON = (
     "not compared: optimum-onnx 0.1.0, the latest, needs transformers < 4.58, and this project's is newer; "
@@ -48,14 +50,14 @@ def compare_peers(
     found: list[Candidate] = []
     for batch in batch_sizes:
         with ExitStack() as stack:
-            makers = _makers(model, backends, target, device, threads, batch)
-            engines, missing = _open(makers, take(clips, batch, 0), stack)
+            makers = engine_makers(model, backends, target, device=device, threads=threads, batch=batch)
+            engines, missing = open_engines(makers, take(clips, batch, 0), stack)
             absent |= missing
             found += interleave(engines, target, clips, batch, rounds=rounds)
     return found, absent
 
 
-def _open(
+def open_engines(
     makers: Mapping[str, Callable[[], Engine]], waveform: Waveform, stack: ExitStack
 ) -> tuple[dict[str, Engine], dict[str, str]]:
     """The engines that can be made and run, to be closed by `stack`, and why others cannot."""
@@ -75,17 +77,28 @@ def _open(
     return engines, missing
 
 
-def _makers(
-    model: Model, backends: tuple[str, ...], target: str, device: str, threads: int | None, batch: int
+def engine_makers(
+    model: Model,
+    backends: tuple[str, ...],
+    target: str,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    batch: int = 1,
+    torch: Sequence[str] = TORCH,
 ) -> Mapping[str, Callable[[], Engine]]:
+    """What opens each engine that runs the branch `target`, the reference first.
+
+    Args:
+        torch: "KIND PRECISION" of torch's own, of `TORCH`.
+    """
     branches = {target: model.branches[target]}
     makers: dict[str, Callable[[], Engine]] = {}
-    for kind in ("eager", "compile"):
-        for precision in ("fp32", "bf16"):
-            makers[f"torch {kind} {precision}"] = partial(
-                TorchEngine, branches, device=device, precision=precision, compiled=kind == "compile", threads=threads
-            )
-    makers["transformers pipeline fp32"] = partial(_transformers, model, target, device)
+    for kind, precision in map(str.split, torch):
+        makers[f"torch {kind} {precision}"] = partial(
+            TorchEngine, branches, device=device, precision=precision, compiled=kind == "compile", threads=threads
+        )
+    makers[TRANSFORMERS] = partial(_transformers, model, target, device)
     for backend in backends:
         makers[backend] = partial(open_backend, branch_view(model.bundle, target), backend, threads, batch)
     return makers

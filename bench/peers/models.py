@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,7 +53,12 @@ class Model:
     bundle: Bundle
 
 
-def random_model(folder: Path, size: str, seed: int = 0, only_context: bool = False) -> Model:
+def context_model(folder: Path, size: str, seed: int = 0, run_folder: Path | None = None) -> Model:
+    """A context branch alone: a training run's, if one is given, or else a random one."""
+    return trained_context(folder, run_folder) if run_folder else random_model(folder, size, seed, only_context=True)
+
+
+def random_model(folder: Path, size: str, seed: int = 0, *, only_context: bool = False) -> Model:
     """Random weights of `size` from `seed`, exported to a bundle at `folder`: its speed is that of trained ones.
 
     Args:
@@ -63,8 +69,7 @@ def random_model(folder: Path, size: str, seed: int = 0, only_context: bool = Fa
         InputError: no such size.
     """
     config, branches = random_branches(size, seed, only_context)
-    # Each branch's vote, summed: the fusion's cost does not depend on its values.
-    fusion = Fusion(np.tile(np.eye(len(LABELS)), len(branches)), np.zeros(len(LABELS)), tuple(branches))
+    fusion = _votes(branches, LABELS)
     provenance = {"made_by": "bench.peers.models", "size": size, "seed": seed, "weights": "random"}
     return _exported(folder, f"random-{size}", config, branches, tuple(LABELS), fusion, provenance)
 
@@ -79,11 +84,20 @@ def random_branches(size: str, seed: int = 0, only_context: bool = False) -> tup
     return config, {config.context.name: branches[config.context.name]} if only_context else branches
 
 
-def trained_model(folder: Path, run_folder: Path) -> Model:
-    """The branches of a finished training run, exported to a bundle at `folder`."""
+def trained_context(folder: Path, run_folder: Path) -> Model:
+    """The context branch of a finished training run, exported to a bundle at `folder`."""
     run = load_run(run_folder)
+    branches = {run.config.context.name: run.branches[run.config.context.name]}
     provenance = {"made_by": "bench.peers.models", "run": run_folder.name}
-    return _exported(folder, run.config.recipe, run.config, run.branches, run.labels, run.fusion, provenance)
+    return _exported(
+        folder, run.config.recipe, run.config, branches, run.labels, _votes(branches, run.labels), provenance
+    )
+
+
+def _votes(branches: Iterable[str], labels: Sequence[str]) -> Fusion:
+    """Each branch's vote, summed: the fusion's cost does not depend on its values."""
+    names = tuple(branches)
+    return Fusion(np.tile(np.eye(len(labels)), len(names)), np.zeros(len(labels)), names)
 
 
 def _exported(

@@ -31,6 +31,8 @@ WINDOWS_A_REQUEST = 8
 """Segments of a recording decoded at a time; of a whole clip there is one."""
 FILE_TIMEOUT = 120.0
 """Seconds for a clip, or for the next `WINDOWS_A_REQUEST` segments, unless told otherwise."""
+LONGEST_WAIT = 3600.0
+"""Seconds waited at a time, whatever the timeout: no system waits for ever when told so in milliseconds."""
 START_TIMEOUT = 120.0
 """Seconds for a process to start."""
 
@@ -177,10 +179,11 @@ class DecodePool:
         return DecodeProcess(self._setup, self._slots.descriptor, START_TIMEOUT)
 
     def _wait(self) -> None:
-        """Take at least one answer, or notice that a process is dead or over its time."""
+        """Take answers, or notice that a process is dead or over its time."""
         busy = {process.connection: process for process in self._processes if process.waiting}
         now = time.monotonic()
-        ready = wait(busy, max(0.0, min(process.deadline for process in busy.values()) - now))
+        left = min(process.deadline for process in busy.values()) - now
+        ready = wait(busy, max(0.0, min(left, LONGEST_WAIT)))
         for process in [busy[connection] for connection in ready]:  # type: ignore[index]
             answer = process.receive(self._timeout)
             if answer is None:

@@ -114,10 +114,12 @@ def decode(
 
 
 def _clips(source: Source, hearing: Hearing, descriptor: int | None) -> Iterator[Clip]:
+    # Of audio inside a table, errors name the recording and not the table.
+    path = source.path if descriptor is None else source.file
     if hearing.window is not None:
-        yield from read_windows(source.path, hearing, span=source.span, descriptor=descriptor)
+        yield from read_windows(path, hearing, span=source.span, descriptor=descriptor)
     else:
-        yield read_clip(source.path, hearing.clip, span=source.span, descriptor=descriptor)
+        yield read_clip(path, hearing.clip, span=source.span, descriptor=descriptor)
 
 
 def _row(

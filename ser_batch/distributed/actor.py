@@ -6,6 +6,7 @@ Decoding has processes of its own here, too: a recording that crashes a decoder 
 from __future__ import annotations
 
 import os
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,7 +23,7 @@ from ser_batch.distributed.parcels import unpack
 from ser_batch.engines import open_engine
 from ser_batch.engines.choice import choose
 from ser_batch.engines.scorer import Scorer
-from ser_batch.errors import BundleError, EngineError, SerError
+from ser_batch.errors import BundleError, EngineError, SerError, StoreError
 from ser_batch.inputs.sources import Source
 from ser_batch.model.bundle import load_bundle
 from ser_batch.model.reference import synthetic_clips
@@ -104,7 +105,7 @@ class TaskScorer:
             self._pool = plan.settings.open_pool(plan.hearing)
         except SerError as error:
             # Told to the driver with the first task; an exception here would be tried again, on and on.
-            self._stopped = str(error)
+            self._stopped = _told(error)
 
     def __call__(self, task: pa.Table) -> pa.Table:
         """Score a task's recordings (see `parcels.SCHEMA`).
@@ -118,7 +119,7 @@ class TaskScorer:
             try:
                 return self._score(task)
             except SerError as error:
-                self._stopped = str(error)
+                self._stopped = _told(error)
             except Exception:
                 self._stopped = traceback.format_exc()
         return pa.table({STOPPED: [self._stopped]})
@@ -153,6 +154,14 @@ class _Numbered:
             self.places.append(place)
             place += row.last
             yield row, waveform
+
+
+def _told(error: SerError) -> str:
+    """What the driver is told of an error: where it happened, and what is different there."""
+    text = f"{socket.gethostname()}: {error}"
+    if isinstance(error, StoreError):
+        text = f"{text.rstrip('.')}. An actor has the environment in which `ray start` ran on its machine."
+    return text
 
 
 def _open(plan: Plan) -> Scorer:

@@ -31,6 +31,8 @@ CONNECT_TIMEOUT = 10.0
 """Seconds for a cluster to answer."""
 GRACE = 10.0
 """Seconds that Ray Data's threads get to end."""
+PREFETCHER = "Prefetcher"
+"""Ray Data's name for a thread of its own that never ends."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def score_tasks(tasks: Sequence[pa.Table], plan: Plan, room: Room) -> Generator[
         num_cpus=room.cpus,
         num_gpus=room.gpus,
     )
-    before = set(threading.enumerate())
+    before = _at_work()
     # Nothing ahead: Ray's prefetching thread is one that may outlive an interrupted run.
     answers: Any = iter(scored.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     try:
@@ -196,7 +198,12 @@ def score_tasks(tasks: Sequence[pa.Table], plan: Plan, room: Room) -> Generator[
     except ray.exceptions.RayError as error:
         raise EngineError("the Ray cluster failed", got=error, remedy="--resume goes on.") from error
     finally:
-        _wait_for(set(threading.enumerate()) - before)
+        _wait_for(_at_work() - before)
+
+
+def _at_work() -> set[threading.Thread]:
+    """The threads of this process, less the one that is to prefetch: it is given nothing and waits for ever."""
+    return {thread for thread in threading.enumerate() if thread.name != PREFETCHER}
 
 
 def _wait_for(threads: set[threading.Thread]) -> None:

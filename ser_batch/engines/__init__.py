@@ -18,6 +18,7 @@ from types import ModuleType
 
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import EngineError
+from ser_batch.machine import cpu_limit
 from ser_batch.model.bundle import Bundle
 
 __all__ = ["AUTO", "BACKENDS", "Engine", "available_backends", "backend_version", "open_engine", "precisions"]
@@ -59,7 +60,7 @@ def open_engine(
 
     Args:
         backend: a name of `BACKENDS`, or "auto": see `ser_batch.engines.choice.choose`.
-        threads: CPU threads; None leaves the choice to the runtime.
+        threads: CPU threads; None leaves the choice to the runtime, within the quota of a container.
         precision: of the arithmetic ("fp32", "bf16"); None: the backend's default, or what "auto" finds best.
         batch: clips that will usually be scored together. Any number may be; on a CPU, an engine opened for a large
             batch scores it faster, and a single clip slower.
@@ -83,7 +84,7 @@ def open_engine(
         raise EngineError(
             f"backend {backend} has no such precision", got=precision, expected=" or ".join(module.PRECISIONS)
         )
-    engine: Engine = module.open_bundle(bundle, threads, precision, batch)
+    engine: Engine = module.open_bundle(bundle, threads or cpu_limit(), precision, batch)
     return engine
 
 

@@ -24,6 +24,8 @@ from ser_batch.storage.urls import is_url, join, split
 TIMES = ("start", "end", "duration")
 TYPES = {**dict.fromkeys(("path", "file", "id", "label"), pa.string()), **dict.fromkeys(TIMES, pa.float64())}
 """Types that are not left to guessing: a label 01 stays what it is."""
+NO_NUMBER = r"^[+-]?0\d|^[+-]?\d{16,}$"
+"""What reads as a number and is a name: 007 would come back as 7, and of so many digits a double keeps some."""
 
 
 def read_tables(paths: Sequence[str]) -> Inputs:
@@ -69,11 +71,10 @@ def _read(path: str) -> pa.Table:
 
 
 def _parse(path: str) -> pa.Table:
-    kind, source = Path(path).suffix.lower(), readable(path)
+    kind = Path(path).suffix.lower()
     if kind == ".csv":
-        from pyarrow import csv
-
-        return csv.read_csv(source, convert_options=csv.ConvertOptions(column_types=TYPES))
+        return _parse_csv(path)
+    source = readable(path)
     if kind in (".jsonl", ".ndjson"):
         from pyarrow import json
 
@@ -89,6 +90,28 @@ def _parse(path: str) -> pa.Table:
     lines = content.decode("utf-8", "surrogateescape").splitlines()
     # Held as bytes, since names need not be UTF-8.
     return pa.table({"path": [line for line in lines if line.strip()]})
+
+
+def _parse_csv(path: str) -> pa.Table:
+    """Types of columns that are handed through are guessed, but for numbers that would not keep their digits."""
+    from pyarrow import compute, csv
+
+    def read(types: dict[str, pa.DataType], columns: list[str]) -> pa.Table:
+        options = csv.ConvertOptions(column_types=types, include_columns=columns)
+        return csv.read_csv(readable(path), convert_options=options)
+
+    table = read(TYPES, [])
+    guessed = {
+        field.name: pa.string()
+        for field in table.schema
+        if field.name not in TYPES and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
+    }
+    if not guessed:
+        return table
+    for name, column in zip(guessed, read(guessed, [*guessed]).columns, strict=True):
+        if compute.any(compute.match_substring_regex(column, NO_NUMBER)).as_py():
+            table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 class _Listed(Sources):

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from ser_batch.errors import OutputError
+from ser_batch.output.predictions import NAMESPACE
 from ser_batch.output.store import Store, Stored, matching, open_store
 from ser_batch.storage.urls import split
 
-PARTS = "part-*.parquet"
+PARTS = f"part-{'[0-9]' * 6}.parquet"
+"""Ours and no one else's: Spark's names go on after the number, pyarrow's have fewer digits."""
 SUCCESS = "_SUCCESS"
 """Says that a folder of parts is finished; readers of Parquet folders pass over names with an underscore."""
 
@@ -82,9 +87,10 @@ def check_output(out: Output, *, overwrite: bool = False, resume: bool = False) 
     """
     out.home.check(may_be_made=out.keeps_parts)
     exists = out.finished.size() is not None
-    if not out.keeps_parts and exists and (overwrite or resume) and not _is_parquet(out.file):
-        raise OutputError(f"{out} exists and is no Parquet file, so it is neither replaced nor resumed")
     if overwrite or resume:
+        there = out.part_files()[:1] if out.keeps_parts else [out.file] if exists else []
+        for file in there:
+            _check_ours(file)
         return
     if out.is_started():
         raise OutputError(
@@ -98,6 +104,17 @@ def check_output(out: Output, *, overwrite: bool = False, resume: bool = False) 
         )
 
 
-def _is_parquet(file: Stored) -> bool:
-    # Keeps a slip such as `--out speech.wav --overwrite` from costing a recording.
-    return file.start(4) in (b"PAR1", b"")
+def _check_ours(file: Stored) -> None:
+    """Keep a slip such as `--out speech.wav --overwrite` from costing a recording, or a dataset."""
+    if file.start(4) not in (b"PAR1", b""):
+        raise OutputError(f"{file} exists and is no Parquet file, so it is neither replaced nor resumed")
+    try:
+        metadata = pq.read_schema(file.source()).metadata or {}
+    except (OSError, pa.ArrowException):
+        # Damaged, so that there is nothing to lose.
+        return
+    if not any(key.startswith(NAMESPACE.encode()) for key in metadata):
+        raise OutputError(
+            f"{file} exists and was not made by ser-batch, so it is neither replaced nor resumed",
+            remedy="Choose another --out, or delete it yourself.",
+        )

@@ -85,14 +85,16 @@ def _keep(parts: Parts, made: Made, tally: Tally) -> None:
 
 def _unfinished(sources: Iterable[Source], parts: Parts, tally: Tally, retry_errors: bool) -> Iterator[Source]:
     """Sources without rows, or whose rows are about another version of the input; absent ones are retried."""
-    index = parts.index()
+    index, known = parts.index(), 0
     for source in with_versions(sources) if len(index) else sources:
         found = index.find(source.key) if len(index) else None
+        known += found is not None
         again = found is None or found.version == ABSENT or (retry_errors and found.failed)
         if again or (found and found.version != source_version(source)):
             yield source
         else:
             tally.reused += 1
+    tally.unlisted = len(index) - known
 
 
 class _Names:

@@ -18,7 +18,7 @@ class Limits:
     max_errors: int | None = None
     """So many may fail, and no more."""
     fail_over: float | None = None
-    """The share that may fail, judged after `ENOUGH` recordings and at the end."""
+    """The share that may fail, judged after `ENOUGH` recordings and at the end; see `check`."""
 
     def __post_init__(self) -> None:
         if (self.max_errors or 0) < 0 or not 0 <= (self.fail_over or 0) <= 1:
@@ -26,14 +26,18 @@ class Limits:
 
     def check(self, tally: Tally, *, at_end: bool = False) -> None:
         """Raise InputError if more recordings have failed than may."""
-        what = f"{tally.failures} of {tally.files} recordings failed"
+        few = tally.files < ENOUGH
+        # Of a few that a resumed run had left, a bad one says nothing; of all that the output holds, it may.
+        among = tally.files + (tally.reused if few else 0)
         allowed = None
         if self.max_errors is not None and tally.failures > self.max_errors:
             allowed = f"no more than {self.max_errors} (--max-errors)"
-        judged = tally.files > 0 and (at_end or tally.files >= ENOUGH)
-        if self.fail_over is not None and judged and tally.failures > self.fail_over * tally.files:
+        judged = tally.files > 0 and (at_end or not few)
+        if self.fail_over is not None and judged and tally.failures > self.fail_over * among:
             allowed = f"no more than {self.fail_over:.0%} of them (--fail-over)"
         if allowed:
             raise InputError(
-                what, expected=allowed, remedy="Their rows say why and are kept: --resume --retry-errors goes on."
+                f"{tally.failures} of {among} recordings failed",
+                expected=allowed,
+                remedy="Their rows say why and are kept: --resume --retry-errors goes on.",
             )

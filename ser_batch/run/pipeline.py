@@ -51,7 +51,7 @@ class Settings:
     """When too many failures end the run."""
 
     def __post_init__(self) -> None:
-        if min(1 if n is None else n for n in (self.batch_size, self.workers)) < 1 or self.timeout <= 0:
+        if min(1 if n is None else n for n in (self.batch_size, self.workers)) < 1 or not self.timeout > 0:
             raise InputError("a run needs workers, a batch size and time", got=self)
 
     def open_pool(self, hearing: Hearing) -> DecodePool:
@@ -145,11 +145,14 @@ def made_of(batch: Any, rows: Sequence[Decoded]) -> Made:
     )
 
 
-def default_workers() -> int:
-    """One decode process for each CPU that this process may use, and no more than `MAX_WORKERS`."""
-    return min(usable_cpus(), MAX_WORKERS)
+def default_workers(cpus: int | None = None) -> int:
+    """One decode process for each of so many CPUs (those that this process may use), and at most `MAX_WORKERS`.
+
+    How many of them are started is the run's to find out: where the engine is slow, few.
+    """
+    return min(cpus or usable_cpus(), MAX_WORKERS)
 
 
 def default_batch(cpus: int | None = None) -> int:
-    """Two pieces for each lane that an engine can have on so many CPUs (this machine's), and at least `BATCH_SIZE`."""
+    """Two pieces for each lane that an engine can have on so many CPUs (as above), and at least `BATCH_SIZE`."""
     return max(BATCH_SIZE, 2 * PIECE * (cpus or usable_cpus()))

@@ -19,6 +19,8 @@ class Tally:
     """Recordings given, those with rows already among them."""
     reused: int = 0
     """Recordings whose rows an earlier run made."""
+    unlisted: int = 0
+    """Recordings that have rows of an earlier run and are not among those given."""
     files: int = 0
     """Recordings finished by this process."""
     rows: int = 0

@@ -19,6 +19,15 @@ JSON_SECONDS = 1.0
 LOG_SECONDS = 30.0
 
 
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Raise OutputError where something of that name is full or closed: who watches would miss the rest."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{name} cannot be written", got=error.strerror) from error
+
+
 def together(watchers: Sequence[Progress]) -> Progress | None:
     """One callback for all of them."""
     if not watchers:
@@ -66,22 +75,22 @@ class JsonLines:
 
     def write(self, event: dict[str, Any]) -> None:
         """Write one event."""
-        self._stream.write(json.dumps(event) + "\n")
-        self._stream.flush()
+        with writing("standard output"):
+            self._stream.write(json.dumps(event) + "\n")
+            self._stream.flush()
 
 
 class Log:
     """A text file that is added to: starts, failures one by one, progress now and then, ends.
 
     Raises:
-        OutputError: it cannot be opened.
+        OutputError: it cannot be opened, or later on written.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
+        self._name = f"the log {path}"
+        with writing(self._name):
             self._file = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"the log {path} cannot be written", got=error.strerror) from error
         self._next = time.monotonic() + LOG_SECONDS
 
     def __call__(self, tally: Tally) -> None:
@@ -94,9 +103,10 @@ class Log:
 
     def write(self, text: str) -> None:
         """Add lines, each with the time."""
-        for line in text.split("\n"):
-            self._file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {plain(line)}\n")
-        self._file.flush()
+        with writing(self._name):
+            for line in text.split("\n"):
+                self._file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {plain(line)}\n")
+            self._file.flush()
 
 
 @contextmanager

@@ -32,6 +32,8 @@ class RunSummary:
     """(file, reason) of the first failures."""
     reused: int
     """Recordings whose rows an earlier run had made."""
+    unlisted: int
+    """Recordings that an earlier run made rows of, and that this one was not given; their rows are kept."""
     seconds: float
     """Wall time."""
     clips_per_second: float
@@ -76,6 +78,7 @@ def summarise(tables: Sequence[Stored], labels: tuple[str, ...], tally: Tally) -
         audio_hours=heard / 3600,
         errors=errors,
         reused=tally.reused,
+        unlisted=tally.unlisted,
         seconds=seconds,
         clips_per_second=tally.rows / seconds,
         real_time_factor=tally.heard / seconds,

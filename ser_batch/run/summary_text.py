@@ -20,6 +20,11 @@ def format_summary(summary: RunSummary, out: str, model: str) -> str:
         ("failures", f"{summary.failures}"),
         *((status, f"{summary.statuses[status]}") for status in ("silent", "short") if summary.statuses[status]),
         *([("reused", f"{summary.reused} recordings of an earlier run")] if summary.reused else []),
+        *(
+            [("unlisted", f"{summary.unlisted} of an earlier run: kept, though not among AUDIO now")]
+            if summary.unlisted
+            else []
+        ),
         ("audio", f"{summary.audio_hours:.3f} hours heard"),
         ("labels", counts or "none"),
         ("time", f"{summary.seconds:.2f} s, {share:.0%} of it in {STAGES[stage]}"),
