@@ -1,4 +1,4 @@
-"""The fusion that is shrunk towards a weighted sum: what a strong penalty leaves, a weak one finds, who chooses."""
+"""The fusion that is shrunk towards a weighted sum: what a strong penalty leaves, and what a weak one finds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from ser_batch.errors import TrainingError
+from training.config import FusionConfig
 from training.shrunk_fusion import fit_shrunk
 
 CLASSES = 3
@@ -29,25 +31,24 @@ def right(weight: np.ndarray, bias: np.ndarray, data: tuple[np.ndarray, np.ndarr
 
 
 def test_a_strong_penalty_leaves_the_weighted_sum_and_the_better_branch_weighs_more() -> None:
-    weight, bias, penalty = fit_shrunk(*clips(300), [1e6])
+    weight, bias = fit_shrunk(*clips(300), 1e6)
     first, second = weight[:, :CLASSES], weight[:, CLASSES:]
     np.testing.assert_allclose(first, first[0, 0] * np.eye(CLASSES), atol=1e-4)
     np.testing.assert_allclose(second, second[0, 0] * np.eye(CLASSES), atol=1e-4)
     np.testing.assert_allclose(bias, 0, atol=1e-4)
-    assert first[0, 0] > 3 > abs(second[0, 0]) * 3 and penalty == 1e6
+    assert first[0, 0] > 3 > abs(second[0, 0]) * 3
 
 
 def test_a_weak_penalty_finds_what_no_weighted_sum_can_say() -> None:
-    weight, bias, _ = fit_shrunk(*clips(300, swapped=True), [1e-4])
+    weight, bias = fit_shrunk(*clips(300, swapped=True), 1e-4)
     assert right(weight, bias, clips(300, seed=1, swapped=True)) > 0.8
-    weight, bias, _ = fit_shrunk(*clips(300, swapped=True), [1e6])
+    weight, bias = fit_shrunk(*clips(300, swapped=True), 1e6)
     assert right(weight, bias, clips(300, seed=1, swapped=True)) < 0.5
 
 
-@pytest.mark.parametrize(("swapped", "expected"), [(False, 1e3), (True, 1e-5)])
-def test_cross_validation_chooses_the_penalty(swapped: bool, expected: float) -> None:
-    *_, penalty = fit_shrunk(*clips(200, swapped=swapped), [1e-5, 1e3])
-    assert penalty == expected
+def test_the_shrinkage_is_checked() -> None:
+    with pytest.raises(TrainingError, match=r"shrinkage.*got 0.*a positive number"):
+        FusionConfig(shrinkage=0)
 
 
 def test_it_is_an_optimum() -> None:
@@ -59,7 +60,7 @@ def test_it_is_an_optimum() -> None:
         rest = weight - np.concatenate([a * np.eye(CLASSES) for a in _shares(weight)], axis=1)
         return float(-likelihood.mean() + 0.005 * ((rest**2).sum() + (bias**2).sum()))
 
-    weight, bias, _ = fit_shrunk(rows, targets, [0.01])
+    weight, bias = fit_shrunk(rows, targets, 0.01)
     rng, best = np.random.default_rng(0), loss(weight, bias)
     for _ in range(50):
         step = rng.normal(scale=0.05, size=(CLASSES, 2 * CLASSES + 1))

@@ -222,16 +222,12 @@ class Stage:
         for name in ("backbone_rate", "layer_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise TrainingError(f"a stage's {name}", got=getattr(self, name), expected="above 0, at most 1")
-        _check_penalties("a stage's penalties", self.penalties)
+        if not self.penalties or not all(0 < penalty < float("inf") for penalty in self.penalties):
+            raise TrainingError("a stage's penalties", got=self.penalties, expected="positive numbers, one or more")
         if not 0 < self.learning_rate < float("inf"):
             raise TrainingError("a stage's learning_rate", got=self.learning_rate, expected="a positive number")
         if not 0 <= self.label_smoothing < 1:
             raise TrainingError("a stage's label_smoothing", got=self.label_smoothing, expected="from 0 to below 1")
-
-
-def _check_penalties(what: str, penalties: tuple[float, ...]) -> None:
-    if not penalties or not all(0 < penalty < float("inf") for penalty in penalties):
-        raise TrainingError(what, got=penalties, expected="positive numbers, one or more")
 
 
 @dataclass(frozen=True)
@@ -247,13 +243,14 @@ class FusionConfig:
     towards a weighted sum of the branches instead of to nothing (ours, training.shrunk_fusion)."""
     inverse_penalty: float = 1.0
     """scikit-learn's C of the `lbfgs` solver."""
-    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    """Of the `shrunk` solver: those that cross-validation over the clips it is fitted on chooses from."""
+    shrinkage: float = 1.0
+    """Of the `shrunk` solver: its penalty, beside the mean cross-entropy of a clip."""
 
     def __post_init__(self) -> None:
         if self.folds < 2:
             raise TrainingError("out-of-fold fusion needs folds", got=self.folds, expected="2 or more")
-        _check_penalties("the fusion's penalties", self.penalties)
+        if not 0 < self.shrinkage < float("inf"):
+            raise TrainingError("the fusion's shrinkage", got=self.shrinkage, expected="a positive number")
 
 
 CONTEXT_STAGE = Stage("adamw", 1e-4, epochs=120, patience=10, monitor="accuracy", schedule="cosine", weight_decay=0.01)

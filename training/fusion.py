@@ -17,7 +17,6 @@ from ser_batch.evaluation.metrics import accuracy
 from ser_batch.model.fusion import Fusion
 from training.config import FusionConfig, Stage
 from training.examples import CachedSet
-from training.files import write_json
 from training.loop import fit
 from training.shrunk_fusion import fit_shrunk
 
@@ -90,9 +89,7 @@ def fit_logistic(
         return Fusion(weight, bias, names)
     if config.solver == "shrunk":
         rows = np.stack(list(train[0].values()), axis=1)
-        weight, bias, penalty = fit_shrunk(rows, train[1], config.penalties)
-        write_json(folder / "chosen.json", {"penalty": penalty})
-        return Fusion(weight, bias, names)
+        return Fusion(*fit_shrunk(rows, train[1], config.shrinkage), names)
     torch.manual_seed(seed)
     module = LogisticFusion(len(names), features.shape[1] // len(names))
     _fit_module(module, stage, train, validation, folder, seed)
