@@ -87,6 +87,7 @@ def latency(
 )
 @click.option("--rounds", default=20, show_default=True, help="Turns of every engine.")
 @click.option("--device", default="cpu", show_default=True, help="Of torch: cpu or cuda.")
+@click.option("--optimum", type=PATH, metavar="PYTHON", help="Also optimum's export, made by this Python that has it.")
 @THREADS
 @JSON
 def peers(
@@ -98,6 +99,7 @@ def peers(
     batch_sizes: tuple[int, ...],
     rounds: int,
     device: str,
+    optimum: Path | None,
     threads: int | None,
     json_path: Path | None,
 ) -> None:
@@ -120,20 +122,34 @@ def peers(
     check_positive(batch_size=sizes, rounds=rounds)
     chosen, absent = check_backends(backends)
     sources = find_audio(audio) if audio else []
-    from bench.peers.compare import compare_peers
+    from bench.peers.compare import compare_peers, exported_graphs
     from bench.peers.models import random_model, trained_model
+    from bench.peers.optimum_engine import check_python, export_by_optimum
     from bench.peers.torch_engine import check_device
 
     check_device(device)
+    if optimum:
+        check_python(optimum)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "bundle"
         model = trained_model(root, run_folder) if run_folder else random_model(root, size, seed, only_context=True)
         rule = model.bundle.manifest.clip
         clips = read_clips(sources, rule, limit=max(sizes))[0] if sources else synthetic_clips(rule)
-        found, missing = compare_peers(model, chosen, clips, sizes, device=device, rounds=rounds, threads=threads)
+        context = next(iter(model.branches.values()))
+        theirs = export_by_optimum(optimum, context, Path(folder) / "optimum") if optimum else None
+        found, missing = compare_peers(
+            model, chosen, clips, sizes, device=device, rounds=rounds, threads=threads, optimum=theirs
+        )
+        graphs = exported_graphs(model, found[0].target, theirs)
     content = {"model": model.bundle.id, "target": found[0].target, "clips": "AUDIO" if sources else "synthetic"}
     result = results.document(
-        "peers", surroundings, candidates=found, peaks=measure_peaks(device), absent={**absent, **missing}, **content
+        "peers",
+        surroundings,
+        candidates=found,
+        graphs=graphs,
+        peaks=measure_peaks(device),
+        absent={**absent, **missing},
+        **content,
     )
     finish(result, json_path)
 

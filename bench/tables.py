@@ -123,7 +123,12 @@ def _peers(result: Document) -> list[Table]:
         )
         for c in result["candidates"]
     ]
-    return [Table(f"Peers, branch {result['target']} of {result['model']}", columns, rows), *_peaks(result)]
+    # Results from before optimum was compared say nothing of graphs.
+    graphs = [(g["maker"], g["begins"], str(g["nodes"]), str(g["opset"])) for g in result.get("graphs", [])]
+    found = [Table(f"Peers, branch {result['target']} of {result['model']}", columns, rows)]
+    if graphs:
+        found.append(Table("The ONNX graphs", ("made by", "begins at", "nodes", "opset"), graphs))
+    return [*found, *_peaks(result)]
 
 
 def _startup(result: Document) -> list[Table]:

@@ -64,6 +64,7 @@ def test_latency_writes_json_and_parquet(toy_bundle: Bundle, audio, tmp_path, mo
         (["training", "--size", "vast"], "no model of that size"),
         (["training", "--size", "small", "--clips", "1"], "needs clips for a batch"),
         (["peers", "--size", "small", "--backend", "warp"], "no backend 'warp'"),
+        (["peers", "--size", "small", "--optimum", "{empty}/absent"], "cannot be run"),
         (["smoke", "--backend", "warp"], "no backend 'warp'"),
         (["report"], "nothing to write"),
         (["compare", "{empty}/a.json", "{empty}/b.json"], "cannot be read"),

@@ -13,6 +13,7 @@ from bench.compare import compare
 from bench.interleave import Candidate
 from bench.latency import CLOSED, Measurement
 from bench.peak import Peak, best, best_rate
+from bench.peers.graphs import Graph
 from bench.plots import plots
 from bench.report import write_report
 from bench.samples import Series
@@ -144,6 +145,14 @@ def test_every_kind_of_result_has_a_section_and_missing_ones_say_so(tmp_path):
     text = page.region([(f"{d['kind']}.json", d) for d in documents])
     assert text.count("No result committed yet") == len(results.KINDS) - 3
     assert "| ser-batch --help | 0.150 |" in text and "| a / b | 0.500 |" in text and "| torch eager fp32 |" in text
+
+
+def test_graphs_of_peers_are_shown_where_a_result_knows_of_them():
+    graph = Graph("optimum-onnx 0.1.0", "16 kHz, z-normed", 438, 18)
+    before = results.document("peers", {}, candidates=[], model="toy", target="wav2vec2")
+    assert [table.title for table in tables(before)] == ["Peers, branch wav2vec2 of toy"]
+    after = results.document("peers", {}, candidates=[], model="toy", target="wav2vec2", graphs=[graph])
+    assert tables(after)[1].rows == [("optimum-onnx 0.1.0", "16 kHz, z-normed", "438", "18")]
 
 
 def test_only_the_generated_region_of_the_page_changes(tmp_path):
