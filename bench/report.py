@@ -7,6 +7,7 @@ import html
 import json
 from pathlib import Path
 
+from bench.clocks import clocks_line
 from bench.environment import summary
 from bench.plots import plots
 from bench.results import Document
@@ -42,7 +43,8 @@ def write_report(results: list[tuple[str, Document]], out: Path) -> None:
 def _section(name: str, result: Document) -> str:
     environment = result["environment"]
     title = html.escape(f"{name}: {result['kind']}")
-    parts = [f"<h2>{title}</h2>", f"<p>{html.escape(summary(environment))}</p>"]
+    machine = "; ".join(filter(None, [summary(environment), clocks_line(environment)]))
+    parts = [f"<h2>{title}</h2>", f"<p>{html.escape(machine)}</p>"]
     parts += [_table(table) for table in tables(result)]
     for caption, svg in plots(result):
         # As an image, so that the identifiers inside one plot do not meet those of the next.

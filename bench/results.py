@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.environment import concluded
 from ser_batch.errors import InputError, OutputError
 
 SCHEMA_VERSION = 1
@@ -20,8 +21,8 @@ Document = dict[str, Any]
 
 
 def document(kind: str, environment: dict[str, Any], **content: Any) -> Document:
-    """A result as plain JSON types: its kind and environment, then what the command found."""
-    return {"schema_version": SCHEMA_VERSION, "kind": kind, "environment": environment, **_plain(content)}
+    """A result as plain JSON types: its kind and environment, then what the command found; call it right after."""
+    return {"schema_version": SCHEMA_VERSION, "kind": kind, "environment": concluded(environment), **_plain(content)}
 
 
 def write(result: Document, path: Path) -> None:
