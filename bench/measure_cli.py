@@ -48,13 +48,14 @@ def latency(
     from bench.backends import check_backends, check_bundle
     from bench.console import finish, progress
     from bench.peak import measure_peaks
-    from bench.targets import check_positive
+    from bench.targets import check_above_zero, check_positive
     from ser_batch.inputs.sources import find_audio
     from ser_batch.model.bundle import load_bundle
 
     surroundings = environment.describe()
     sizes = batch_sizes or latency.BATCH_SIZES
-    check_positive(batch_size=sizes, iterations=iterations, warmup=warmup, offline=offline or 1)
+    check_positive(batch_size=sizes, iterations=iterations, warmup=warmup, offline=offline, threads=threads)
+    check_above_zero(rate=rate, seconds=seconds)
     chosen, absent = check_backends(backends)
     sources, model = find_audio(audio), load_bundle(bundle)
     chosen, lacking = check_bundle(model, chosen, backends, threads)
@@ -119,7 +120,7 @@ def peers(
 
     surroundings = environment.describe()
     sizes = batch_sizes or (1, 8)
-    check_positive(batch_size=sizes, rounds=rounds)
+    check_positive(batch_size=sizes, rounds=rounds, threads=threads)
     chosen, absent = check_backends(backends)
     sources = find_audio(audio) if audio else []
     from bench.peers.compare import compare_peers, exported_graphs

@@ -16,6 +16,8 @@ FOLDER = Path(__file__).parent / "results"
 """Where results that docs/benchmarks.md shows are committed."""
 IDENTITY = ("bundle", "backend", "precision", "device", "target", "batch", "mode")
 """Columns that tell one latency measurement from another."""
+NUMBERS = {"batch": "batch {}", "workers": "{} workers", "files": "{} files"}
+"""How the numbers among a row's fields are written, where they stand beside names."""
 
 Document = dict[str, Any]
 
