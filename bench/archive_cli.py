@@ -42,7 +42,7 @@ def throughput(
 
     surroundings = environment.describe()
     decoders = workers or (default_workers(),)
-    check_positive(workers=decoders, batch_size=batch_size, repeats=repeats, files=counts or (1,))
+    check_positive(workers=decoders, batch_size=batch_size, repeats=repeats, files=counts or (1,), threads=threads)
     chosen, absent = check_backends(backends)
     sources, model = find_audio(audio), load_bundle(bundle)
     chosen, lacking = check_bundle(model, chosen, backends, threads)
@@ -93,7 +93,7 @@ def formats(
 
     surroundings = environment.describe()
     decoders = default_workers() if workers is None else workers
-    check_positive(files=files, workers=decoders, batch_size=batch_size, repeats=repeats)
+    check_positive(files=files, workers=decoders, batch_size=batch_size, repeats=repeats, threads=threads)
     check_backends([backend])
     sources, model = find_audio(audio), load_bundle(bundle)
     able, absent = check_formats()

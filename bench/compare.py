@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.results import IDENTITY, Document
+from bench.results import IDENTITY, NUMBERS, Document
 from ser_batch.errors import InputError
 
 _LISTS = {
@@ -78,7 +78,6 @@ def _rows(result: Document) -> dict[str, float]:
         shown = {key: str(row[key]) for key in columns if row.get(key) is not None}
         if "bundle" in shown:
             shown["bundle"] = shown["bundle"].rpartition("-")[0]
-        numbers = {"batch": "batch {}", "workers": "{} workers", "files": "{} files"}
-        key = ", ".join(numbers.get(key, "{}").format(value) for key, value in shown.items())
+        key = ", ".join(NUMBERS.get(key, "{}").format(value) for key, value in shown.items())
         rows[key] = row[rate] if rate else row["seconds"]["median"]
     return rows

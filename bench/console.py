@@ -17,13 +17,13 @@ from bench.tables import Table, tables
 
 
 def finish(result: Document, json_path: Path | None) -> None:
-    """Write a result if asked to, print its tables, and its warnings to stderr."""
-    if json_path:
-        results.write(result, json_path)
+    """Print a result's tables, and its warnings to stderr; then write it if asked to, so that no full disk hides it."""
     for table in tables(result):
         show(table)
     for warning in warnings_of(result):
         click.echo(f"note: {warning}", err=True)
+    if json_path:
+        results.write(result, json_path)
 
 
 def show(table: Table) -> None:

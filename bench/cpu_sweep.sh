@@ -5,6 +5,7 @@
 #   bash bench/cpu_sweep.sh FOLDER [--small]        results land in FOLDER, as a rule bench/results
 #   AUDIO=../shared/ravdess  NAME=epyc-2core        what is scored, and what the machine is called in file names
 #   PEERS=0                                         leaves out the peers, the last and longest part
+#   OPTIMUM=ENV/bin/python                          compares optimum's export, too (docs/benchmarks.md says how ENV is made)
 #
 # A part that fails or takes too long is named at the end and the others go on; --small only shows that all run.
 set -uo pipefail
@@ -63,9 +64,10 @@ part 60 "training-$size-$name" training --size "$size" --clips "$clips"
 part 360 "latency-default-$name" latency "${files[@]}" "${sizes[@]}" "${budget[@]}"
 if [ "${PEERS:-1}" = 1 ]; then
   default=compact && [ "$size" = small ] && default=small
-  part 180 "peers-default-$name" peers --size "$default" --rounds "$rounds"
+  optimum=() && [ -n "${OPTIMUM:-}" ] && optimum=(--optimum "$OPTIMUM")
+  part 180 "peers-default-$name" peers --size "$default" --rounds "$rounds" "${optimum[@]}"
   # At base size a round of all engines takes some ten seconds at batch 8.
-  [ "$size" = small ] || part 400 "peers-base-$name" peers --size base --rounds 3
+  [ "$size" = small ] || part 460 "peers-base-$name" peers --size base --rounds 3 "${optimum[@]}"
   # As with the peers, a round at base size takes most of a minute.
   default=base && [ "$size" = small ] && default=small
   part 420 "end-to-end-$default-$name" end-to-end "${files[@]}" --size "$default" --files "$heard" --repeats 3

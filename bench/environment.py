@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench.clocks import nvidia_smi, read_clocks
 from ser_batch.machine import git_commit, processor, usable_cpus
 
 PACKAGES = (
@@ -33,12 +32,18 @@ def describe() -> dict[str, Any]:
         "cpu": _cpu(),
         "memory_bytes": _memory(),
         "gpus": gpus(),
+        "clocks_at_start": read_clocks(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "git": git_commit(),
     }
+
+
+def concluded(environment: dict[str, Any]) -> dict[str, Any]:
+    """`environment` with what the clocks are now, after the measurement that `describe` was called before."""
+    return {**environment, "clocks_at_end": read_clocks()} if "clocks_at_start" in environment else environment
 
 
 def summary(environment: dict[str, Any]) -> str:
@@ -49,17 +54,8 @@ def summary(environment: dict[str, Any]) -> str:
 
 
 def gpus() -> list[dict[str, str]]:
-    """Name, driver, memory and clocks of each NVIDIA GPU, as nvidia-smi states them; empty where there is none."""
-    fields = ("name", "driver_version", "memory.total", "compute_cap", "clocks.sm", "clocks.max.sm")
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = (line.split(", ") for line in done.stdout.strip().splitlines())
-    return [dict(zip(fields, row, strict=False)) for row in rows]
+    """Name, driver, memory and clocks of each NVIDIA GPU; empty where there is none."""
+    return nvidia_smi(("name", "driver_version", "memory.total", "compute_cap", "clocks.sm", "clocks.max.sm"))
 
 
 def _cpu() -> dict[str, Any]:

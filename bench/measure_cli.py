@@ -48,13 +48,14 @@ def latency(
     from bench.backends import check_backends, check_bundle
     from bench.console import finish, progress
     from bench.peak import measure_peaks
-    from bench.targets import check_positive
+    from bench.targets import check_above_zero, check_positive
     from ser_batch.inputs.sources import find_audio
     from ser_batch.model.bundle import load_bundle
 
     surroundings = environment.describe()
     sizes = batch_sizes or latency.BATCH_SIZES
-    check_positive(batch_size=sizes, iterations=iterations, warmup=warmup, offline=offline or 1)
+    check_positive(batch_size=sizes, iterations=iterations, warmup=warmup, offline=offline, threads=threads)
+    check_above_zero(rate=rate, seconds=seconds)
     chosen, absent = check_backends(backends)
     sources, model = find_audio(audio), load_bundle(bundle)
     chosen, lacking = check_bundle(model, chosen, backends, threads)
@@ -87,6 +88,7 @@ def latency(
 )
 @click.option("--rounds", default=20, show_default=True, help="Turns of every engine.")
 @click.option("--device", default="cpu", show_default=True, help="Of torch: cpu or cuda.")
+@click.option("--optimum", type=PATH, metavar="PYTHON", help="Also optimum's export, made by this Python that has it.")
 @THREADS
 @JSON
 def peers(
@@ -98,6 +100,7 @@ def peers(
     batch_sizes: tuple[int, ...],
     rounds: int,
     device: str,
+    optimum: Path | None,
     threads: int | None,
     json_path: Path | None,
 ) -> None:
@@ -117,22 +120,36 @@ def peers(
 
     surroundings = environment.describe()
     sizes = batch_sizes or (1, 8)
-    check_positive(batch_size=sizes, rounds=rounds)
+    check_positive(batch_size=sizes, rounds=rounds, threads=threads)
     chosen, absent = check_backends(backends)
     sources = find_audio(audio) if audio else []
-    from bench.peers.compare import compare_peers
+    from bench.peers.compare import compare_peers, exported_graphs
     from bench.peers.models import context_model
+    from bench.peers.optimum_engine import check_python, export_by_optimum
     from bench.peers.torch_engine import check_device
 
     check_device(device)
+    if optimum:
+        check_python(optimum)
     with tempfile.TemporaryDirectory() as folder:
         model = context_model(Path(folder) / "bundle", size, seed, run_folder)
         rule = model.bundle.manifest.clip
         clips = read_clips(sources, rule, limit=max(sizes))[0] if sources else synthetic_clips(rule)
-        found, missing = compare_peers(model, chosen, clips, sizes, device=device, rounds=rounds, threads=threads)
+        context = next(iter(model.branches.values()))
+        theirs = export_by_optimum(optimum, context, Path(folder) / "optimum") if optimum else None
+        found, missing = compare_peers(
+            model, chosen, clips, sizes, device=device, rounds=rounds, threads=threads, optimum=theirs
+        )
+        graphs = exported_graphs(model, found[0].target, theirs)
     content = {"model": model.bundle.id, "target": found[0].target, "clips": "AUDIO" if sources else "synthetic"}
     result = results.document(
-        "peers", surroundings, candidates=found, peaks=measure_peaks(device), absent={**absent, **missing}, **content
+        "peers",
+        surroundings,
+        candidates=found,
+        graphs=graphs,
+        peaks=measure_peaks(device),
+        absent={**absent, **missing},
+        **content,
     )
     finish(result, json_path)
 

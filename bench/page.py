@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.clocks import clocks_line
 from bench.environment import summary
 from bench.results import FOLDER, KINDS, Document, committed
 from bench.tables import markdown, tables
@@ -72,10 +73,11 @@ def region(results: list[tuple[str, Document]]) -> str:
 def _section(name: str, result: Document) -> str:
     environment = result["environment"]
     versions = ", ".join(f"{package} {number}" for package, number in environment["packages"].items())
-    load = environment["load_average_at_start"]
+    load, clocks = environment["load_average_at_start"], clocks_line(environment)
     facts = [
         f"`bench/results/{name}`: {summary(environment)}.",
         f"{environment['time']}, commit {environment['git'] or 'unknown'}, load average {load} at the start;",
+        *([f"{clocks};"] if clocks else []),
         f"Python {environment['python']}, {versions}. Command: `{environment['command']}`",
     ]
     parts = [" ".join(facts)]

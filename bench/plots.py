@@ -29,7 +29,10 @@ def plots(result: Document) -> list[tuple[str, bytes]]:
         values = {engine: 100 * a["accuracy"] for engine, a in accuracy.items()}
         clips, corpus = next((a["clips"], a["corpus"]) for a in accuracy.values())
         found.append(
-            ("Precision against accuracy", _engines(best, values, f"accuracy on {clips} clips of {corpus}, %"))
+            (
+                "Precision against accuracy",
+                _engines(best, values, f"accuracy on {clips} clips of {corpus},\nwhich may hold those of training, %"),
+            )
         )
     if agreement := result.get("agreement"):
         # An exact match has no place on a logarithmic axis.
@@ -58,9 +61,25 @@ def _curves(result: Document) -> Curves:
 def _plot(curves: Curves, x: str, y: str, x_label: str, y_label: str) -> bytes:
     figure, axes = _figure()
     for label, points in curves.items():
-        axes.plot([p[x] for p in points], [p[y] for p in points], marker="o", label=label)
+        ordered = sorted(points, key=lambda point: point["batch"])
+        axes.plot([p[x] for p in ordered], [p[y] for p in ordered], marker="o", label=label)
     axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+    for axis in (axes.xaxis, axes.yaxis):
+        _plain_ticks(axis)
+    if x == "batch":
+        axes.set_xticks(sorted({p["batch"] for points in curves.values() for p in points}), minor=False)
+        axes.set_xticks([], minor=True)
     return _svg(figure, axes)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """1, 2, 5, 10, 20 … written out, where a logarithmic axis would have powers of ten alone; more on a short axis."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 30 * low else (1, 1.5, 2, 3, 4, 5, 7)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _best(curves: Curves) -> dict[str, float]:
@@ -86,14 +105,15 @@ def _figure() -> tuple[Any, Any]:
         raise InputError(
             "the page's plots need matplotlib", got=error, remedy="Install it: pip install 'ser-batch[train]'."
         ) from error
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     return figure, figure.subplots()
 
 
 def _svg(figure: Any, axes: Any) -> bytes:
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="x-small")
+        # Beside the plot: inside it would cover curves.
+        figure.legend(fontsize="x-small", loc="outside right upper")
     out = io.BytesIO()
     # Without a date, the same result gives the same page.
     figure.savefig(out, format="svg", metadata={"Date": None})

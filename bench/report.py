@@ -7,9 +7,10 @@ import html
 import json
 from pathlib import Path
 
+from bench.clocks import clocks_line
 from bench.environment import summary
 from bench.plots import plots
-from bench.results import Document
+from bench.results import NUMBERS, Document
 from bench.tables import Table, tables
 from ser_batch.errors import OutputError
 
@@ -21,7 +22,10 @@ th, td { padding: .2rem .6rem; border-bottom: 1px solid #ccc; text-align: right;
 th:first-child, td:first-child { text-align: left }
 img { max-width: 100% } .warning { color: #a40 } pre { overflow-x: auto; background: #f5f5f5; padding: .5rem }
 """
-_ABOUT = ("command", "label", "branch", "backend", "target", "format", "step", "files", "batch", "workers", "mode")
+_ABOUT = (
+    *("command", "label", "branch", "backend", "precision", "target", "format", "step", "files", "batch", "workers"),
+    "mode",
+)
 """What tells the row that a warning is about."""
 
 
@@ -42,7 +46,8 @@ def write_report(results: list[tuple[str, Document]], out: Path) -> None:
 def _section(name: str, result: Document) -> str:
     environment = result["environment"]
     title = html.escape(f"{name}: {result['kind']}")
-    parts = [f"<h2>{title}</h2>", f"<p>{html.escape(summary(environment))}</p>"]
+    machine = "; ".join(filter(None, [summary(environment), clocks_line(environment)]))
+    parts = [f"<h2>{title}</h2>", f"<p>{html.escape(machine)}</p>"]
     parts += [_table(table) for table in tables(result)]
     for caption, svg in plots(result):
         # As an image, so that the identifiers inside one plot do not meet those of the next.
@@ -63,7 +68,7 @@ def warnings_of(result: Document) -> list[str]:
         *result.get("branches", []),
         *result.get("steps", []),
     ]:
-        about = ", ".join(str(row[key]) for key in _ABOUT if key in row)
+        about = ", ".join(NUMBERS.get(key, "{}").format(row[key]) for key in _ABOUT if key in row)
         found += [f"{about}: {warning}" for warning in row["warnings"]]
     return [*found, *(f"left out: {name}: {reason}" for name, reason in result.get("absent", {}).items())]
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.environment import concluded
 from ser_batch.errors import InputError, OutputError
 
 SCHEMA_VERSION = 1
@@ -26,13 +27,15 @@ FOLDER = Path(__file__).parent / "results"
 """Where results that docs/benchmarks.md shows are committed."""
 IDENTITY = ("bundle", "backend", "precision", "device", "target", "batch", "mode")
 """Columns that tell one latency measurement from another."""
+NUMBERS = {"batch": "batch {}", "workers": "{} workers", "files": "{} files"}
+"""How the numbers among a row's fields are written, where they stand beside names."""
 
 Document = dict[str, Any]
 
 
 def document(kind: str, environment: dict[str, Any], **content: Any) -> Document:
-    """A result as plain JSON types: its kind and environment, then what the command found."""
-    return {"schema_version": SCHEMA_VERSION, "kind": kind, "environment": environment, **_plain(content)}
+    """A result as plain JSON types: its kind and environment, then what the command found; call it right after."""
+    return {"schema_version": SCHEMA_VERSION, "kind": kind, "environment": concluded(environment), **_plain(content)}
 
 
 def write(result: Document, path: Path) -> None:

@@ -39,7 +39,9 @@ def _latency(result: Document) -> list[Table]:
         if any(name in m["stages"] for m in found)
     ]
     columns = ("target", "backend", "mode", "batch", "p50", "p90", "p95", "p99", "sd", "CoV", "compute")
-    rest = ("clips/s", "× real time", "GFLOP/clip", "of peak", "RSS", "n")
+    rest = ("clips/s", "× real time", "GFLOP/clip", "of peak", "RSS")
+    # Where no engine tells, as on a CPU, there is nothing to show.
+    device = ("device memory",) if any(m["device_memory"] for m in found) else ()
     rows = [
         (
             *(m["target"], f"{m['backend']} {m['precision']}, {m['device']}", m["mode"], str(m["batch"])),
@@ -51,11 +53,12 @@ def _latency(result: Document) -> list[Table]:
             "–" if m["flops_per_clip"] is None else f"{m['flops_per_clip'] / 1e9:.2f}",
             "–" if m["peak_share"] is None else f"{m['peak_share']:.0%}",
             _mib(m["peak_rss"]),
+            *(_mib(m["device_memory"]) if m["device_memory"] else "–" for _ in device),
             str(m["stages"]["total"]["n"]),
         )
         for m in found
     ]
-    shown = (*columns, *(name.replace("_", " ") for name in stages), *rest)
+    shown = (*columns, *(name.replace("_", " ") for name in stages), *rest, *device, "n")
     return [Table("Latency, ms a batch", shown, rows), *_peaks(result)]
 
 
@@ -123,7 +126,12 @@ def _peers(result: Document) -> list[Table]:
         )
         for c in result["candidates"]
     ]
-    return [Table(f"Peers, branch {result['target']} of {result['model']}", columns, rows), *_peaks(result)]
+    # Results from before optimum was compared say nothing of graphs.
+    graphs = [(g["maker"], g["begins"], str(g["nodes"]), str(g["opset"])) for g in result.get("graphs", [])]
+    found = [Table(f"Peers, branch {result['target']} of {result['model']}", columns, rows)]
+    if graphs:
+        found.append(Table("The ONNX graphs", ("made by", "begins at", "nodes", "opset"), graphs))
+    return [*found, *_peaks(result)]
 
 
 def _end_to_end(result: Document) -> list[Table]:

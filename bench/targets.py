@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -47,12 +48,19 @@ def targets_of(bundle: Bundle) -> tuple[str, ...]:
     return (*(branch.name for branch in bundle.manifest.branches), FUSED)
 
 
-def check_positive(**numbers: float | Sequence[float]) -> None:
-    """InputError that names the first number (or list) that is empty or below 1."""
+def check_positive(**numbers: float | Sequence[float] | None) -> None:
+    """InputError that names the first number (or list) that is empty or below 1; None was not asked for."""
     for name, value in numbers.items():
-        values = value if isinstance(value, Sequence) else (value,)
+        values = value if isinstance(value, Sequence) else (1 if value is None else value,)
         if not values or min(values) < 1:
             raise InputError(f"{name.replace('_', ' ')} must be at least 1", got=value)
+
+
+def check_above_zero(**numbers: float | None) -> None:
+    """InputError that names the first number that is not above 0, of those that were asked for."""
+    for name, value in numbers.items():
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} must be above 0", got=value)
 
 
 def read_clips(sources: Sequence[Source], rule: ClipRule, limit: int) -> tuple[Waveform, list[Source]]:

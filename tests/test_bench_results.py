@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import pyarrow.parquet as pq
@@ -10,9 +11,11 @@ from bench import environment, page, results
 from bench.accuracy import Accuracy, speech_accuracy
 from bench.agreement import Agreement
 from bench.compare import compare
+from bench.console import finish
 from bench.interleave import Candidate
 from bench.latency import CLOSED, Measurement
 from bench.peak import Peak, best, best_rate
+from bench.peers.graphs import Graph
 from bench.plots import plots
 from bench.report import write_report
 from bench.samples import Series
@@ -58,6 +61,13 @@ def test_a_result_comes_back_as_it_was_written(tmp_path):
     assert result["measurements"][1]["stages"]["total"]["raw"] == [0.04] * 3
 
 
+def test_a_result_that_cannot_be_written_is_still_shown(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        finish(latency(measurement(1, 0.01)), tmp_path / "file" / "a.json")
+    assert "Latency, ms a batch" in capsys.readouterr().out
+
+
 def test_what_is_no_result_is_refused(tmp_path):
     path = tmp_path / "a.json"
     for text in ("{", "[]", '{"kind": "poem"}', '{"kind": "latency", "schema_version": 0}'):
@@ -98,8 +108,32 @@ def test_the_report_is_one_page_with_its_plots(tmp_path):
     write_report([("a.json", latency(measurement(1, 0.01), measurement(8, 0.04)))], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert text.count("data:image/svg+xml;base64,") == 3
-    assert "unstable: &lt;b&gt;" in text and "left out: warp: not installed" in text
+    assert (
+        "onnxruntime, fp32, fused, batch 8, closed loop: unstable: &lt;b&gt;" in text
+        and "left out: warp: not installed" in text
+    )
     assert "http" not in text.replace("http-equiv", "")
+
+
+def test_plots_go_by_batch_size_and_name_the_sizes():
+    ((_, first), (_, second), _) = plots(latency(measurement(8, 0.04), measurement(1, 0.01), measurement(64, 0.3)))
+    ticks = re.findall(r"<!-- ([0-9.]+) -->", first.decode())
+    assert {"1", "8", "64"} <= set(ticks)
+    ordered = plots(latency(measurement(1, 0.01), measurement(8, 0.04), measurement(64, 0.3)))
+    assert len(first) == len(ordered[0][1]) and curve(second) == curve(ordered[1][1])
+
+
+def curve(svg: bytes) -> str:
+    """The longest path of `svg` that is a plain line."""
+    return max(re.findall(r'd="([ML0-9. \n]+)" clip-path', svg.decode()), key=len)
+
+
+def test_device_memory_is_shown_where_an_engine_tells_it():
+    on_gpu = replace(measurement(8, 0.04), device="cuda", device_memory=3 * 2**20)
+    table = tables(latency(measurement(1, 0.01), on_gpu))[0]
+    column = table.columns.index("device memory")
+    assert [row[column] for row in table.rows] == ["–", "3 MiB"]
+    assert "device memory" not in tables(latency(measurement(1, 0.01)))[0].columns
 
 
 def test_precision_stands_against_accuracy_where_the_bundle_has_a_certificate(toy_bundle, tmp_path):
@@ -144,6 +178,14 @@ def test_every_kind_of_result_has_a_section_and_missing_ones_say_so(tmp_path):
     text = page.region([(f"{d['kind']}.json", d) for d in documents])
     assert text.count("No result committed yet") == len(results.KINDS) - 3
     assert "| ser-batch --help | 0.150 |" in text and "| a / b | 0.500 |" in text and "| torch eager fp32 |" in text
+
+
+def test_graphs_of_peers_are_shown_where_a_result_knows_of_them():
+    graph = Graph("optimum-onnx 0.1.0", "16 kHz, z-normed", 438, 18)
+    before = results.document("peers", {}, candidates=[], model="toy", target="wav2vec2")
+    assert [table.title for table in tables(before)] == ["Peers, branch wav2vec2 of toy"]
+    after = results.document("peers", {}, candidates=[], model="toy", target="wav2vec2", graphs=[graph])
+    assert tables(after)[1].rows == [("optimum-onnx 0.1.0", "16 kHz, z-normed", "438", "18")]
 
 
 def test_only_the_generated_region_of_the_page_changes(tmp_path):

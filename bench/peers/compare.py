@@ -1,14 +1,17 @@
-"""`bench peers`: torch eager, torch.compile, transformers' pipeline and every backend, same weights, same clips."""
+"""`bench peers`: torch, transformers' pipeline, optimum's graph and every backend, same weights, same clips."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 
 from bench.backends import open_backend
 from bench.interleave import Candidate, interleave
+from bench.peers.graphs import Graph, describe
 from bench.peers.models import Model
+from bench.peers.optimum_engine import HOW, OptimumEngine, OptimumGraph
 from bench.peers.torch_engine import TorchEngine
 from bench.targets import branch_view, take
 from ser_batch.clip import Waveform
@@ -18,11 +21,7 @@ from ser_batch.errors import SerError
 TORCH = ("eager fp32", "eager bf16", "compile fp32", "compile bf16")
 REFERENCE = "torch eager fp32"
 TRANSFORMERS = "transformers pipeline fp32"
-OPTIMUM = "optimum ONNX export"
-OPTIMUM_REASON = (
-    "not compared: optimum-onnx 0.1.0, the latest, needs transformers < 4.58, and this project's is newer; "
-    "its graph would be run by the same ONNX Runtime"
-)
+OPTIMUM = "optimum onnxruntime fp32"
 
 
 def compare_peers(
@@ -35,26 +34,38 @@ def compare_peers(
     rounds: int = 20,
     threads: int | None = None,
     target: str | None = None,
+    optimum: OptimumGraph | None = None,
 ) -> tuple[list[Candidate], dict[str, str]]:
     """Candidates at each batch size, and why others are missing.
 
     Args:
         target: the branch compared; None: the first, which is the context branch.
+        optimum: the graph that optimum made of it; None leaves optimum out.
 
     Raises:
         SerError: the reference cannot run, or a candidate computes something else.
     """
     target = target or next(iter(model.branches))
     branch_view(model.bundle, target)
-    absent = {OPTIMUM: OPTIMUM_REASON}
+    absent = {OPTIMUM: HOW} if optimum is None else {}
     found: list[Candidate] = []
     for batch in batch_sizes:
         with ExitStack() as stack:
             makers = engine_makers(model, backends, target, device=device, threads=threads, batch=batch)
+            if optimum is not None:
+                makers[OPTIMUM] = partial(_optimum, model, target, optimum, threads)
             engines, missing = open_engines(makers, take(clips, batch, 0), stack)
             absent |= missing
             found += interleave(engines, target, clips, batch, rounds=rounds)
     return found, absent
+
+
+def exported_graphs(model: Model, target: str, optimum: OptimumGraph | None = None) -> list[Graph]:
+    """What is to be known of the graphs that are compared: this project's, then optimum's."""
+    (branch,) = branch_view(model.bundle, target).manifest.branches
+    packages = {name: version(name) for name in ("ser-batch", "transformers", "torch")}
+    own = describe(model.bundle.graph(branch, "fp32"), packages, "48 kHz, in [-1, 1]")
+    return [own] if optimum is None else [own, optimum.facts]
 
 
 def open_engines(
@@ -86,7 +97,7 @@ def engine_makers(
     threads: int | None = None,
     batch: int = 1,
     torch: Sequence[str] = TORCH,
-) -> Mapping[str, Callable[[], Engine]]:
+) -> dict[str, Callable[[], Engine]]:
     """What opens each engine that runs the branch `target`, the reference first.
 
     Args:
@@ -109,3 +120,8 @@ def _transformers(model: Model, target: str, device: str) -> Engine:
 
     clip = model.bundle.manifest.clip
     return TransformersEngine(target, model.branches[target], sample_rate=clip.sample_rate, device=device)
+
+
+def _optimum(model: Model, target: str, graph: OptimumGraph, threads: int | None) -> Engine:
+    clip = model.bundle.manifest.clip
+    return OptimumEngine(target, graph, model.branches[target], sample_rate=clip.sample_rate, threads=threads)

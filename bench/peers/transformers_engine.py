@@ -41,11 +41,8 @@ class TransformersEngine:
     def __init__(self, name: str, branch: Any, *, sample_rate: int, device: str = "cpu") -> None:
         self._branch, self._rate, self.device = name, sample_rate, device
         model = classification_model(branch)
-        extractor = transformers.Wav2Vec2FeatureExtractor(
-            sampling_rate=RATE, do_normalize=normalises(branch), return_attention_mask=False
-        )
         self._pipeline = transformers.pipeline(
-            "audio-classification", model=model, feature_extractor=extractor, device=device
+            "audio-classification", model=model, feature_extractor=feature_extractor(branch), device=device
         )
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
@@ -86,6 +83,9 @@ def classification_model(branch: Any) -> Any:
     return model.eval()
 
 
-def normalises(branch: Any) -> bool:
-    """Whether the branch's front-end z-norms the waveform."""
-    return not isinstance(getattr(branch, "frontend", None), nn.Identity)
+def feature_extractor(branch: Any) -> Any:
+    """transformers' front-end of `branch`, from 16 kHz on: it z-norms where the branch does."""
+    normalises = not isinstance(getattr(branch, "frontend", None), nn.Identity)
+    return transformers.Wav2Vec2FeatureExtractor(
+        sampling_rate=RATE, do_normalize=normalises, return_attention_mask=False
+    )

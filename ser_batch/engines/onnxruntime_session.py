@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Any
 
 from ser_batch.engines.protocol import LABELS_KEY, check_labels, check_tensor
@@ -80,8 +81,23 @@ def open_session(
         EngineError: ONNX Runtime is missing, lacks the device or fell back from it, refuses the graph, or finds
             other tensors or labels in it.
     """
-    path, ort = bundle.graph(branch, precision), import_runtime(device)
-    provider = _PROVIDERS[device]
+    session = start_session(bundle.graph(branch, precision), device=device, threads=threads, options=options)
+    samples, classes = bundle.manifest.clip.samples, len(bundle.labels)
+    check_tensor(branch, "input", _tensors(session.get_inputs()), columns=samples, bundle=bundle)
+    check_tensor(branch, "output", _tensors(session.get_outputs()), columns=classes, bundle=bundle)
+    check_labels(branch, session.get_modelmeta().custom_metadata_map.get(LABELS_KEY), bundle)
+    return session
+
+
+def start_session(
+    path: Path, *, device: str = "cpu", threads: int | None = None, options: Mapping[str, str] | None = None
+) -> Any:
+    """A session for the graph at `path`, whatever it computes; arguments as those of `open_session`.
+
+    Raises:
+        EngineError: ONNX Runtime is missing, lacks the device or fell back from it, or refuses the graph.
+    """
+    ort, provider = import_runtime(device), _PROVIDERS[device]
     session_options = ort.SessionOptions()
     session_options.log_severity_level = _ERRORS_ONLY
     session_options.intra_op_num_threads = threads or 0
@@ -93,10 +109,6 @@ def open_session(
     # A provider whose libraries are missing is dropped with no more than a log line.
     if session.get_providers()[0] != provider:
         raise EngineError(f"ONNX Runtime fell back from {device}", got=session.get_providers(), expected=provider)
-    samples, classes = bundle.manifest.clip.samples, len(bundle.labels)
-    check_tensor(branch, "input", _tensors(session.get_inputs()), columns=samples, bundle=bundle)
-    check_tensor(branch, "output", _tensors(session.get_outputs()), columns=classes, bundle=bundle)
-    check_labels(branch, session.get_modelmeta().custom_metadata_map.get(LABELS_KEY), bundle)
     return session
 
 

@@ -1,4 +1,4 @@
-"""What is done to a graph before OpenVINO compiles it: cut where the front-end ends, and no group too narrow for bf16.
+"""What is done to a graph before OpenVINO compiles it: cut at the front-end's end, no group too narrow, a fixed batch.
 
 Nothing here changes what a graph computes.
 """
@@ -77,6 +77,19 @@ def widen_groups(model: Any) -> int:
             consumer.replace_source_output(wide.output(0))
         widened += 1
     return widened
+
+
+def fix_batch(model: Any, size: int) -> None:
+    """Let every input hold `size` clips and no other number: OpenVINO then plans shapes and memory once, not each run.
+
+    The first dimension of an input is its clips.
+    """
+    shapes = {}
+    for parameter in model.get_parameters():
+        shape = parameter.get_partial_shape()
+        shape[0] = size
+        shapes[parameter.output(0)] = shape
+    model.reshape(shapes)
 
 
 def _joined(groups: int, outputs: int, inputs: int) -> int:
