@@ -60,7 +60,7 @@ def test_resuming_scores_nothing_again_and_what_is_new_once(toy_bundle, audio, t
     assert all(s["peak_rss"] > 1e7 and s["bundle"] == toy_bundle.id for s in steps)
     (table,) = tables(result)
     assert all(len(row) == len(table.columns) for row in table.rows) and NOTHING in capsys.readouterr().out
-    assert any(f"{WHOLE}, 200: one timing only" in line for line in warnings_of(result))
+    assert any(f"{WHOLE}, 200 files: one timing only" in line for line in warnings_of(result))
     assert [ratio.ratio for ratio in compare(result, result).ratios] == [1.0] * 6
 
 
