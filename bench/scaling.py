@@ -62,7 +62,9 @@ def _rates(name: str, result: Document) -> Iterator[Rate]:
             yield Rate("decoding alone", "any", "none", row["decode_files_per_second"], cores, load, name)
         elif result["kind"] == "latency" and row["target"] == "fused":
             yield Rate("engine", row["bundle"], engine, row["clips_per_second"], cores, load, name)
-    for row in result.get("candidates", []):
+    if result["kind"] != "peers":  # end-to-end has candidates, too, files and not clips in memory
+        return
+    for row in result["candidates"]:
         if row["label"].startswith(("onnxruntime", "openvino")) and row["device"] == "cpu":
             model = f"{name.split('-')[1]}, {row['target']} branch alone"
             yield Rate("engine", model, row["label"], row["clips_per_second"], cores, load, name)

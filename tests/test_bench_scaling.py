@@ -36,6 +36,14 @@ def test_files_and_decoding_are_told_apart() -> None:
     assert found == {"files to rows": 20.0, "decoding alone": 200.0}
 
 
+def test_of_peers_the_backends_count_and_of_end_to_end_nothing() -> None:
+    row = {"label": "openvino bf16", "device": "cpu", "target": "wav2vec2", "clips_per_second": 40.0}
+    (rate,) = rates([("peers-base-x.json", result("peers", candidates=[row, row | {"label": "torch eager fp32"}]))])
+    assert (rate.model, rate.engine, rate.a_core) == ("base, wav2vec2 branch alone", "openvino bf16", 10.0)
+    files = {"label": "openvino bf16, the pipeline", "device": "cpu", "files_per_second": 18.0}
+    assert rates([("end-to-end-base-x.json", result("end-to-end", candidates=[files]))]) == []
+
+
 def test_only_the_part_between_the_marks_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "scaling.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")

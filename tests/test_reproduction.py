@@ -120,6 +120,14 @@ def test_figures_are_drawn_as_png_and_svg(tmp_path: Path) -> None:
     assert "the paper" in (tmp_path / "fig4-toy-paper.svg").read_text()
 
 
+def test_a_stage_that_no_validation_clips_watched_is_drawn_by_its_loss(tmp_path: Path) -> None:
+    made = toy_results.protocol()
+    for run in made.results["runs"].values():
+        run["stages"]["spectrogram"] = {**run["stages"]["spectrogram"], "validation_accuracy": []}
+    assert "fig3-toy-paper" in draw([made], tmp_path)
+    assert "spectrogram" in (tmp_path / "fig3-toy-paper.svg").read_text()
+
+
 def test_a_page_holds_tables_and_figures(tmp_path: Path) -> None:
     results = tmp_path / "results"
     for made in (toy_results.protocol(), toy_results.unfreezing(), toy_results.fusion()):

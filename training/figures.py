@@ -64,15 +64,19 @@ def confusion_figure(
 
 
 def curves_figure(curves: Mapping[str, Curve], folder: Path, name: str, title: str) -> None:
-    """Fig. 3: validation accuracy (solid) and training loss (dashed, right axis) by epoch, a colour a stage."""
+    """Fig. 3: validation accuracy (solid) and training loss (dashed, right axis) by epoch, a colour a stage.
+
+    A stage that no validation clips watched has its loss alone.
+    """
     with _figure(folder, name, title) as axes:
         losses = axes.twinx()
         losses.spines["right"].set_visible(True)
         colours = [*(BLUE, ORANGE, GREEN, GREY), *plt.get_cmap("cividis")(np.linspace(0, 0.9, len(curves)))]
         for (stage, curve), colour in zip(curves.items(), colours, strict=False):
             accuracies = [100 * value for value in curve["validation_accuracy"]]
-            epochs = range(1, len(accuracies) + 1)
-            axes.plot(epochs, accuracies, color=colour, label=stage, marker="." if len(accuracies) < 3 else "")
+            epochs = range(1, len(curve["train_loss"]) + 1)
+            marker = "." if len(accuracies) < 3 else ""
+            axes.plot(epochs[: len(accuracies)], accuracies, color=colour, label=stage, marker=marker)
             losses.plot(epochs, curve["train_loss"], color=colour, linestyle="--", linewidth=1)
         axes.set(xlabel="epoch", ylabel="validation accuracy, % (solid)", ylim=(0, 100))
         losses.set(ylabel="training loss (dashed)", ylim=(0, None))
