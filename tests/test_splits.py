@@ -110,6 +110,9 @@ def test_most_test_clips_of_the_paper_have_their_other_take_in_training(corpus: 
     shares = [other_take_share(corpus, paper_split(corpus, seed)) for seed in range(5)]
     assert all(0.6 < share < 0.9 for share in shares)  # 0.8 less the takes in the other parts
     assert all(other_take_share(corpus, emobox_split(corpus, fold)) == 0 for fold in range(1, 7))
+    fitted = ("train", "validation")  # what `refit` trains on
+    assert all(other_take_share(corpus, paper_split(corpus, seed), fitted) > shares[seed] for seed in range(5))
+    assert all(other_take_share(corpus, emobox_split(corpus, fold), fitted) == 0 for fold in range(1, 7))
 
 
 @pytest.mark.parametrize("fold", range(1, 7))

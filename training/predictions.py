@@ -129,9 +129,8 @@ def measure(predictions: Predictions) -> dict[str, Any]:
     Models are named spectrogram, context and fused, whatever the context branch's own name.
     """
     truth, test = predictions.targets["test"], predictions.probabilities["test"]
-    models = {}
+    models, held_out = {}, predictions.held_out
     for name, rows in test.items():
-        held_out = predictions.held_out
         validation = (predictions.targets[held_out], predictions.probabilities[held_out][name])
         role = "context" if name == predictions.context else name
         models[role] = figures(truth, rows, predictions.labels, validation)

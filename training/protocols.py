@@ -20,6 +20,7 @@ from ser_batch.evaluation.statistics import binomial_test, bootstrap_interval, w
 from training.config import RunConfig
 from training.data import Corpus
 from training.loop import Progress
+from training.material import fitted_parts
 from training.predictions import by_speaker, load_predictions, measure, stage_figures
 from training.results import METRICS, spread
 from training.splits import other_take_share, splits_of
@@ -77,7 +78,7 @@ def plan(
         for fold, split in enumerate(splits):
             name = f"seed{seed}" if len(splits) == 1 else f"seed{seed}-fold{fold}"
             settings = replace(config, protocol=protocol, seed=seed, fold=fold)
-            planned[name] = (settings, other_take_share(corpus, split))
+            planned[name] = (settings, other_take_share(corpus, split, fitted_parts(settings)))
     return planned
 
 

@@ -196,7 +196,7 @@ def _check_folds(what: str, found: int, count: int) -> None:
         raise TrainingError(f"fewer {what} than folds", got=found, expected=f"{count} or more")
 
 
-def other_take_share(corpus: Corpus, split: Split) -> float:
-    """Share of test clips whose other take (same speaker, sentence, emotion, intensity) is in training."""
-    trained = {corpus.examples[i].utterance for i in split.train} - {None}
+def other_take_share(corpus: Corpus, split: Split, parts: tuple[str, ...] = ("train",)) -> float:
+    """Share of test clips whose other take (same speaker, sentence, emotion, intensity) is in the parts trained on."""
+    trained = {corpus.examples[i].utterance for part in parts for i in getattr(split, part)} - {None}
     return float(np.mean([corpus.examples[i].utterance in trained for i in split.test]))
