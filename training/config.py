@@ -43,11 +43,11 @@ class LogMelConfig:
     """Power below which the logarithm is clamped: −100 dB (torchaudio's and librosa's `amin`)."""
 
     def __post_init__(self) -> None:
-        if self.hop * 4 != self.n_fft or self.n_fft % 64:
+        if self.n_fft not in (2 * self.hop, 4 * self.hop) or self.n_fft % 64:
             raise TrainingError(
-                "the log-mel front-end frames by quarters of n_fft",
+                "the log-mel front-end frames by halves or quarters of n_fft",
                 got=f"n_fft {self.n_fft}, hop {self.hop}",
-                expected="n_fft a multiple of 64 and hop = n_fft / 4",
+                expected="n_fft a multiple of 64, and hop a half or a quarter of it",
             )
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise TrainingError(

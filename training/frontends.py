@@ -104,7 +104,7 @@ class LogMel(nn.Module):
 
     two small matrix products with a twiddle between. A real frame needs k₁ = 0 … 32 only: the other bins are
     complex conjugates of these, so their powers are the same numbers, and the mel matrix is laid out to match.
-    A hop of n_fft / 4 makes a frame four consecutive blocks, so framing is four slices.
+    A hop of n_fft / 4 makes a frame four consecutive blocks, so framing is four slices; of n_fft / 2, two.
 
     Shape: (B, T) at `sample_rate` → (B, n_mels, (T − n_fft) // hop + 1), dB relative to 1.
     """
@@ -143,9 +143,9 @@ class LogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         hop, n_fft = self.config.hop, self.config.n_fft
-        frames = (waveform.shape[1] - n_fft) // hop + 1
-        blocks = waveform[:, : (frames + 3) * hop].reshape(-1, frames + 3, hop)
-        framed = torch.cat([blocks[:, i : i + frames] for i in range(4)], dim=2) * self.window
+        frames, parts = (waveform.shape[1] - n_fft) // hop + 1, n_fft // hop
+        blocks = waveform[:, : (frames + parts - 1) * hop].reshape(-1, frames + parts - 1, hop)
+        framed = torch.cat([blocks[:, i : i + frames] for i in range(parts)], dim=2) * self.window
         stage = self.first @ framed.reshape(-1, frames, n_fft // 32, 32)  # (B, frames, 2 · rows, 32)
         real, imag = stage.split(self.twiddle_real.shape[0], dim=2)
         turned = torch.cat(

@@ -13,8 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
+from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.blas import ssyrk
 from torch import Tensor, nn
 
 from ser_batch.evaluation.calibration import fit_temperature
@@ -92,18 +95,23 @@ def _fitted(branch: ContextBranch, penalties: tuple[float, ...], features: Tenso
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(deviation.square())
     rows = norm.eval()(rows)
-    products = (rows @ rows.T).double()
-    scale = float(products.diagonal().mean())
+    products = _products(rows)
+    scale = float(products.diagonal().mean(dtype=np.float64))
     wanted = nn.functional.one_hot(targets, linear.out_features).double()
     share = wanted.mean(dim=0)
     for penalty in penalties:
-        system = products.clone()
-        system.diagonal().add_(penalty * scale)
-        dual = torch.cholesky_solve(wanted - share, torch.linalg.cholesky(system))
+        system = products.astype(np.float64, order="F")
+        system[np.diag_indices_from(system)] += penalty * scale
+        dual = cho_solve(cho_factor(system, overwrite_a=True), (wanted - share).numpy(), overwrite_b=True)
         with torch.no_grad():
-            linear.weight.copy_(dual.T.float() @ rows)
+            linear.weight.copy_(torch.from_numpy(dual.T.astype(np.float32)) @ rows)
             linear.bias.copy_(share)
         yield penalty
+
+
+def _products(rows: Tensor) -> np.ndarray:
+    """The upper triangle of rows · rowsᵀ, (N, N) float32 in column order, by half the work of a product of matrices."""
+    return ssyrk(1.0, rows.numpy().T, trans=1)
 
 
 def _temper(branch: ContextBranch, features: Tensor, targets: Tensor) -> float:
