@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Semaphore
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +93,41 @@ def test_a_kill_while_it_is_written_leaves_nothing_that_is_read(
         with pytest.raises(KeyboardInterrupt):
             cache(tmp_path / "cut", corpus).versions(branch, range(1))
     assert np.array_equal(cache(tmp_path / "cut", corpus).versions(branch, range(1))[0], whole)
+
+
+def test_of_two_processes_one_computes_and_the_other_waits(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branch, compute, begun = runs.build_branches(CONFIG, 2)["spectrogram"], FeatureCache._compute, Semaphore(0)
+
+    def slow(self: FeatureCache, *given: Any) -> None:
+        begun.release()
+        time.sleep(0.3)  # time for the other to want the same version
+        compute(self, *given)
+
+    monkeypatch.setattr(FeatureCache, "_compute", slow)
+    with ThreadPoolExecutor(2) as pool:  # the lock is of the open file, so threads stand in for processes
+        one, other = pool.map(lambda _: cache(tmp_path, corpus).versions(branch, range(1))[0], range(2))
+    assert np.array_equal(one, other)
+    assert begun.acquire(blocking=False) and not begun.acquire(blocking=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+
+
+def test_the_way_a_backbone_is_named_decides_nothing(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "encoder"
+    runs.build_branches(CONFIG, 2)[CONFIG.context.name].encoder.save_pretrained(folder)
+    monkeypatch.chdir(tmp_path)
+    for spelled in (str(folder), "encoder", "./encoder"):
+        context = replace(CONFIG.context, backbone=spelled, architecture={})
+        branch = runs.build_branches(replace(CONFIG, context=context), 2)[CONFIG.context.name]
+        cache(tmp_path / "cache", corpus).versions(branch, range(1))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    unlike = replace(context, normalise=not branch.source.normalise)
+    branch = runs.build_branches(replace(CONFIG, context=unlike), 2)[CONFIG.context.name]
+    cache(tmp_path / "cache", corpus).versions(branch, range(1))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_runs_share_a_cache_and_give_what_they_give_alone(corpus: Corpus, tmp_path: Path) -> None:

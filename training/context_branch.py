@@ -19,6 +19,8 @@ from training.pretrained import Encoder, load_encoder
 
 HEAD = ("name", "hidden", "dropout", "input_dropout", "concatenate_layers")
 """Settings that change nothing below the classifier."""
+NAMED = ("backbone", "architecture", "normalise")
+"""Settings that name a backbone or leave it to speak for itself."""
 STATISTICS = {"mean": 1, "std": 1, "thirds": 3, "deltas": 2}
 """What pooling over time may consist of → rows of D it makes."""
 FROM_INPUT, FROM_CONVOLUTIONS = -2, -1
@@ -120,8 +122,10 @@ class ContextBranch(nn.Module):
         return self
 
     def features_settings(self) -> dict[str, Any]:
-        """The configuration but for the classifier's part, with the cut that the features are taken at."""
-        return {k: v for k, v in to_dict(self.config).items() if k not in HEAD} | {"cut": self.cut}
+        """The configuration below the classifier, with the cut that the features are taken at; of the backbone what
+        it is and not how it is named."""
+        below = {k: v for k, v in to_dict(self.config).items() if k not in (*HEAD, *NAMED)}
+        return below | {"cut": self.cut, "encoder": self.source.describe()}
 
     def features_state(self) -> dict[str, Tensor]:
         """The encoder's tensors that are not trained: with the settings they decide `features`."""

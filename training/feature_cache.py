@@ -24,7 +24,7 @@ from ser_batch.clip import ClipRule, Waveform
 from training.augment import fresh_version
 from training.config import AugmentConfig, to_dict
 from training.data import Corpus
-from training.files import write_whole
+from training.files import write_once
 
 FORMAT = 1
 """Raised when a front-end or the augmentation changes what it computes, so that older caches are not read."""
@@ -68,7 +68,7 @@ class FeatureCache:
     def _version(self, branch: Any, state: str, number: int) -> np.ndarray:
         path = self.root / f"{self._key(branch, state, number)}.npy"
         if not path.is_file():
-            write_whole(path, lambda new: self._compute(branch, number, new))
+            write_once(path, lambda new: self._compute(branch, number, new))
         return np.load(path, mmap_mode="r")
 
     def _key(self, branch: Any, state: str, number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,27 @@ import numpy as np
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Replace `path` by what `write` makes of a file beside it: a kill leaves the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")  # which no search for files of this kind finds
+    temporary = _beside(path)
     write(temporary)
     temporary.replace(path)
+
+
+def write_once(path: Path, write: Callable[[Path], Any]) -> None:
+    """`write_whole` unless `path` is there: of processes that want it at a time one writes and the others wait.
+
+    The lock is on the file that becomes `path`, so it ends with a killed process and leaves nothing behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(path).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if path.is_file():  # by another process, while this one waited
+            _beside(path).unlink(missing_ok=True)
+        else:
+            write_whole(path, write)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")  # which no search for files of this kind finds
 
 
 def write_text(path: Path, text: str) -> None:
