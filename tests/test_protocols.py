@@ -16,7 +16,7 @@ from toy_corpus import CONFIG, write_corpus
 from ser_batch.errors import TrainingError
 from training.data import Corpus
 from training.predictions import load_predictions, measure
-from training.protocols import averaged, by_seed, pooled, pooled_mcnemar, pooled_speakers, run_protocol
+from training.protocols import averaged, by_seed, calibration, pooled, pooled_mcnemar, pooled_speakers, run_protocol
 from training.splits import folds_of, sentence_split, splits_of
 
 
@@ -127,6 +127,29 @@ def test_folds_are_pooled_by_their_counts() -> None:
         "only_second": 1,
         "p": pytest.approx(14 / 64),
     }
+
+
+def test_what_chance_leaves_of_a_calibration_error_is_told_beside_it() -> None:
+    rng, bins, clips = np.random.default_rng(0), 3, 40
+    confidence = np.array([0.2, 0.5, 0.9])
+    hits = rng.binomial(clips, confidence, (4000, bins))  # of models calibrated exactly
+    runs = [
+        {"models": {"fused": {"reliability": np.c_[[clips] * bins, confidence, row / clips].tolist()}}} for row in hits
+    ]
+    found = calibration(runs, "fused", "reliability")
+    assert found["run"] == pytest.approx(found["run_chance"], rel=0.02)  # all of it is chance
+    assert found["run"] == pytest.approx(abs(hits / clips - confidence).mean())
+    assert found["all"] < 0.002 and found["all_chance"] == pytest.approx(found["run_chance"] / 4000**0.5, rel=0.05)
+
+
+def test_bins_of_several_runs_are_added_up() -> None:
+    runs = [
+        {"models": {"fused": {"reliability_scaled": [[0, 0.0, 0.0], [2, 0.7, 0.5]]}}},
+        {"models": {"fused": {"reliability_scaled": [[3, 0.4, 1 / 3], [6, 0.9, 1.0]]}}},
+    ]
+    found = calibration(runs, "fused")
+    assert found["run"] == pytest.approx((0.2 + (3 * (0.4 - 1 / 3) + 6 * 0.1) / 9) / 2)
+    assert found["all"] == pytest.approx((3 * (0.4 - 1 / 3) + abs(2 * (0.5 - 0.7) + 6 * 0.1)) / 11)
 
 
 def test_speakers_are_pooled_by_their_clips_and_the_least_comes_first() -> None:

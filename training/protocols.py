@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import binom
 
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import macro_scores, unweighted_average_recall
@@ -110,6 +111,33 @@ def pooled(runs: Sequence[dict[str, Any]], model: str) -> dict[str, Any]:
         "macro_f1": macro_scores(truth, predicted, classes).f1,
         "confusion": matrix.tolist(),
     }
+
+
+def calibration(runs: Sequence[dict[str, Any]], model: str, key: str = "reliability_scaled") -> dict[str, float]:
+    """One model's expected calibration error, run by run and over all runs' clips, each beside chance's.
+
+    `key` is the bins': "reliability" or "reliability_scaled". Chance is what a model has on average that is calibrated
+    exactly and gives these clips these confidences: a few clips a bin are right more or less often than they should.
+
+    Returns {"run", "run_chance"} (means over runs), {"all", "all_chance"}.
+    """
+    bins = np.array([run["models"][model][key] for run in runs])  # (runs, bins, [clips, confidence, accuracy])
+    clips = bins[..., 0]
+    sums = np.stack([clips, clips * bins[..., 1], clips * bins[..., 2]], axis=-1).sum(axis=0)
+    together = np.where(sums[:, :1] > 0, sums / np.maximum(sums[:, :1], 1), 0)
+    together[:, 0] = sums[:, 0]
+    every = [_bins_error(of_run) for of_run in bins]
+    run, run_chance = np.mean(every, axis=0)
+    whole, whole_chance = _bins_error(together)
+    return {"run": run, "run_chance": run_chance, "all": whole, "all_chance": whole_chance}
+
+
+def _bins_error(bins: np.ndarray) -> tuple[float, float]:
+    """Expected calibration error of bins (n, [clips, confidence, accuracy]), and chance's by de Moivre's formula."""
+    clips, confidence, accuracy = bins.T
+    least = np.floor(clips * confidence) + 1  # hits above what is expected
+    chance = 2 * least * (1 - confidence) * binom.pmf(least, clips, confidence)  # clips · mean |share − confidence|
+    return float(clips @ abs(accuracy - confidence) / clips.sum()), float(chance.sum() / clips.sum())
 
 
 def pooled_mcnemar(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:

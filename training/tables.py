@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from training.ablation import WHOLE
-from training.protocols import averaged, by_seed, pooled, pooled_mcnemar, pooled_speakers
+from training.protocols import averaged, by_seed, calibration, pooled, pooled_mcnemar, pooled_speakers
 from training.published import EMOBOX, TABLE_III, TABLE_IV, TABLE_V, Scores
 from training.results import Experiment, Kind, spread
 
@@ -133,17 +133,24 @@ def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
             intervals = [_interval(first["ua_interval"]), _interval(first["accuracy_interval"])]
             figures = [_mean(spread(p[m] for p in whole)) for m in ("ua", "accuracy", "macro_f1")]
             versus = _mcnemar([run["mcnemar_fused_context"] for run in runs]) if model == "fused" else ""
-            calibration = f"{_mean(means['ece'])} → {_mean(means['ece_scaled'])}"
             row = [_title(experiment), model, *figures, *intervals, _mean(means["ua"]), _mean(means["accuracy"])]
-            rows.append([*row, f"{len(seeds)} × {len(runs) // len(seeds)}", calibration, versus])
+            rows.append([*row, f"{len(seeds)} × {len(runs) // len(seeds)}", *_calibrations(runs, model), versus])
     if protocol == "emobox":
-        rows += [[f"{name}, frozen (EmoBox)", "published", *map(_plain, s)] + [""] * 7 for name, s in EMOBOX.items()]
+        rows += [[f"{name}, frozen (EmoBox)", "published", *map(_plain, s)] + [""] * 8 for name, s in EMOBOX.items()]
     headings = ["recipe", "model", "UA", "WA", "macro-F1", "UA 95 %, first seed", "WA 95 %, first seed"]
-    headings += ["UA by run", "WA by run", "seeds × splits", "ECE → scaled"]
+    headings += ["UA by run", "WA by run", "seeds × splits", "ECE → scaled (chance), by run", "… over all clips"]
     table = _table([*headings, "clips against context alone, all runs (McNemar)"], rows)
     parts = [table] if rows else []
     parts += [*_against(found), *_speakers(found), *_shares(found)]
     return "\n\n".join([*parts, *_missing(found, "protocol", protocol), *_notes(found)])
+
+
+def _calibrations(runs: Sequence[dict[str, Any]], model: str) -> list[str]:
+    """Expected calibration error as trained → with its temperature, and what is left of it to chance."""
+    before, after = (calibration(runs, model, key) for key in ("reliability", "reliability_scaled"))
+    return [
+        f"{_percent(before[of])} → {_percent(after[of])} ({_percent(after[of + '_chance'])})" for of in ("run", "all")
+    ]
 
 
 def _mcnemar(tests: Sequence[dict[str, Any]]) -> str:
