@@ -45,7 +45,7 @@ def test_table_iii_puts_ours_beside_the_published() -> None:
     ours = row(table, "ours: toy, recipe paper")
     assert ours[1] == "2 seed(s)" and ours[2] == "95.00 ± 7.07" and ours[-1] == "+2.30"
     assert "Not measured here: wav2vec2-base with recipe paper" in table
-    assert "context.backbone facebook/wav2vec2-base → toy" in table and "`ser-train toy`, 12 s" in table
+    assert "`ser-train toy`, 12 s" in table and "(#settings-of-the-recipes)" in table
 
 
 def test_what_is_measured_is_not_said_to_be_missing() -> None:
@@ -93,6 +93,7 @@ def test_claims_are_met_by_their_figures() -> None:
     assert "toy/paper: 1147 / 143 / 150 | none" in table
     assert "toy/paper: 95.00 % ± 7.07 (n 2) | +2.33 points" in table
     assert "toy/paper: 1 of 6 (90.00 %) | the paper's best is 3" in table
+    assert "toy/paper: 3 layers: 75.00 % | not comparable: 6 layers in all, 3 unfrozen" in table
     assert "toy/paper, training: +15.00 points | +11.00 points" in table
     assert claims_table([]).count("not measured here") == table.count("\n") - 1
 

@@ -17,6 +17,10 @@ Measure = Callable[[Sequence[Experiment]], list[tuple[str, str, str]]]
 """Experiments → (backbone and recipe, measured, deviation) of every one that speaks to the claim."""
 
 
+COLLAPSED = 9
+"""Unfrozen layers, of twelve, with which the paper's training collapsed (Table IV)."""
+
+
 class Claim(NamedTuple):
     """One claim of the paper."""
 
@@ -93,7 +97,10 @@ def _collapse(experiments: Sequence[Experiment]) -> list[tuple[str, str, str]]:
         figures = deepest["figures"]
         text = f"{deepest['layers']} layers: {100 * figures['accuracy']:.2f} %"
         collapsed = figures["accuracy_interval"][0] < 1 / len(figures["confusion"]) + 0.1
-        found.append((_title(experiment), text, "none" if collapsed else "no collapse"))
+        deviation = "none" if collapsed else "no collapse"
+        if deepest["layers"] < COLLAPSED:
+            deviation = f"not comparable: {experiment.results['depth']} layers in all, {deepest['layers']} unfrozen"
+        found.append((_title(experiment), text, deviation))
     return found
 
 

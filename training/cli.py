@@ -76,7 +76,7 @@ def run(
 @click.option("--page", type=PATH, help="Page to renew.  [default: docs/reproduction.md]")
 @click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]")
 @click.option("--figures", type=PATH, help="Also draw the figures there.")
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the page is not what the results say.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 2 if the page is not what the results say.")
 def tables(page: Path | None, results: Path | None, figures: Path | None, check: bool) -> None:
     """Renew the generated regions of docs/reproduction.md from committed results."""
     from training.reproduction import PAGE, draw, is_current, renew

@@ -17,6 +17,7 @@ from training.claims import claims_table
 from training.figures import confusion_figure, curves_figure, fusion_figure, reliability_figure
 from training.files import write_text
 from training.protocols import by_seed
+from training.provenance import TITLE, settings
 from training.results import RESULTS, Experiment, load
 from training.tables import ablation_table, protocol_table, select, table_iii, table_iv, table_v
 
@@ -32,6 +33,7 @@ REGIONS: dict[str, Region] = {
     "protocol-emobox": lambda experiments: protocol_table(experiments, "emobox"),
     "protocol-sentence": lambda experiments: protocol_table(experiments, "sentence"),
     "ablation": ablation_table,
+    "settings": settings,
     "assumptions": lambda _: assumptions_table(),
 }
 
@@ -96,6 +98,7 @@ def write_page(folder: Path, results: Path, figures: Sequence[str]) -> Path:
         "protocol-emobox": "EmoBox's six speaker-independent folds",
         "protocol-sentence": "Sentence-open",
         "ablation": "Ablations",
+        "settings": TITLE,
         "assumptions": "Assumptions",
     }
     experiments = load(results)

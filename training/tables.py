@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from training.ablation import WHOLE
+from training.markdown import table
 from training.protocols import averaged, by_seed, calibration, pooled, pooled_mcnemar, pooled_speakers
+from training.provenance import notes, title
 from training.published import EMOBOX, TABLE_III, TABLE_IV, TABLE_V, Scores
 from training.results import Experiment, Kind, spread
 
@@ -38,9 +40,9 @@ def table_iii(experiments: Sequence[Experiment]) -> str:
         means = averaged(experiment.results["runs"].values(), "fused")
         cells = [_mean(means[column]) for column in COLUMNS]
         difference = _points(means["accuracy"]["mean"], paper.accuracy)
-        rows.append([f"ours: {_title(experiment)}", f"{means['accuracy']['n']} seed(s)", *cells, difference])
-    table = _table(["method", "source", *HEADINGS, "accuracy − the paper's"], rows)
-    return "\n\n".join([table, *_missing(found, "protocol", "paper"), *_notes(found)])
+        rows.append([f"ours: {title(experiment)}", f"{means['accuracy']['n']} seed(s)", *cells, difference])
+    published = table(["method", "source", *HEADINGS, "accuracy − the paper's"], rows)
+    return "\n\n".join([published, *_missing(found, "protocol", "paper"), *notes(found, experiments)])
 
 
 def table_iv(experiments: Sequence[Experiment]) -> str:
@@ -59,23 +61,28 @@ def table_iv(experiments: Sequence[Experiment]) -> str:
             difference = _points(figures["accuracy"], TABLE_IV[k].accuracy) if both else ""
             rows.append([str(k), *paper, *here, interval, difference, epochs])
         headings = ["unfrozen", *(f"paper: {h}" for h in HEADINGS), *HEADINGS, "95 %", "accuracy − paper", "epochs"]
-        title = f"**{_title(experiment)}**, {experiment.results['depth']} layers; the paper's has 12."
-        parts += [title, _table(headings, rows)]
+        caption = f"**{title(experiment)}**, {experiment.results['depth']} layers; the paper's has 12."
+        parts += [caption, table(headings, rows)]
     if not found:
-        parts.append(_table(["unfrozen", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_IV)))
-    return "\n\n".join([*parts, *_missing(found, "unfreezing", "paper"), *_notes(found)])
+        parts.append(table(["unfrozen", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_IV)))
+    return "\n\n".join([*parts, *_missing(found, "unfreezing", "paper"), *notes(found, experiments)])
 
 
 def table_v(experiments: Sequence[Experiment]) -> str:
     """Fusion strategies, each by what it was fitted on, beside the paper's."""
     found, parts = select(experiments, "fusion", "paper"), []
     for experiment in found:
-        parts += [f"**{_title(experiment)}**, split {experiment.results['split']}.", _fusion_rows(experiment)]
-        for source in experiment.results["missing"]:
-            parts.append(f"Not measured here: fusions fitted on {source} probabilities (`ser-train out-of-fold RUN`).")
+        parts += [f"**{title(experiment)}**, split {experiment.results['split']}.", _fusion_rows(experiment)]
+        parts += [_unfitted(source) for source in experiment.results["missing"]]
     if not found:
-        parts.append(_table(["strategy", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_V)))
-    return "\n\n".join([*parts, *_missing(found, "fusion", "paper"), *_notes(found)])
+        parts.append(table(["strategy", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_V)))
+    return "\n\n".join([*parts, *_missing(found, "fusion", "paper"), *notes(found, experiments)])
+
+
+def _unfitted(source: str) -> str:
+    if source == "validation":
+        return "Not possible here: fusions fitted on validation probabilities, for `refit` trains on those clips too."
+    return f"Not measured here: fusions fitted on {source} probabilities (`ser-train out-of-fold RUN`)."
 
 
 def _fusion_rows(experiment: Experiment) -> str:
@@ -91,13 +98,13 @@ def _fusion_rows(experiment: Experiment) -> str:
                 *(_percent(row[column]) for column in COLUMNS),
                 _interval(row["accuracy_interval"]),
                 _points(row["accuracy"], paper.accuracy) if paper else "",
-                f"+{versus['only_first']} −{versus['only_second']}, p {versus['p']:.2g}" if versus else "",
+                _mcnemar([versus]) if versus else "",
                 f"{100 * row['ece']:.1f} → {100 * row['ece_scaled']:.1f} (T {row['temperature']:.2f})",
             ]
         )
     paper_headings = [f"paper: {h}" for h in HEADINGS]
     headings = ["model", "fitted on", *paper_headings, *HEADINGS, "95 %", "accuracy − paper"]
-    return _table([*headings, "clips against context alone (McNemar)", "ECE, scaled"], rows)
+    return table([*headings, "clips against context alone (McNemar)", "ECE, scaled"], rows)
 
 
 def ablation_table(experiments: Sequence[Experiment]) -> str:
@@ -115,9 +122,11 @@ def ablation_table(experiments: Sequence[Experiment]) -> str:
             difference = "" if runs is whole else _mean(spread(gains)).replace("-", "−")
             rows.append([name, _mean(spread(known)) if known else "–", _mean(test), difference, str(len(runs))])
         headings = ["variant", "validation accuracy", "test accuracy", "test − whole, paired", "runs"]
-        title = f"**{_title(experiment)}**, protocol {experiment.protocol}, context branch alone; mean ± sd over runs."
-        parts += [title, _table(headings, rows)]
-    return "\n\n".join([*parts, *_notes(found)]) or "Not measured yet: `" + COMMANDS["ablation"] + "` measures it."
+        caption = f"**{title(experiment)}**, protocol {experiment.protocol}, context branch alone; mean ± sd over runs."
+        parts += [caption, table(headings, rows)]
+    if not found:
+        return "Not measured yet: `" + COMMANDS["ablation"] + "` measures it."
+    return "\n\n".join([*parts, *notes(found, experiments)])
 
 
 def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
@@ -133,16 +142,16 @@ def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
             intervals = [_interval(first["ua_interval"]), _interval(first["accuracy_interval"])]
             figures = [_mean(spread(p[m] for p in whole)) for m in ("ua", "accuracy", "macro_f1")]
             versus = _mcnemar([run["mcnemar_fused_context"] for run in runs]) if model == "fused" else ""
-            row = [_title(experiment), model, *figures, *intervals, _mean(means["ua"]), _mean(means["accuracy"])]
+            row = [title(experiment), model, *figures, *intervals, _mean(means["ua"]), _mean(means["accuracy"])]
             rows.append([*row, f"{len(seeds)} × {len(runs) // len(seeds)}", *_calibrations(runs, model), versus])
     if protocol == "emobox":
         rows += [[f"{name}, frozen (EmoBox)", "published", *map(_plain, s)] + [""] * 8 for name, s in EMOBOX.items()]
     headings = ["recipe", "model", "UA", "WA", "macro-F1", "UA 95 %, first seed", "WA 95 %, first seed"]
     headings += ["UA by run", "WA by run", "seeds × splits", "ECE → scaled (chance), by run", "… over all clips"]
-    table = _table([*headings, "clips against context alone, all runs (McNemar)"], rows)
-    parts = [table] if rows else []
+    headings.append("clips against context alone, all runs (McNemar)")
+    parts = [table(headings, rows)] if rows else []
     parts += [*_against(found), *_speakers(found), *_shares(found)]
-    return "\n\n".join([*parts, *_missing(found, "protocol", protocol), *_notes(found)])
+    return "\n\n".join([*parts, *_missing(found, "protocol", protocol), *notes(found, experiments)])
 
 
 def _calibrations(runs: Sequence[dict[str, Any]], model: str) -> list[str]:
@@ -167,7 +176,7 @@ def _against(found: Iterable[Experiment]) -> list[str]:
             others = {name: [run["mcnemar_fused"][name] for run in runs] for name in runs[0]["mcnemar_fused"]}
             text = "; ".join(f"{name} {_mcnemar(tests)}" for name, tests in others.items())
             overlap = " Test clips of different seeds overlap, so p is too small." if len(by_seed(runs)) > 1 else ""
-            line = f"{_title(experiment)}: test clips that the fusion gains and loses, all runs: against {text}."
+            line = f"{title(experiment)}: test clips that the fusion gains and loses, all runs: against {text}."
             lines.append(line + overlap)
     return lines
 
@@ -178,7 +187,7 @@ def _speakers(found: Iterable[Experiment]) -> list[str]:
         rates = pooled_speakers(experiment.results["runs"].values(), "fused")
         if rates:
             text = ", ".join(f"{speaker} {100 * rate:.0f}" for speaker, rate in rates.items())
-            lines.append(f"{_title(experiment)}: accuracy of the fusion by speaker, %, the least first: {text}.")
+            lines.append(f"{title(experiment)}: accuracy of the fusion by speaker, %, the least first: {text}.")
     return lines
 
 
@@ -186,7 +195,7 @@ def _shares(found: Iterable[Experiment]) -> list[str]:
     lines = []
     for experiment in found:
         share = spread(run["other_take_share"] for run in experiment.results["runs"].values())
-        text = f"{_title(experiment)}: the other take of {_mean(share)} % of the test clips was in training."
+        text = f"{title(experiment)}: the other take of {_mean(share)} % of the test clips was in training."
         lines.append(text)
     return lines
 
@@ -198,26 +207,8 @@ def _missing(found: Sequence[Experiment], kind: Kind, protocol: str) -> list[str
     return [f"Not measured here: wav2vec2-base with recipe paper; `{command}` measures it."]
 
 
-def _notes(found: Iterable[Experiment]) -> list[str]:
-    """What each experiment changed in the paper's configuration, and where it was measured."""
-    lines = []
-    for e in found:
-        changed = "; ".join(f"{key} {_short(paper)} → {_short(here)}" for key, (paper, here) in e.changed.items())
-        commit = str(e.measured["git"])[:12]
-        lines.append(
-            f"- {_title(e)}: `{e.measured['command']}`, {e.measured['seconds']:.0f} s, {e.measured['date']}, "
-            f"commit {commit}, {e.measured['processor']}. "
-            + (f"Changed from the paper: {changed}." if changed else "As the paper.")
-        )
-    return ["\n".join(lines)] if lines else []
-
-
-def _title(experiment: Experiment) -> str:
-    return f"{experiment.backbone}, recipe {experiment.recipe}"
-
-
-def _paper_rows(table: dict[Any, Scores]) -> list[list[str]]:
-    return [[str(key), *_cells(scores)] for key, scores in table.items()]
+def _paper_rows(published: dict[Any, Scores]) -> list[list[str]]:
+    return [[str(key), *_cells(scores)] for key, scores in published.items()]
 
 
 def _cells(scores: Scores) -> list[str]:
@@ -242,13 +233,3 @@ def _mean(found: dict[str, Any]) -> str:
 
 def _points(measured: float, paper: float) -> str:
     return f"{100 * measured - paper:+.2f}".replace("-", "−")
-
-
-def _short(value: Any) -> str:
-    text = "off" if value is None else str(value)
-    return text if len(text) <= 40 else text[:37] + "…"
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
