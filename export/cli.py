@@ -28,14 +28,14 @@ EXIT_CODES = f"""\b
 Exit codes:
   0    everything was compared, and is equal within the stated tolerance
   {FAILED}    the bundle does not give what was trained, or nothing could be compared
-  {USAGE}    nothing was done: the message says why
+  {USAGE}    it could not be done: the message says why
 """
 
 
 BUILD_CODES = f"""\b
 Exit codes:
   0    the engines were built and added to the bundle
-  {USAGE}    nothing was done: the message says why
+  {USAGE}    it could not be done: the message says why
 """
 
 
@@ -175,6 +175,8 @@ def verify(
     from export.report_text import print_verification
     from export.verification import run_verification
 
+    if json_file is not None and not json_file.parent.is_dir():
+        raise OutputError(f"{json_file} cannot be written", got=f"no folder {json_file.parent}")
     with ExitStack() as stack:
         done = run_verification(
             bundle,
@@ -185,9 +187,9 @@ def verify(
             labels=labels,
             listening=lambda speech: _bar(stack, len(speech.targets)),
         )
+    print_verification(done)
     if json_file is not None:
         _write(json_file, json.dumps(done.to_dict(), indent=2, allow_nan=False) + "\n")
-    print_verification(done)
     for path in done.certificates:
         click.echo(f"certificate: {path}", err=True)
     return 0 if done.passed else FAILED
@@ -223,7 +225,7 @@ def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code (see `EXIT_CODES`) is returned."""
-    return command_line.run(cli, "ser-export", arguments, interrupted="nothing was written")
+    return command_line.run(cli, "ser-export", arguments, interrupted="what was finished before stays")
 
 
 def _need_torch() -> None:

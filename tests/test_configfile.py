@@ -65,6 +65,13 @@ def test_values_keep_their_types() -> None:
     assert config.spectrogram.pool == (2, 4)
 
 
+def test_a_recipe_without_a_name_has_its_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("seed = 1")
+    (tmp_path / "named.toml").write_text("recipe = 'other'")
+    assert load_config(tmp_path / "mine.toml").recipe == "mine"
+    assert load_config(tmp_path / "named.toml").recipe == "other"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -87,6 +94,16 @@ def test_values_keep_their_types() -> None:
         ("[context_stage]\nlearning_rate = 1e-3", "optimizer"),
         ("[fusion_stage]\noptimizer='adam'\nlearning_rate=1\nepochs=0\npatience=1\nmonitor='loss'", "epochs"),
         ("seed =", "cannot be read"),
+        ("[clip]\nsample_rate = 16000\nsamples = 48000", "48 kHz"),
+        ("[augment]\nfresh = true\nspeeds = []", "speeds"),
+        ("[augment]\nfresh = true\nspeeds = [0.0]", "speeds"),
+        ("[augment]\nfresh = true\ngain = -3", "gain"),
+        ("[augment]\nfresh = true\ntime_mask = 279", "time_mask is wider .* 278"),
+        ("[augment]\nfresh = true\nband_mask = 129", "band_mask is wider .* 128"),
+        ("[spectrogram]\nheads = 3", "3 heads, width 64"),
+        ("[spectrogram]\npool = [0, 1]", "pool"),
+        ("[context]\nname = 'targets'", "'targets'"),
+        ("recipe = 'a/b'", "'a/b'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(text: str, named: str, tmp_path: Path) -> None:

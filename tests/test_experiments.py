@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -21,9 +22,11 @@ from ser_batch.evaluation.statistics import mcnemar
 from training import stages
 from training.cli import cli
 from training.config import RunConfig
+from training.configfile import load_config
 from training.data import Corpus
 from training.experiments import Setting, configure, measure_fusion, measure_unfreezing, reproduce, train_out_of_fold
 from training.fusion import fit_logistic, stacked
+from training.material import prepare
 from training.options import NUMBERS
 from training.predictions import load_predictions
 from training.results import load
@@ -200,6 +203,35 @@ def test_bad_numbers_and_missing_runs_are_refused(tmp_path: Path, monkeypatch: p
     assert isinstance(refused.exception, TrainingError) and "not the whole speech subset" in str(refused.exception)
 
 
+@pytest.mark.parametrize("wrong", ["²", "3-1", "1-", "-1", ""])
+def test_what_is_no_list_of_numbers_is_refused(wrong: str) -> None:
+    with pytest.raises(click.BadParameter):
+        NUMBERS.convert(wrong, None, None)
+
+
+def test_out_of_fold_wants_a_run(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"is not a run; got no config\.json"):
+        train_out_of_fold(tmp_path, corpus, {})
+
+
+def test_a_device_that_is_not_here_is_refused_before_the_folder_is_begun(corpus: Corpus, tmp_path: Path) -> None:
+    for name in ("gpu", "cuda:99", "meta"):
+        with pytest.raises(TrainingError, match="no such device here; got"):
+            prepare(CONFIG, corpus, tmp_path / "run", device=name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_reading_a_run_leaves_what_trained_it(reproduced: tuple[Setting, Path]) -> None:
+    setting, _ = reproduced
+    folder = setting.out / "paper" / "seed0"
+    environment = folder / "environment.json"
+    kept = environment.read_text()
+    environment.write_text(kept.replace('"python"', '"then"'))
+    prepare(load_config(folder / "config.json"), setting.corpus, folder)
+    assert '"then"' in environment.read_text()
+    environment.write_text(kept)
+
+
 def test_tables_checks_and_renews_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- generated: table-iii -->\n<!-- end of table-iii -->\n")
@@ -207,3 +239,5 @@ def test_tables_checks_and_renews_a_page(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, [*options, "--check"]).exit_code == 1
     assert CliRunner().invoke(cli, options).exit_code == 0
     assert CliRunner().invoke(cli, [*options, "--check"]).exit_code == 0
+    absent = CliRunner().invoke(cli, ["tables", "--page", str(tmp_path / "no.md"), "--results", str(tmp_path)])
+    assert isinstance(absent.exception, TrainingError) and "there is no page" in str(absent.exception)

@@ -113,6 +113,12 @@ def test_of_two_processes_one_computes_and_the_other_waits(
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
 
 
+def test_folds_share_the_runs_own_cache(corpus: Corpus, tmp_path: Path) -> None:
+    config = replace(CONFIG, fusion=replace(CONFIG.fusion, fit_on="out-of-fold", folds=2))
+    train(config, corpus, tmp_path / "run")
+    assert len(list(tmp_path.rglob("*.npy"))) == 6  # two branches, the clean clip and two versions each
+
+
 def test_the_way_a_backbone_is_named_decides_nothing(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,11 +136,22 @@ def test_the_way_a_backbone_is_named_decides_nothing(
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+def test_another_recording_under_an_old_name_is_another_recording(corpus: Corpus, tmp_path: Path) -> None:
+    other = toy_corpus.write_corpus(tmp_path / "audio")
+    first, second = other.path(0), other.path(1)
+    assert first.stat().st_size == second.stat().st_size
+    branch = runs.build_branches(CONFIG, 2)["spectrogram"]
+    before = cache(tmp_path / "cache", other).versions(branch, range(1))[0]
+    first.write_bytes(second.read_bytes())
+    after = cache(tmp_path / "cache", other).versions(branch, range(1))[0]
+    assert np.array_equal(after[0], before[1]) and not np.array_equal(after[0], before[0])
+
+
 def test_runs_share_a_cache_and_give_what_they_give_alone(corpus: Corpus, tmp_path: Path) -> None:
     shared = tmp_path / "cache"
     first = train(CONFIG, corpus, tmp_path / "first", cache=shared)
     files = {path: path.stat().st_mtime_ns for path in shared.iterdir()}
     assert len(files) == 6  # two branches, the clean clip and two versions each
-    train(replace(CONFIG, seed=0, protocol="paper"), corpus, tmp_path / "second", cache=shared)
+    train(replace(CONFIG, protocol="sentence", fold=1), corpus, tmp_path / "second", cache=shared)
     assert files == {path: path.stat().st_mtime_ns for path in shared.iterdir()}
     assert train(CONFIG, corpus, tmp_path / "alone") == first

@@ -134,22 +134,29 @@ def test_what_chance_leaves_of_a_calibration_error_is_told_beside_it() -> None:
     confidence = np.array([0.2, 0.5, 0.9])
     hits = rng.binomial(clips, confidence, (4000, bins))  # of models calibrated exactly
     runs = [
-        {"models": {"fused": {"reliability": np.c_[[clips] * bins, confidence, row / clips].tolist()}}} for row in hits
+        {
+            "seed": 0,
+            "fold": fold,
+            "models": {"fused": {"reliability": np.c_[[clips] * bins, confidence, row / clips].tolist()}},
+        }
+        for fold, row in enumerate(hits)
     ]
     found = calibration(runs, "fused", "reliability")
     assert found["run"] == pytest.approx(found["run_chance"], rel=0.02)  # all of it is chance
     assert found["run"] == pytest.approx(abs(hits / clips - confidence).mean())
-    assert found["all"] < 0.002 and found["all_chance"] == pytest.approx(found["run_chance"] / 4000**0.5, rel=0.05)
+    assert found["seed"] < 0.002 and found["seed_chance"] == pytest.approx(found["run_chance"] / 4000**0.5, rel=0.05)
 
 
-def test_bins_of_several_runs_are_added_up() -> None:
+def test_bins_of_a_seeds_folds_are_added_up() -> None:
     runs = [
-        {"models": {"fused": {"reliability_scaled": [[0, 0.0, 0.0], [2, 0.7, 0.5]]}}},
-        {"models": {"fused": {"reliability_scaled": [[3, 0.4, 1 / 3], [6, 0.9, 1.0]]}}},
+        {"seed": 0, "fold": 0, "models": {"fused": {"reliability_scaled": [[0, 0.0, 0.0], [2, 0.7, 0.5]]}}},
+        {"seed": 0, "fold": 1, "models": {"fused": {"reliability_scaled": [[3, 0.4, 1 / 3], [6, 0.9, 1.0]]}}},
+        {"seed": 1, "fold": 0, "models": {"fused": {"reliability_scaled": [[0, 0.0, 0.0], [1, 0.7, 1.0]]}}},
     ]
     found = calibration(runs, "fused")
-    assert found["run"] == pytest.approx((0.2 + (3 * (0.4 - 1 / 3) + 6 * 0.1) / 9) / 2)
-    assert found["all"] == pytest.approx((3 * (0.4 - 1 / 3) + abs(2 * (0.5 - 0.7) + 6 * 0.1)) / 11)
+    assert found["run"] == pytest.approx((0.2 + (3 * (0.4 - 1 / 3) + 6 * 0.1) / 9 + 0.3) / 3)
+    first = (3 * (0.4 - 1 / 3) + abs(2 * (0.5 - 0.7) + 6 * 0.1)) / 11
+    assert found["seed"] == pytest.approx((first + 0.3) / 2)
 
 
 def test_speakers_are_pooled_by_their_clips_and_the_least_comes_first() -> None:

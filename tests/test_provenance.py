@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-import toy_results  # noqa: E402
+import toy_results
 
-from training.provenance import notes, settings  # noqa: E402
+from training.provenance import notes, settings
 
 PAPER = replace(toy_results.protocol(), changed={"augment.versions": [0, 11], "refit": [False, True]})
 OLDER = replace(

@@ -86,6 +86,30 @@ def test_new_runs_join_old_ones_of_the_same_configuration(tmp_path: Path) -> Non
     assert list(load(tmp_path)[0].results["runs"]) == ["seed0"]
 
 
+@pytest.mark.parametrize("of", ["corpus", "variants"])
+def test_runs_of_another_corpus_or_other_variants_are_not_mixed(of: str, tmp_path: Path) -> None:
+    made = toy_results.protocol()
+    save(replace(made, results={**made.results, of: {"name": "a"}}), tmp_path)
+    runs = {"seed2": toy_results.run(2, 0, 1, 2, 3)}
+    save(replace(made, results={"runs": runs, of: {"name": "a"}}), tmp_path)
+    assert list(load(tmp_path)[0].results["runs"]) == ["seed0", "seed1", "seed2"]
+    save(replace(made, results={"runs": runs, of: {"name": "b"}}), tmp_path)
+    assert list(load(tmp_path)[0].results["runs"]) == ["seed2"]
+
+
+def test_settings_are_kept_as_they_are(tmp_path: Path) -> None:
+    made = replace(toy_results.protocol(), changed={"spectrogram.mel.floor": [1e-10, 1e-7]})
+    save(made, tmp_path)
+    save(replace(made, results={"runs": {"seed2": toy_results.run(2, 0, 1, 2, 3)}}), tmp_path)
+    (found,) = load(tmp_path)
+    assert found.changed == made.changed and list(found.results["runs"]) == ["seed0", "seed1", "seed2"]
+
+
+def test_a_folder_that_is_not_there_is_no_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no folder"):
+        load(tmp_path / "nowhere")
+
+
 def test_other_backbones_stand_beside_each_other(tmp_path: Path) -> None:
     save(toy_results.protocol(), tmp_path)
     save(toy_results.protocol("emobox", "other"), tmp_path)

@@ -20,6 +20,7 @@ from training.data import Corpus
 from training.material import prepare
 from training.protocols import Protocol
 from training.protocols import plan as plan_protocol
+from training.results import differences
 
 WHOLE = "the whole recipe"
 REFIT = "with refit"
@@ -63,12 +64,14 @@ def ablate(
 
     Finished ones are read, killed ones go on; `how` are the keywords of `training.material.prepare`.
 
-    Returns {"runs": {"<variant>/<run>": {variant, seed, fold, stage, validation and test figures}}}.
+    Returns {"variants": {variant: field → [of the whole recipe, here]}, "runs": {"<variant>/<run>": {variant, seed,
+    fold, stage, validation and test figures}}}.
     Raises TrainingError before any training when data, splits, seeds or variants do not fit.
     """
+    known = load_variants(config, variants)
     planned = {
         (name, run): settings
-        for name, variant in load_variants(config, variants).items()
+        for name, variant in known.items()
         for run, (settings, _) in plan_protocol(variant, protocol, seeds, corpus).items()
     }
     found = {}
@@ -76,7 +79,9 @@ def ablate(
         material = prepare(settings, corpus, folder / _folder(name) / run, **how)
         about = {"variant": name, "seed": settings.seed, "fold": settings.fold}
         found[f"{name}/{run}"] = about | measure_context(material)
-    return {"labels": list(corpus.labels), "runs": found}
+    whole = known[WHOLE]
+    told = {name: differences(whole, variant) for name, variant in known.items() if variant != whole}
+    return {"labels": list(corpus.labels), "variants": told, "runs": found}
 
 
 def _folder(name: str) -> str:

@@ -15,7 +15,9 @@ from typing import Any, Literal
 from ser_batch.clip import ClipRule
 from ser_batch.errors import TrainingError
 
-RESERVED = ("spectrogram", "fusion", "fused")
+SAMPLE_RATE = 48_000
+"""Hz of every clip (III-B)."""
+RESERVED = ("spectrogram", "fusion", "fused", "targets", "files")
 """Names that files and columns use for something else than the context branch."""
 
 
@@ -78,6 +80,17 @@ class SpectrogramConfig:
     """Dropout in the encoder (ancestor); ReLU, post-norm and no positional encoding as there."""
     standardise: Literal["pixel", "bin", "global"] = "pixel"
     """Statistics a mel-and-frame pixel (ancestor), a mel bin, or one for all (III-B: from the training set)."""
+
+    def __post_init__(self) -> None:
+        if min(*self.pool, self.heads, self.layers) < 1:
+            raise TrainingError("a spectrogram branch's pool, heads and layers", expected="1 or more each")
+        width = self.mel.n_mels // self.pool[0]
+        if width % self.heads:
+            raise TrainingError(
+                "the Transformer's heads share its width, the mel bands over pool[0]",
+                got=f"{self.heads} heads, width {width}",
+                expected="heads that divide it",
+            )
 
 
 @dataclass(frozen=True)
@@ -175,8 +188,11 @@ class AugmentConfig:
                 "crop jitter, gain, speeds, masks and versions belong to fresh augmentation",
                 remedy="Set fresh = true.",
             )
-        if self.versions < 0:
-            raise TrainingError("augmentation's versions", got=self.versions, expected="0 or more")
+        for name in ("crop_jitter", "gain", "time_mask", "band_mask", "versions"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise TrainingError(f"augmentation's {name}", got=getattr(self, name), expected="0 or more")
+        if not self.speeds or not all(0 < speed < float("inf") for speed in self.speeds):
+            raise TrainingError("augmentation's speeds", got=self.speeds, expected="positive numbers, one or more")
 
 
 @dataclass(frozen=True)
@@ -202,7 +218,7 @@ class Stage:
     """SGD only (ancestor)."""
     weight_decay: float = 0.0
     penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    """Ridge only: those tried, in units of a standardised row's mean square."""
+    """Ridge only: those tried, in units of a standardised row's mean squared norm."""
     backbone_rate: float = 1.0
     """Factor of the learning rate for the top layer of a pretrained backbone (ours)."""
     layer_decay: float = 1.0
@@ -289,6 +305,13 @@ class RunConfig:
     fusion_stage: Stage = FUSION_STAGE
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.recipe):
+            raise TrainingError(
+                "a recipe's name goes into the names of files",
+                got=repr(self.recipe),
+                expected="letters, digits, '_', '-' and '.'",
+            )
+        self._check_clip()
         for name in ("spectrogram_stage", "fusion_stage"):
             if getattr(self, name).optimizer == "ridge":
                 raise TrainingError(
@@ -302,6 +325,23 @@ class RunConfig:
                 got=f"fusion.fit_on {self.fusion.fit_on}",
                 expected="out-of-fold",
             )
+
+    def _check_clip(self) -> None:
+        """Refuse clips that the front-ends, whose rates are fixed, would take for something else."""
+        mel, rate = self.spectrogram.mel, self.clip.sample_rate
+        if not rate == mel.sample_rate == SAMPLE_RATE:
+            raise TrainingError(
+                "both front-ends are made for clips at 48 kHz",
+                got=f"clip.sample_rate {rate}, spectrogram.mel.sample_rate {mel.sample_rate}",
+                expected=f"{SAMPLE_RATE} for both; recordings of any rate are resampled to it",
+            )
+        frames = (self.clip.samples - mel.n_fft) // mel.hop + 1
+        for name, widest, there in (
+            ("time_mask", self.augment.time_mask, frames),
+            ("band_mask", self.augment.band_mask, mel.n_mels),
+        ):
+            if widest > there:
+                raise TrainingError(f"augmentation's {name} is wider than the spectrogram", got=widest, expected=there)
 
     def _check_ridge(self) -> None:
         """Refuse what a closed form cannot fit, before anything is computed."""

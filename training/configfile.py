@@ -34,7 +34,8 @@ def load_config(recipe: str | Path, **overrides: Any) -> RunConfig:
         raise TrainingError(f"{path} cannot be read: {error}") from error
     if not isinstance(raw, dict):
         raise TrainingError(f"{path} is not a table", got=type(raw).__name__)
-    return from_dict(RunConfig, raw | overrides, where=path.name)
+    named = {} if path.suffix == ".json" else {"recipe": path.stem}  # a run's own file has its recipe's name
+    return from_dict(RunConfig, named | raw | overrides, where=path.name)
 
 
 def from_dict(kind: Any, raw: Any, where: str) -> Any:

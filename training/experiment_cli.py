@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.options import NUMBERS, PATH, PROTOCOLS, label_names
+from training.options import FOLDER, NUMBERS, PATH, PROTOCOLS, label_names
 
 if TYPE_CHECKING:
     from training.experiments import Setting
@@ -23,12 +23,14 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--recipe", default="paper", show_default=True, help="A name or a .toml file."),
         click.option("--data", required=True, type=PATH, help="Folder of the RAVDESS speech clips, or a manifest."),
         click.option("--labels", help="Order of a manifest's classes, such as a,b,c.  [default: sorted]"),
-        click.option("--out", required=True, type=PATH, help="Folder of the runs; given again, the command goes on."),
+        click.option("--out", required=True, type=FOLDER, help="Folder of the runs; given again, the command goes on."),
         click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]"),
-        click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]"),
+        click.option("--results", type=FOLDER, help="Folder of the JSON.  [default: training/results]"),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
         click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches."),
-        click.option("--cache", type=PATH, help="Folder of features that several runs share.  [default: each its own]"),
+        click.option(
+            "--cache", type=FOLDER, help="Folder of features that several runs share.  [default: each its own]"
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -86,12 +88,14 @@ def ablate(name: str, seeds: list[int], variants: Path | None, **given: Any) -> 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
-@click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]")
+@click.option("--results", type=FOLDER, help="Folder of the JSON.  [default: training/results]")
 def fusion(run_folder: Path, results: Path | None) -> None:
     """Table V from a finished run's probabilities, without training a branch; write the result as JSON."""
     from training.experiments import measure_fusion
+    from training.predictions import load_predictions
     from training.results import RESULTS
 
+    _committed_or_named(load_predictions(run_folder).split["corpus"], results)
     click.echo(measure_fusion(run_folder, results or RESULTS, "ser-train fusion RUN"))
 
 
@@ -101,13 +105,16 @@ def fusion(run_folder: Path, results: Path | None) -> None:
 @click.option("--labels", help="As the run was given.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches.")
-def out_of_fold(run_folder: Path, data: Path, labels: str | None, device: str, compiled: bool) -> None:
+@click.option("--cache", type=FOLDER, help="As the run was given.")
+def out_of_fold(
+    run_folder: Path, data: Path, labels: str | None, device: str, compiled: bool, cache: Path | None
+) -> None:
     """Train a run's branches once a fold of its training clips, so that Table V can fit fusions on them."""
     from training.corpora import load_corpus
     from training.experiments import train_out_of_fold
     from training.progress import print_epoch
 
-    how = {"device": device, "compiled": compiled, "progress": print_epoch}
+    how = {"device": device, "compiled": compiled, "progress": print_epoch, "cache": cache}
     train_out_of_fold(run_folder, load_corpus(data, label_names(labels)), how)
 
 
@@ -139,6 +146,13 @@ def reproduce(
     click.echo(reproduce_all(setting, seeds, layers, others, folds))
 
 
+def _committed_or_named(corpus: str, results: Path | None) -> None:
+    from training.ravdess import NAME as RAVDESS
+
+    if corpus != RAVDESS and results is None:
+        raise click.UsageError("--results: the committed ones are of RAVDESS; name a folder for this corpus.")
+
+
 def _setting(given: dict[str, Any], context: int | None, spectrogram: int | None) -> Setting:
     """What the shared options of an experiment say; the command is told without this machine's paths."""
     from training.corpora import load_corpus
@@ -146,14 +160,12 @@ def _setting(given: dict[str, Any], context: int | None, spectrogram: int | None
     from training.manifest import states_split
     from training.memory import keep_freed_memory
     from training.progress import print_epoch
-    from training.ravdess import NAME as RAVDESS
     from training.results import RESULTS, backbone_name
 
     keep_freed_memory()
     config = configure(given["recipe"], given["backbone"], context, spectrogram)
     corpus = load_corpus(given["data"], label_names(given["labels"]))
-    if corpus.name != RAVDESS and given["results"] is None:
-        raise click.UsageError("--results: the committed ones are of RAVDESS; name a folder for this corpus.")
+    _committed_or_named(corpus.name, given["results"])
     if states_split(corpus):
         config = replace(config, protocol="given")
     shown = {

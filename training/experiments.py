@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ser_batch.errors import TrainingError
 from training import stages
 from training.ablation import ablate
 from training.config import RunConfig
@@ -105,6 +106,8 @@ def measure_fusion(run: Path, results: Path, command: str) -> Path:
 
 def train_out_of_fold(run: Path, corpus: Corpus, how: Mapping[str, Any]) -> None:
     """Train a run's branches once a fold, so that Table V can fit fusions on out-of-fold probabilities."""
+    if not (run / "config.json").is_file():
+        raise TrainingError(f"{run} is not a run", got="no config.json", expected="a folder of ser-train")
     stages.out_of_fold(prepare(load_config(run / "config.json"), corpus, run, **how))
 
 
@@ -139,4 +142,5 @@ def _write(
 ) -> Path:
     """Save a result; its seconds are this command's, or the training's where that was done before."""
     seconds = max(time.perf_counter() - started, trained)
-    return save(describe(kind, config, found, setting.command, seconds), setting.results)
+    results = found | {"corpus": setting.corpus.describe()}
+    return save(describe(kind, config, results, setting.command, seconds), setting.results)

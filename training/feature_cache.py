@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ from training.config import AugmentConfig, to_dict
 from training.data import Corpus
 from training.files import write_once
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a front-end or the augmentation changes what it computes, so that older caches are not read."""
 BATCH, READERS = 32, 4
 """Clips encoded at a time; threads that decode them."""
@@ -72,15 +73,26 @@ class FeatureCache:
         return np.load(path, mmap_mode="r")
 
     def _key(self, branch: Any, state: str, number: int) -> str:
-        files = [self.corpus.path(i) for i in range(len(self.corpus))]
         content = {
             "format": FORMAT,
             "branch": [type(branch).__name__, branch.features_settings(), state],
             "clip": to_dict(self.rule),
             "augment": [number, _waveform_part(self.augment)] if number else None,
-            "files": [[e.file, p.stat().st_size] for e, p in zip(self.corpus.examples, files, strict=True)],
+            "files": self._recordings,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+    @cached_property
+    def _recordings(self) -> list[list[str]]:
+        """Every recording's name and content: another recording under an old name has other features."""
+
+        def content(index: int) -> str:
+            with self.corpus.path(index).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+
+        with ThreadPoolExecutor(READERS) as readers:
+            digests = readers.map(content, range(len(self.corpus)))
+            return [[e.file, digest] for e, digest in zip(self.corpus.examples, digests, strict=True)]
 
     def _compute(self, branch: Any, number: int, path: Path) -> None:
         branch.eval()

@@ -1,40 +1,58 @@
-"""Files that are whole or not there: written beside their name, then renamed."""
+"""Files that are whole or not there, whoever else writes them: written beside their name, then renamed."""
 
 from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ser_batch.errors import TrainingError
+
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Replace `path` by what `write` makes of a file beside it: a kill leaves the old one or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
-    write(temporary)
-    temporary.replace(path)
+    with _alone(path) as temporary:
+        write(temporary)
+        temporary.replace(path)
 
 
 def write_once(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write_whole` unless `path` is there: of processes that want it at a time one writes and the others wait.
+    """`write_whole` unless `path` is there: of processes that want it at a time one writes and the others wait."""
+    with _alone(path) as temporary:
+        if path.is_file():  # by another process, while this one waited
+            temporary.unlink()
+        else:
+            write(temporary)
+            temporary.replace(path)
 
-    The lock is on the file that becomes `path`, so it ends with a killed process and leaves nothing behind.
+
+@contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """The file beside `path` that becomes it, for one process at a time.
+
+    The lock is on that file itself: it ends with a killed process and leaves nothing behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path).open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if path.is_file():  # by another process, while this one waited
-            _beside(path).unlink(missing_ok=True)
-        else:
-            write_whole(path, write)
+    temporary = path.with_name(path.name + ".tmp")  # which no search for files of this kind finds
+    while True:
+        with temporary.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_at(file.fileno(), temporary):  # else it became `path` while this process waited
+                yield temporary
+                return
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")  # which no search for files of this kind finds
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,6 +63,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace `path` by `content` as JSON."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; TrainingError for one that is not there or is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read", got=error, expected="JSON as it was written") from error
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -61,3 +87,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz, without pickle."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for one process at a time, for what reads a file and replaces it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -252,9 +252,14 @@ def _resume(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer) -
 
 def load_weights(branch: nn.Module, path: Path) -> None:
     """Load safetensors into `branch`; TrainingError names the first tensor that does not fit."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    _load(branch, load_file(path), path)
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"the weights {path} cannot be read", got=error, expected="a stage's best epoch") from error
+    _load(branch, weights, path)
 
 
 def _load(branch: nn.Module, weights: dict[str, Tensor], path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ser_batch.errors import TrainingError
 from training.data import Corpus, Example
+from training.ravdess import NAME as RAVDESS
 from training.splits import PARTS
 
 REQUIRED, OPTIONAL = ("path", "label"), ("speaker", "split", "sentence", "utterance")
@@ -33,7 +34,8 @@ def load(path: Path, labels: tuple[str, ...] | None = None) -> Corpus:
     examples = tuple(_example(row, number, path) for number, row in enumerate(_rows(path), start=1))
     _refuse_repeats(examples, path)
     found = tuple(sorted({example.label for example in examples}))
-    corpus = Corpus(path.stem, path.parent, found if labels is None else labels, examples)
+    name = path.name if path.stem == RAVDESS else path.stem  # a table is not the corpus of that name
+    corpus = Corpus(name, path.parent, found if labels is None else labels, examples)
     corpus.check_files()
     return corpus
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Material:
     cache: Path | None = None
     """Folder of feature caches shared with other runs; the run's own where there is none."""
 
-    @property
+    @cached_property
     def features(self) -> FeatureCache:
         """Versions of the corpus' features, where the augmentation draws them once."""
         config = self.config
@@ -102,6 +103,18 @@ def prepare(
         raise TrainingError(
             f"protocol {config.protocol} has no such fold", got=config.fold, expected=f"0 … {len(splits) - 1}"
         )
-    split = splits[config.fold]
+    split, found = splits[config.fold], _device(device)
     runs.start(folder, config, corpus, split)
-    return Material(config, corpus, split, folder, torch.device(device), compiled, progress, cache)
+    return Material(config, corpus, split, folder, found, compiled, progress, cache)
+
+
+def _device(name: str) -> torch.device:
+    """The device that is called so; TrainingError for one that this machine has not."""
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or (name not in there and not (name == "cuda" and len(there) > 1)):
+        raise TrainingError("there is no such device here", got=name, expected=f"one of {', '.join(there)}")
+    return device

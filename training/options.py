@@ -24,12 +24,14 @@ class Numbers(click.ParamType):
         found = []
         for part in str(value).split(","):
             first, dash, last = part.strip().partition("-")
-            if not first.isdigit() or (dash and not last.isdigit()):
+            last = last if dash else first
+            if not first.isdecimal() or not last.isdecimal() or int(first) > int(last):
                 self.fail(f"{value!r} is not a list of numbers such as 0,1,2 or 0-4", param, ctx)
-            found += range(int(first), int(last if dash else first) + 1)
+            found += range(int(first), int(last) + 1)
         return found
 
 
 NUMBERS = Numbers()
 PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 PROTOCOLS = click.Choice(["paper", "emobox", "sentence", "given"])

@@ -68,7 +68,7 @@ def run_protocol(
 
 def plan(
     config: RunConfig, protocol: Protocol, seeds: Sequence[int], corpus: Corpus
-) -> dict[str, tuple[RunConfig, float]]:
+) -> dict[str, tuple[RunConfig, float | None]]:
     """Every run's name → its configuration and the share of its test clips whose other take is trained on."""
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise TrainingError("a protocol needs seeds", got=list(seeds), expected="different numbers from 0")
@@ -114,26 +114,32 @@ def pooled(runs: Sequence[dict[str, Any]], model: str) -> dict[str, Any]:
 
 
 def calibration(runs: Sequence[dict[str, Any]], model: str, key: str = "reliability_scaled") -> dict[str, float]:
-    """One model's expected calibration error, run by run and over all runs' clips, each beside chance's.
+    """One model's expected calibration error, run by run and over each seed's test clips, each beside chance's.
 
     `key` is the bins': "reliability" or "reliability_scaled". Chance is what a model has on average that is calibrated
     exactly and gives these clips these confidences: a few clips a bin are right more or less often than they should.
 
-    Returns {"run", "run_chance"} (means over runs), {"all", "all_chance"}.
+    Returns {"run", "run_chance", "seed", "seed_chance"}, means over runs and over seeds.
     """
-    bins = np.array([run["models"][model][key] for run in runs])  # (runs, bins, [clips, confidence, accuracy])
-    clips = bins[..., 0]
-    sums = np.stack([clips, clips * bins[..., 1], clips * bins[..., 2]], axis=-1).sum(axis=0)
-    together = np.where(sums[:, :1] > 0, sums / np.maximum(sums[:, :1], 1), 0)
-    together[:, 0] = sums[:, 0]
-    every = [_bins_error(of_run) for of_run in bins]
-    run, run_chance = np.mean(every, axis=0)
-    whole, whole_chance = _bins_error(together)
-    return {"run": run, "run_chance": run_chance, "all": whole, "all_chance": whole_chance}
+
+    def bins(of: Iterable[dict[str, Any]]) -> np.ndarray:
+        return np.array([run["models"][model][key] for run in of])  # (n, bins, 3)
+
+    run, run_chance = np.mean([_bins_error(of_run) for of_run in bins(runs)], axis=0)
+    seeds = [_together(bins(of_seed)) for of_seed in by_seed(runs).values()]
+    seed, seed_chance = np.mean([_bins_error(of_seed) for of_seed in seeds], axis=0)
+    return {"run": run, "run_chance": run_chance, "seed": seed, "seed_chance": seed_chance}
+
+
+def _together(bins: np.ndarray) -> np.ndarray:
+    """The bins of several runs, (runs, bins, 3), as those of all their clips, (bins, 3)."""
+    clips = bins[..., :1]
+    total = clips.sum(axis=0)
+    return np.concatenate([total, (clips * bins[..., 1:]).sum(axis=0) / np.maximum(total, 1)], axis=1)
 
 
 def _bins_error(bins: np.ndarray) -> tuple[float, float]:
-    """Expected calibration error of bins (n, [clips, confidence, accuracy]), and chance's by de Moivre's formula."""
+    """Expected calibration error of bins (bins, [clips, confidence, accuracy]), and chance's by de Moivre's formula."""
     clips, confidence, accuracy = bins.T
     least = np.floor(clips * confidence) + 1  # hits above what is expected
     chance = 2 * least * (1 - confidence) * binom.pmf(least, clips, confidence)  # clips · mean |share − confidence|

@@ -40,8 +40,11 @@ REGIONS: dict[str, Region] = {
 
 def renew(page: Path = PAGE, results: Path = RESULTS) -> bool:
     """Fill every generated region of a page from committed results; whether it changed."""
+    experiments = load(results)
+    if not page.is_file():
+        raise TrainingError(f"there is no page {page}", expected="one with generated regions, as docs/reproduction.md")
     before = page.read_text()
-    after = filled(before, load(results))
+    after = filled(before, experiments)
     if after != before:
         write_text(page, after)
     return after != before

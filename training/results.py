@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from ser_batch.errors import TrainingError
 from training.config import RunConfig, to_dict
-from training.files import write_text
+from training.files import locked, write_text
 from training.runs import environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -74,10 +74,16 @@ def backbone_name(config: RunConfig) -> str:
 def changes(config: RunConfig) -> dict[str, list[Any]]:
     """Every field that differs from the paper's configuration, less recipe, seed, protocol and fold."""
     same = replace(config, recipe="paper", seed=0, protocol="paper", fold=0)
-    paper, here = _flat(to_dict(RunConfig())), _flat(to_dict(same))
-    found = {key: [paper.get(key), here.get(key)] for key in sorted(paper | here) if paper.get(key) != here.get(key)}
+    found = differences(RunConfig(), same)
     if "context.backbone" in found:  # a folder says where a checkpoint lies here, its name says what it is
         found["context.backbone"][1] = backbone_name(config)
+    return found
+
+
+def differences(first: RunConfig, second: RunConfig) -> dict[str, list[Any]]:
+    """Dotted field → [its value in the first configuration, in the second] where they differ, as JSON types."""
+    a, b = _flat(to_dict(first)), _flat(to_dict(second))
+    found = {key: [a.get(key), b.get(key)] for key in sorted(a | b) if a.get(key) != b.get(key)}
     return json.loads(json.dumps(found))
 
 
@@ -91,28 +97,33 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def save(experiment: Experiment, folder: Path = RESULTS) -> Path:
     """Write one experiment and renew the summary, each file whole or not at all.
 
-    Runs of a protocol, and depths of unfreezing, that the file holds of the very same configuration are kept beside
-    the new ones; an experiment of another configuration is replaced.
+    Runs, depths and variants that the file holds of the very same configuration, corpus and variants' settings are
+    kept beside the new ones; any other experiment of that name is replaced.
     """
     path = folder / experiment.file
-    if path.is_file():
-        experiment = _merged(_read(path), experiment)
-    content = {key: getattr(experiment, key) for key in ("experiment", "backbone", "recipe", "protocol")}
-    content |= {key: getattr(experiment, key) for key in ("changed", "measured", "results")}
-    write_text(path, _dump(content))
-    write_text(folder / SUMMARY, _dump(summarise(load(folder))))
+    with locked(folder):
+        if path.is_file():
+            experiment = _merged(_read(path), experiment)
+        content = {key: getattr(experiment, key) for key in ("experiment", "backbone", "recipe", "protocol")}
+        content |= {"changed": experiment.changed}  # settings as they are: only figures are rounded
+        content |= _rounded({key: getattr(experiment, key) for key in ("measured", "results")})
+        write_text(path, _dump(content))
+        write_text(folder / SUMMARY, _dump(_rounded(summarise(load(folder)))))
     return path
 
 
 def _merged(old: Experiment, new: Experiment) -> Experiment:
-    if old.changed != new.changed or "runs" not in new.results:
+    same = all(old.results.get(key) == new.results.get(key) for key in ("corpus", "variants"))
+    if old.changed != new.changed or not same or "runs" not in new.results:
         return new
     runs = {**old.results["runs"], **new.results["runs"]}
     return replace(new, results={**new.results, "runs": dict(sorted(runs.items()))})
 
 
 def load(folder: Path = RESULTS) -> list[Experiment]:
-    """Every experiment of a folder, by file name; TrainingError names a file that is none."""
+    """Every experiment of a folder, by file name; TrainingError for no folder, and names a file that is none."""
+    if not folder.is_dir():
+        raise TrainingError(f"there is no folder {folder}", expected="the JSON of experiments")
     return [_read(path) for path in sorted(folder.glob("*.json")) if path.name != SUMMARY]
 
 
@@ -150,13 +161,14 @@ def summarise(experiments: Iterable[Experiment]) -> dict[str, Any]:
 
 
 def _dump(content: Any) -> str:
-    """JSON with six decimals, sorted nowhere, and a list of plain values on one line."""
-    text = json.dumps(_rounded(content), indent=1, ensure_ascii=False)
+    """JSON, sorted nowhere, and a list of plain values on one line."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     flat = re.compile(r"\[\s*([^\[\]{}]*?)\s*\]")
     return flat.sub(lambda match: "[" + re.sub(r",\s+", ", ", match[1]) + "]", text) + "\n"
 
 
 def _rounded(value: Any) -> Any:
+    """Figures with six decimals."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, dict):

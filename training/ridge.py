@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.linalg.blas import ssyrk
 from torch import Tensor, nn
 
+from ser_batch.errors import TrainingError
 from ser_batch.evaluation.calibration import fit_temperature
 from training.config import Stage
 from training.context_branch import ContextBranch
@@ -47,7 +48,7 @@ def fit_ridge(
     Args:
         name: of the stage, for messages.
         branch: one with a linear head and nothing else to train, on the CPU.
-        stage: `penalties` are in units of a standardised training row's mean square; `monitor` chooses between them.
+        stage: `penalties` are in units of a standardised training row's mean squared norm; `monitor` chooses.
         train: (features (N, …), class indices (N,)).
         validation: the same of validation clips; their likelihood sets the temperature too.
         refit: the same of all the clips that the head is fitted on anew, with that penalty and that temperature.
@@ -55,7 +56,8 @@ def fit_ridge(
         progress: told of each penalty.
 
     Raises:
-        TrainingError: the branch has no linear head; RunConfig refuses what else a closed form has not.
+        TrainingError: the branch has no linear head, or a penalty is too small; RunConfig refuses what else a closed
+            form has not.
     """
     branch.linear_head()
     best = folder / "best.safetensors"
@@ -102,7 +104,15 @@ def _fitted(branch: ContextBranch, penalties: tuple[float, ...], features: Tenso
     for penalty in penalties:
         system = products.astype(np.float64, order="F")
         system[np.diag_indices_from(system)] += penalty * scale
-        dual = cho_solve(cho_factor(system, overwrite_a=True), (wanted - share).numpy(), overwrite_b=True)
+        try:
+            factor = cho_factor(system, overwrite_a=True)
+        except LinAlgError as error:
+            raise TrainingError(
+                "ridge regression has no single solution in this precision",
+                got=f"penalty {penalty} and {len(rows)} rows",
+                remedy="Raise the stage's penalties.",
+            ) from error
+        dual = cho_solve(factor, (wanted - share).numpy(), overwrite_b=True)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(dual.T.astype(np.float32)) @ rows)
             linear.bias.copy_(share)

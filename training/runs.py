@@ -10,7 +10,6 @@ runs/<id>/
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from training.config import RunConfig, to_dict
 from training.configfile import load_config
 from training.context_branch import ContextBranch
 from training.data import Corpus
+from training.files import read_json, write_json
 from training.loop import load_weights, seed_everything
 from training.pretrained import Encoder, from_description
 from training.spectrogram_branch import SpectrogramBranch
@@ -71,20 +71,21 @@ def start(folder: Path, config: RunConfig, corpus: Corpus, split: Split) -> None
     described = {"name": split.name, "corpus": corpus.name, "labels": list(corpus.labels), **files}
     # Compared as a configuration, not as text: a run begun before a field existed has that field's default.
     _keep(folder / "config.json", to_dict(config), lambda path: load_config(path) == config)
-    _keep(folder / "split.json", described, lambda path: json.loads(path.read_text()) == described)
-    (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+    _keep(folder / "split.json", described, lambda path: read_json(path) == described)
+    if not (folder / "environment.json").is_file():  # of what trains it, not of what reads it later
+        write_json(folder / "environment.json", environment())
 
 
 def keep_backbone(folder: Path, encoder: Encoder) -> None:
     """Write what the backbone is into the run's folder, so that the run loads where its checkpoint is not at hand."""
     path = folder / "backbone.json"
     if not path.is_file():  # another version of transformers would describe the same backbone in other words
-        path.write_text(json.dumps(encoder.describe(), indent=2) + "\n")
+        write_json(path, encoder.describe())
 
 
 def _keep(path: Path, content: dict[str, Any], same: Callable[[Path], bool]) -> None:
     if not path.is_file():
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(path, content)
     elif not same(path):
         raise TrainingError(
             f"{path.parent} holds a run whose {path.name} is another one",
@@ -119,7 +120,7 @@ def load_run(folder: Path) -> Run:
                 got=f"no {name}",
                 remedy="Run ser-train run on it to finish it.",
             )
-    config, split = load_config(folder / "config.json"), json.loads((folder / "split.json").read_text())
+    config, split = load_config(folder / "config.json"), read_json(folder / "split.json")
     branches = build_branches(config, len(split["labels"]), _kept_backbone(folder, config))
     for name, branch in branches.items():
         load_weights(branch, folder / name / "best.safetensors")
@@ -132,14 +133,14 @@ def load_run(folder: Path) -> Run:
         fusion=load_fusion(folder / "fusion.npz"),
         clip=config.clip,
         provenance=_provenance(folder, config, split),
-        metrics=json.loads((folder / "result.json").read_text()),
+        metrics=read_json(folder / "result.json"),
     )
 
 
 def _kept_backbone(folder: Path, config: RunConfig) -> Encoder | None:
     """The run's backbone without its checkpoint; None for a run that does not describe it."""
     path = folder / "backbone.json"
-    return from_description(json.loads(path.read_text()), config.context.spec_augment) if path.is_file() else None
+    return from_description(read_json(path), config.context.spec_augment) if path.is_file() else None
 
 
 def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[str, Any]:
@@ -150,5 +151,5 @@ def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[
         "protocol": config.protocol,
         "split": {"name": split["name"], **{part: len(split[part]) for part in PARTS}},
         "config": to_dict(config),
-        "environment": json.loads((folder / "environment.json").read_text()),
+        "environment": read_json(folder / "environment.json"),
     }

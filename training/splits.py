@@ -196,7 +196,12 @@ def _check_folds(what: str, found: int, count: int) -> None:
         raise TrainingError(f"fewer {what} than folds", got=found, expected=f"{count} or more")
 
 
-def other_take_share(corpus: Corpus, split: Split, parts: tuple[str, ...] = ("train",)) -> float:
-    """Share of test clips whose other take (same speaker, sentence, emotion, intensity) is in the parts trained on."""
-    trained = {corpus.examples[i].utterance for part in parts for i in getattr(split, part)} - {None}
+def other_take_share(corpus: Corpus, split: Split, parts: tuple[str, ...] = ("train",)) -> float | None:
+    """Share of test clips whose other take (same speaker, sentence, emotion, intensity) is in the parts trained on.
+
+    None where the corpus does not say of every clip what it is a take of.
+    """
+    if any(example.utterance is None for example in corpus.examples):
+        return None
+    trained = {corpus.examples[i].utterance for part in parts for i in getattr(split, part)}
     return float(np.mean([corpus.examples[i].utterance in trained for i in split.test]))

@@ -75,7 +75,7 @@ def train_context(material: Material, branches: dict[str, nn.Module]) -> None:
         validation = (clean_features(material, branch, "validation"), material.targets("validation"))
         rows = _all_examples(material, branch, ("train",))
         refit = _all_examples(material, branch, material.fitted_parts) if material.config.refit else None
-        # On the CPU, in float64: seconds, and the same result whatever made the features.
+        # On the CPU: a minute, and the same result whatever made the features.
         folder = material.folder / name
         fit_ridge(name, branch.cpu(), stage, rows, validation, folder, refit=refit, progress=material.progress)
         branch.to(material.device)
@@ -113,7 +113,8 @@ def training_set(material: Material, branch: nn.Module, parts: tuple[str, ...]) 
     """The clips of `parts` as the recipe augments them: fixed copies, encoded once, or fresh versions an epoch."""
     config, targets = material.config, material.targets(*parts)
     if config.augment.versions:
-        versions = material.features.versions(branch, range(config.augment.versions + 1))
+        first = 0 if config.augment.keep_original else 1
+        versions = material.features.versions(branch, range(first, config.augment.versions + 1))
         masked, rows = isinstance(branch, SpectrogramBranch), np.array(material.rows(*parts))
         return VersionedSet(versions, rows, targets, config.augment, config.seed, masked)
     if config.augment.fresh:
@@ -177,10 +178,11 @@ def out_of_fold(material: Material) -> tuple[dict[str, np.ndarray], np.ndarray]:
     config, corpus, folder = material.config, material.corpus, material.folder / "out-of-fold"
     held: dict[str, np.ndarray] = {}
     folds = folds_of(corpus, material.split, config.fusion.folds, config.seed, material.fitted_parts)
+    cache = material.cache or (material.folder / "features" if config.augment.versions else None)
     for number, part in enumerate(folds):
         place = folder / str(number)
         runs.start(place, config, corpus, part)
-        fold = dataclasses.replace(material, split=part, folder=place)
+        fold = dataclasses.replace(material, split=part, folder=place, cache=cache)
         for name, found in _fold_probabilities(fold).items():
             rows = held.setdefault(name, np.full((len(corpus), len(corpus.labels)), np.nan, np.float32))
             rows[list(part.test)] = found

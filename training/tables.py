@@ -147,7 +147,7 @@ def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
     if protocol == "emobox":
         rows += [[f"{name}, frozen (EmoBox)", "published", *map(_plain, s)] + [""] * 8 for name, s in EMOBOX.items()]
     headings = ["recipe", "model", "UA", "WA", "macro-F1", "UA 95 %, first seed", "WA 95 %, first seed"]
-    headings += ["UA by run", "WA by run", "seeds × splits", "ECE → scaled (chance), by run", "… over all clips"]
+    headings += ["UA by run", "WA by run", "seeds × splits", "ECE → scaled (chance), by run", "… over a seed's splits"]
     headings.append("clips against context alone, all runs (McNemar)")
     parts = [table(headings, rows)] if rows else []
     parts += [*_against(found), *_speakers(found), *_shares(found)]
@@ -158,7 +158,7 @@ def _calibrations(runs: Sequence[dict[str, Any]], model: str) -> list[str]:
     """Expected calibration error as trained → with its temperature, and what is left of it to chance."""
     before, after = (calibration(runs, model, key) for key in ("reliability", "reliability_scaled"))
     return [
-        f"{_percent(before[of])} → {_percent(after[of])} ({_percent(after[of + '_chance'])})" for of in ("run", "all")
+        f"{_percent(before[of])} → {_percent(after[of])} ({_percent(after[of + '_chance'])})" for of in ("run", "seed")
     ]
 
 
@@ -194,9 +194,9 @@ def _speakers(found: Iterable[Experiment]) -> list[str]:
 def _shares(found: Iterable[Experiment]) -> list[str]:
     lines = []
     for experiment in found:
-        share = spread(run["other_take_share"] for run in experiment.results["runs"].values())
-        text = f"{title(experiment)}: the other take of {_mean(share)} % of the test clips was in training."
-        lines.append(text)
+        shares = [run["other_take_share"] for run in experiment.results["runs"].values()]
+        told = "an unknown share" if None in shares else f"{_mean(spread(shares))} %"
+        lines.append(f"{title(experiment)}: the other take of {told} of the test clips was in training.")
     return lines
 
 
