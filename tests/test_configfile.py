@@ -66,9 +66,9 @@ def test_values_keep_their_types() -> None:
 
 
 def test_a_recipe_without_a_name_has_its_files(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("seed = 1")
+    (tmp_path / "my recipe.toml").write_text("seed = 1")
     (tmp_path / "named.toml").write_text("recipe = 'other'")
-    assert load_config(tmp_path / "mine.toml").recipe == "mine"
+    assert load_config(tmp_path / "my recipe.toml").recipe == "my-recipe"
     assert load_config(tmp_path / "named.toml").recipe == "other"
 
 
@@ -104,6 +104,8 @@ def test_a_recipe_without_a_name_has_its_files(tmp_path: Path) -> None:
         ("[spectrogram]\npool = [0, 1]", "pool"),
         ("[context]\nname = 'targets'", "'targets'"),
         ("recipe = 'a/b'", "'a/b'"),
+        ("[spectrogram]\npool = [200, 1]", "width 0"),
+        ("[clip]\nsamples = 1000", "shorter than one frame"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(text: str, named: str, tmp_path: Path) -> None:

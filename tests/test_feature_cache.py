@@ -21,7 +21,8 @@ from training import runs  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
 from training.data import Corpus  # noqa: E402
 from training.feature_cache import FeatureCache  # noqa: E402
-from training.stages import train  # noqa: E402
+from training.material import prepare  # noqa: E402
+from training.stages import train, training_set  # noqa: E402
 
 AUGMENT = AugmentConfig(fresh=True, versions=2, speeds=(0.9, 1.1), crop_jitter=0.05)
 CONFIG = replace(
@@ -111,6 +112,13 @@ def test_of_two_processes_one_computes_and_the_other_waits(
     assert np.array_equal(one, other)
     assert begun.acquire(blocking=False) and not begun.acquire(blocking=False)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+
+
+@pytest.mark.parametrize(("kept", "versions"), [(True, 3), (False, 2)])
+def test_the_clean_clip_is_trained_on_if_kept(kept: bool, versions: int, corpus: Corpus, tmp_path: Path) -> None:
+    config = replace(CONFIG, augment=replace(AUGMENT, keep_original=kept))
+    branch, material = runs.build_branches(config, 2)["spectrogram"], prepare(config, corpus, tmp_path / "run")
+    assert len(training_set(material, branch, ("train",)).versions) == versions
 
 
 def test_folds_share_the_runs_own_cache(corpus: Corpus, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ser_batch.errors import TrainingError
-from training.files import locked, read_json, write_json, write_whole
+from training.files import locked, read_json, write_json, write_tensors, write_whole
 
 
 def test_writers_of_one_file_come_one_after_the_other(tmp_path: Path) -> None:
@@ -41,6 +41,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         write_whole(path, lambda new: 1 / 0)
     assert path.read_text() == "old"
+
+
+def test_tensors_are_written_by_one_at_a_time(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    path = tmp_path / "best.safetensors"
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: write_tensors(path, {"x": torch.full((1000,), float(n))}), range(60)))
+    assert len(set(load_file(path)["x"].tolist())) == 1 and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:

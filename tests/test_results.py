@@ -86,15 +86,27 @@ def test_new_runs_join_old_ones_of_the_same_configuration(tmp_path: Path) -> Non
     assert list(load(tmp_path)[0].results["runs"]) == ["seed0"]
 
 
-@pytest.mark.parametrize("of", ["corpus", "variants"])
-def test_runs_of_another_corpus_or_other_variants_are_not_mixed(of: str, tmp_path: Path) -> None:
+def test_runs_of_another_corpus_are_not_mixed(tmp_path: Path) -> None:
     made = toy_results.protocol()
-    save(replace(made, results={**made.results, of: {"name": "a"}}), tmp_path)
+    save(replace(made, results={**made.results, "corpus": {"name": "a"}}), tmp_path)
     runs = {"seed2": toy_results.run(2, 0, 1, 2, 3)}
-    save(replace(made, results={"runs": runs, of: {"name": "a"}}), tmp_path)
+    save(replace(made, results={"runs": runs, "corpus": {"name": "a"}}), tmp_path)
     assert list(load(tmp_path)[0].results["runs"]) == ["seed0", "seed1", "seed2"]
-    save(replace(made, results={"runs": runs, of: {"name": "b"}}), tmp_path)
+    save(replace(made, results={"runs": runs, "corpus": {"name": "b"}}), tmp_path)
     assert list(load(tmp_path)[0].results["runs"]) == ["seed2"]
+
+
+def test_variants_join_others_unless_one_has_changed(tmp_path: Path) -> None:
+    made, slow = toy_results.protocol(), {"context_stage.learning_rate": [1e-3, 3.3e-7]}
+
+    def found(run: str, variants: dict) -> list[str]:
+        save(replace(made, results={"runs": {run: toy_results.run(0, 0, 1, 2, 3)}, "variants": variants}), tmp_path)
+        return list(load(tmp_path)[0].results["runs"])
+
+    assert found("slow/seed0", {"slow": slow}) == ["slow/seed0"]
+    assert found("slow/seed1", {"slow": slow}) == ["slow/seed0", "slow/seed1"]
+    assert found("deep/seed0", {"deep": {"context.layers": [4, 6]}}) == ["deep/seed0", "slow/seed0", "slow/seed1"]
+    assert found("slow/seed2", {"slow": {"context_stage.learning_rate": [1e-3, 1e-6]}}) == ["slow/seed2"]
 
 
 def test_settings_are_kept_as_they_are(tmp_path: Path) -> None:

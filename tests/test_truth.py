@@ -35,6 +35,12 @@ def test_a_base_name_of_several_recordings_matches_none(files: list[str], wanted
     assert matching.ambiguous == set(range(len(files))) and matching.missing == tuple(wanted)
 
 
+def test_the_same_recording_in_another_format_is_found() -> None:
+    found = match(["a/1.wav", "a/2.wav", "a/3.wav"], ["x/1.flac", "x/2.flac", "y/2.mp3"])
+    assert found.names == ("x/1.flac", None, None)
+    assert found.by_base_name == {0} and found.ambiguous == {1} and found.missing == ("x/2.flac", "y/2.mp3")
+
+
 def test_an_equal_path_wins_over_equal_base_names() -> None:
     matching = match(["a/x.wav", "b/x.wav"], ["b/x.wav", "a/x.wav"])
     assert matching.names == ("a/x.wav", "b/x.wav") and not matching.ambiguous

@@ -10,7 +10,7 @@ import click
 
 from ser_batch import command_line
 from training.experiment_cli import ablate, fusion, out_of_fold, protocol, reproduce, unfreeze
-from training.options import PATH, label_names
+from training.options import FOLDER, PATH, label_names
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,7 +22,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("recipe", default="paper")
 @click.option("--data", required=True, type=PATH, help="RAVDESS folder, or a .csv or .parquet manifest.")
-@click.option("--out", required=True, type=PATH, help="Folder of the run.")
+@click.option("--out", required=True, type=FOLDER, help="Folder of the run.")
 @click.option("--labels", help="Order of a manifest's classes, such as a,b,c.  [default: sorted]")
 @click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
 @click.option("--seed", type=int, help="Seed of split, augmentation, weights and order.  [default: the recipe's]")
@@ -33,7 +33,7 @@ def cli() -> None:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches; pays off in long stages.")
 @click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch and stop.")
-@click.option("--cache", type=PATH, help="Folder of features that several runs share.")
+@click.option("--cache", type=FOLDER, help="Folder of features that several runs share.")
 def run(
     recipe: str,
     data: Path,
@@ -74,8 +74,8 @@ def run(
 
 @cli.command()
 @click.option("--page", type=PATH, help="Page to renew.  [default: docs/reproduction.md]")
-@click.option("--results", type=PATH, help="Folder of the JSON.  [default: training/results]")
-@click.option("--figures", type=PATH, help="Also draw the figures there.")
+@click.option("--results", type=FOLDER, help="Folder of the JSON.  [default: training/results]")
+@click.option("--figures", type=FOLDER, help="Also draw the figures there.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 2 if the page is not what the results say.")
 def tables(page: Path | None, results: Path | None, figures: Path | None, check: bool) -> None:
     """Renew the generated regions of docs/reproduction.md from committed results."""

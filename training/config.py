@@ -83,9 +83,12 @@ class SpectrogramConfig:
 
     def __post_init__(self) -> None:
         if min(*self.pool, self.heads, self.layers) < 1:
-            raise TrainingError("a spectrogram branch's pool, heads and layers", expected="1 or more each")
+            got = f"pool {self.pool}, heads {self.heads}, layers {self.layers}"
+            raise TrainingError(
+                "a spectrogram branch without pool, heads or layers", got=got, expected="1 or more each"
+            )
         width = self.mel.n_mels // self.pool[0]
-        if width % self.heads:
+        if not width or width % self.heads:
             raise TrainingError(
                 "the Transformer's heads share its width, the mel bands over pool[0]",
                 got=f"{self.heads} heads, width {width}",
@@ -176,8 +179,8 @@ class AugmentConfig:
     band_mask: int = 0
     """With `fresh`: widest stretch of mel bands masked, twice a clip (ours, SpecAugment)."""
     versions: int = 0
-    """With `fresh`: versions of each recording drawn once, of which an epoch takes one, as it takes the clean clip;
-    their features are computed once and shared by all splits and seeds. 0 draws a new version every epoch (ours)."""
+    """With `fresh`: versions of each recording drawn once, of which an epoch takes one, as it takes the clean clip, if
+    kept; their features are computed once and shared by all splits and seeds. 0 draws a new one every epoch (ours)."""
 
     def __post_init__(self) -> None:
         if not self.snrs and not self.keep_original:
@@ -305,12 +308,8 @@ class RunConfig:
     fusion_stage: Stage = FUSION_STAGE
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"\w[\w.-]*", self.recipe):
-            raise TrainingError(
-                "a recipe's name goes into the names of files",
-                got=repr(self.recipe),
-                expected="letters, digits, '_', '-' and '.'",
-            )
+        if "/" in self.recipe or not self.recipe:
+            raise TrainingError("a recipe's name goes into the names of files", got=repr(self.recipe), expected="no /")
         self._check_clip()
         for name in ("spectrogram_stage", "fusion_stage"):
             if getattr(self, name).optimizer == "ridge":
@@ -336,6 +335,12 @@ class RunConfig:
                 expected=f"{SAMPLE_RATE} for both; recordings of any rate are resampled to it",
             )
         frames = (self.clip.samples - mel.n_fft) // mel.hop + 1
+        if frames < 1:
+            raise TrainingError(
+                "a clip is shorter than one frame of the spectrogram",
+                got=self.clip.samples,
+                expected=f"{mel.n_fft} samples",
+            )
         for name, widest, there in (
             ("time_mask", self.augment.time_mask, frames),
             ("band_mask", self.augment.band_mask, mel.n_mels),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 import types
 import typing
@@ -34,7 +35,8 @@ def load_config(recipe: str | Path, **overrides: Any) -> RunConfig:
         raise TrainingError(f"{path} cannot be read: {error}") from error
     if not isinstance(raw, dict):
         raise TrainingError(f"{path} is not a table", got=type(raw).__name__)
-    named = {} if path.suffix == ".json" else {"recipe": path.stem}  # a run's own file has its recipe's name
+    # A run's own config.json has its recipe's name.
+    named = {} if path.suffix == ".json" else {"recipe": re.sub(r"[^\w.-]+", "-", path.stem)}
     return from_dict(RunConfig, named | raw | overrides, where=path.name)
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,8 +87,9 @@ class FeatureCache:
         """Every recording's name and content: another recording under an old name has other features."""
 
         def content(index: int) -> str:
-            with self.corpus.path(index).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            path = self.corpus.path(index)
+            found = path.stat()
+            return _digest(path, found.st_size, found.st_mtime_ns)
 
         with ThreadPoolExecutor(READERS) as readers:
             digests = readers.map(content, range(len(self.corpus)))
@@ -119,6 +120,13 @@ class FeatureCache:
             return read_clip(path, self.rule).waveform
         recording = read_recording(path, self.rule.sample_rate).samples
         return fresh_version(recording, self.rule, self.augment, np.random.default_rng((index, number)))
+
+
+@cache
+def _digest(path: Path, size: int, modified: int) -> str:
+    """SHA-256 of a file, read once a process and version."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _waveform_part(augment: AugmentConfig) -> dict[str, Any]:

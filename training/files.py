@@ -5,18 +5,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ser_batch.errors import TrainingError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Replace `path` by what `write` makes of a file beside it: a kill leaves the old one or the new."""
+    """Replace `path` by what `write` makes of a file beside it: a kill leaves the old one or the new.
+
+    `write` must fill the file that it is given, and not put another one in its place, which nobody has locked.
+    """
     with _alone(path) as temporary:
         write(temporary)
         temporary.replace(path)
@@ -36,7 +42,7 @@ def write_once(path: Path, write: Callable[[Path], Any]) -> None:
 def _alone(path: Path) -> Iterator[Path]:
     """The file beside `path` that becomes it, for one process at a time.
 
-    The lock is on that file itself: it ends with a killed process and leaves nothing behind.
+    The lock is on that file itself, so it ends with a killed process, and what that one left is written over.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")  # which no search for files of this kind finds
@@ -63,6 +69,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace `path` by `content` as JSON."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Replace `path` by safetensors."""
+    from safetensors.torch import save  # save_file would put a file of its own in the place of the locked one
+
+    write_whole(path, lambda new: new.write_bytes(save(dict(tensors))))
 
 
 def read_json(path: Path) -> Any:

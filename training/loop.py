@@ -16,14 +16,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import accuracy, macro_scores
 from training.config import Stage
 from training.examples import TrainingSet
-from training.files import write_text, write_whole
+from training.files import write_tensors, write_text, write_whole
 
 EVALUATION_BATCH = 64
 """Clips a forward pass outside training."""
@@ -221,7 +220,7 @@ def _keep_if_best(history: History, stage: Stage, figures: dict[str, float], bra
     if score > history.best:
         history.best, history.best_epoch = score, len(history.epochs) - 1
         weights = {k: v.detach().cpu().contiguous() for k, v in branch.state_dict().items()}
-        write_whole(folder / "best.safetensors", lambda path: save_file(weights, path))
+        write_tensors(folder / "best.safetensors", weights)
 
 
 def _save_state(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:

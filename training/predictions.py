@@ -17,7 +17,7 @@ from ser_batch.evaluation.statistics import mcnemar
 from ser_batch.model.fusion import Fusion, load_fusion
 from training.config import RunConfig
 from training.configfile import load_config
-from training.files import read_arrays
+from training.files import read_arrays, read_json
 from training.runs import SPECTROGRAM
 from training.splits import PARTS
 
@@ -72,7 +72,7 @@ def load_predictions(folder: Path) -> Predictions:
             targets[part] = rows
         elif name != "files":
             probabilities.setdefault(part, {})[name] = rows
-    split = json.loads((folder / "split.json").read_text())
+    split = read_json(folder / "split.json")
     config = load_config(folder / "config.json")
     return Predictions(config, tuple(split["labels"]), split, targets, probabilities)
 

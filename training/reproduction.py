@@ -40,11 +40,8 @@ REGIONS: dict[str, Region] = {
 
 def renew(page: Path = PAGE, results: Path = RESULTS) -> bool:
     """Fill every generated region of a page from committed results; whether it changed."""
-    experiments = load(results)
-    if not page.is_file():
-        raise TrainingError(f"there is no page {page}", expected="one with generated regions, as docs/reproduction.md")
-    before = page.read_text()
-    after = filled(before, experiments)
+    before = _text(page)
+    after = filled(before, load(results))
     if after != before:
         write_text(page, after)
     return after != before
@@ -52,8 +49,14 @@ def renew(page: Path = PAGE, results: Path = RESULTS) -> bool:
 
 def is_current(page: Path = PAGE, results: Path = RESULTS) -> bool:
     """Whether the page is what `renew` would leave."""
-    text = page.read_text()
+    text = _text(page)
     return filled(text, load(results)) == text
+
+
+def _text(page: Path) -> str:
+    if not page.is_file():
+        raise TrainingError(f"there is no page {page}", expected="one with generated regions, as docs/reproduction.md")
+    return page.read_text()
 
 
 def filled(text: str, experiments: Sequence[Experiment]) -> str:

@@ -28,6 +28,8 @@ from training.runs import environment
 RESULTS = Path(__file__).parent / "results"
 """Where the committed results lie."""
 SUMMARY = "summary.json"
+VARIANTS = "variants"
+"""Key of an ablation's results: what each of its variants changes."""
 METRICS = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "ua", "ece", "ece_scaled")
 """Figures that are averaged over runs."""
 Kind = Literal["protocol", "unfreezing", "fusion", "ablation"]
@@ -97,27 +99,33 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def save(experiment: Experiment, folder: Path = RESULTS) -> Path:
     """Write one experiment and renew the summary, each file whole or not at all.
 
-    Runs, depths and variants that the file holds of the very same configuration, corpus and variants' settings are
-    kept beside the new ones; any other experiment of that name is replaced.
+    Runs and depths that the file holds of the very same configuration and corpus are kept beside the new ones, and
+    so are an ablation's variants, where none of a name has other settings; any other experiment is replaced.
     """
     path = folder / experiment.file
     with locked(folder):
         if path.is_file():
             experiment = _merged(_read(path), experiment)
         content = {key: getattr(experiment, key) for key in ("experiment", "backbone", "recipe", "protocol")}
-        content |= {"changed": experiment.changed}  # settings as they are: only figures are rounded
-        content |= _rounded({key: getattr(experiment, key) for key in ("measured", "results")})
+        content |= {"changed": experiment.changed, "measured": _rounded(experiment.measured)}
+        # Settings as they are: only figures are rounded.
+        content["results"] = {k: v if k == VARIANTS else _rounded(v) for k, v in experiment.results.items()}
         write_text(path, _dump(content))
         write_text(folder / SUMMARY, _dump(_rounded(summarise(load(folder)))))
     return path
 
 
 def _merged(old: Experiment, new: Experiment) -> Experiment:
-    same = all(old.results.get(key) == new.results.get(key) for key in ("corpus", "variants"))
-    if old.changed != new.changed or not same or "runs" not in new.results:
+    before, after = old.results, new.results
+    if "runs" not in after or (old.changed, before.get("corpus")) != (new.changed, after.get("corpus")):
         return new
-    runs = {**old.results["runs"], **new.results["runs"]}
-    return replace(new, results={**new.results, "runs": dict(sorted(runs.items()))})
+    merged = {"runs": dict(sorted((before["runs"] | after["runs"]).items()))}
+    if VARIANTS in after:
+        known = before.get(VARIANTS, {}) | after[VARIANTS]
+        if any(known[name] != settings for name, settings in before.get(VARIANTS, {}).items()):
+            return new
+        merged[VARIANTS] = known
+    return replace(new, results=after | merged)
 
 
 def load(folder: Path = RESULTS) -> list[Experiment]:

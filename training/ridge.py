@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.linalg.blas import ssyrk
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from ser_batch.errors import TrainingError
 from ser_batch.evaluation.calibration import fit_temperature
 from training.config import Stage
 from training.context_branch import ContextBranch
-from training.files import write_text, write_whole
+from training.files import write_tensors, write_text
 from training.loop import Progress, evaluate, load_weights, logits_of
 
 CPU = torch.device("cpu")
@@ -81,7 +80,7 @@ def fit_ridge(
             _divide(branch, rows[chosen]["temperature"])
             weights[chosen] = _weights(branch)
         write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        write_whole(best, lambda path: save_file(weights[chosen], path))
+        write_tensors(best, weights[chosen])
     load_weights(branch, best)
 
 
@@ -106,11 +105,11 @@ def _fitted(branch: ContextBranch, penalties: tuple[float, ...], features: Tenso
         system[np.diag_indices_from(system)] += penalty * scale
         try:
             factor = cho_factor(system, overwrite_a=True)
-        except LinAlgError as error:
+        except (LinAlgError, ValueError) as error:  # ValueError: features that are not finite
             raise TrainingError(
-                "ridge regression has no single solution in this precision",
-                got=f"penalty {penalty} and {len(rows)} rows",
-                remedy="Raise the stage's penalties.",
+                "ridge regression has no solution",
+                got=f"penalty {penalty}, {len(rows)} rows: {error}",
+                remedy="Raise the stage's penalties; or the features are not finite.",
             ) from error
         dual = cho_solve(factor, (wanted - share).numpy(), overwrite_b=True)
         with torch.no_grad():

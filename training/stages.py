@@ -7,7 +7,6 @@ in the run's folder; `train` runs them in order and goes on where a killed run s
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from training import runs
 from training.config import RunConfig, Stage
 from training.data import Corpus
 from training.examples import CachedSet, FreshSet, VersionedSet, encode
-from training.files import read_arrays, write_arrays, write_json
+from training.files import read_arrays, read_json, write_arrays, write_json
 from training.fusion import fit_logistic
 from training.loop import Progress, fit, logits_of
 from training.material import Material, prepare
@@ -53,7 +52,7 @@ def train(
     branches = {} if finished else runs.build_branches(config, len(corpus.labels))
     material = prepare(config, corpus, folder, device=device, compiled=compiled, progress=progress, cache=cache)
     if finished:
-        return json.loads((folder / "result.json").read_text())
+        return read_json(folder / "result.json")
     runs.keep_backbone(folder, branches[config.context.name].source)
     if only != "spectrogram":
         train_context(material, branches)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,7 +26,7 @@ class Matching:
     names: tuple[str | None, ...]
     """For each recording, in order; None where it is none of them."""
     by_base_name: frozenset[int]
-    """Recordings (by index) matched by base name, since no relative path was equal."""
+    """Recordings (by index) matched by base name, with its suffix or without, since no relative path was equal."""
     ambiguous: frozenset[int]
     """Recordings (by index) left unmatched because their base name stands for several."""
     missing: tuple[str, ...]
@@ -34,19 +34,23 @@ class Matching:
 
 
 def match(files: Sequence[str], wanted: Sequence[str]) -> Matching:
-    """Match recordings with names by relative path, else by base name where it is unique on both sides."""
+    """Match recordings with names by relative path, else by what is unique on both sides: base name, or base name
+    without suffix, for the same recording in another format.
+    """
     exact = {_normal(name): name for name in wanted}
-    here, there = Counter(map(_base, files)), Counter(map(_base, wanted))
-    unique = {_base(name): name for name in wanted if there[_base(name)] == 1}
+    alike = [(key, Counter(map(key, files)), _by(key, wanted)) for key in (_base, _stem)]
     names: list[str | None] = []
     by_base_name, ambiguous = set(), set()
     for index, file in enumerate(files):
         name = exact.get(_normal(file))
-        if name is None and there[_base(file)]:
-            if here[_base(file)] == 1 and _base(file) in unique:
-                name = unique[_base(file)]
+        if name is None:
+            meant = next(
+                ((here[key(file)], there[key(file)]) for key, here, there in alike if key(file) in there), None
+            )
+            if meant and meant[0] == len(meant[1]) == 1:
+                name = meant[1][0]
                 by_base_name.add(index)
-            else:
+            elif meant:
                 ambiguous.add(index)
         names.append(name)
     found = set(names)
@@ -60,6 +64,17 @@ def _normal(name: str) -> str:
 
 def _base(name: str) -> str:
     return PurePosixPath(name).name
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+def _by(key: Callable[[str], str], names: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(key(name), []).append(name)
+    return found
 
 
 def ravdess_labels(files: Sequence[str]) -> dict[str, str]:
