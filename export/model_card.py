@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 Figures = Mapping[str, Any]
@@ -95,9 +96,14 @@ def _origin(provenance: Mapping[str, Any]) -> str:
             "pretrained, and not comparable with a pretrained encoder of the same family."
         )
     return (
-        f"The context branch (`{context['name']}`) starts from the pretrained `{context['backbone']}`, whose own "
-        "licence applies as well."
+        f"The context branch (`{context['name']}`) starts from the pretrained `{_told(context['backbone'])}`, whose "
+        "own licence applies as well."
     )
+
+
+def _told(name: str) -> str:
+    """A hub's name as it is; of a path its last part, all that it says on another machine."""
+    return PurePath(name).name if name.startswith(("/", ".", "~")) else name
 
 
 def _figures(test: Mapping[str, Figures]) -> str:
@@ -146,7 +152,7 @@ def _elsewhere(evaluations: Sequence[Mapping[str, Any]]) -> str:
         ]
         origin = found["provenance"]
         source = f"`{origin['bundle_id']}` with {origin['backend']} {origin['precision']}"
-        parts.append(f"Truth: {found['truth']}. Scored by bundle {source}.\n\n{_table(header, rows)}")
+        parts.append(f"Truth: {_told(found['truth'])}. Scored by bundle {source}.\n\n{_table(header, rows)}")
     return "\n\n".join(parts)
 
 

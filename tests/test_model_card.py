@@ -97,7 +97,13 @@ def test_it_says_its_limits_in_plain_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "said"), [("scratch", "**not** pretrained"), ("hub/model", "own licence applies")]
+    ("backbone", "said"),
+    [
+        ("scratch", "**not** pretrained"),
+        ("hub/model", "pretrained `hub/model`, whose own licence applies"),
+        ("/home/me/encoder", "pretrained `encoder`, whose own"),
+        ("../shared/encoder", "`encoder`"),
+    ],
 )
 def test_it_says_whether_the_context_branch_was_pretrained(backbone: str, said: str) -> None:
     config = {
