@@ -97,10 +97,13 @@ def onnx(
     from export.assemble import assemble
     from export.precision import check_request, quantize
     from export.report_text import export_line, lowered_line, print_verification
+    from export.speech import find_speech
     from export.verification import run_verification
     from training.runs import load_run
 
     check_request(precisions, calibration)
+    if calibration is not None:
+        find_speech(calibration)  # none there is told before the bundle is made, and not after
     show = lambda export: click.echo(export_line(export))  # noqa: E731
     assembled = assemble(
         load_run(run), out, name=name, licence=licence, overwrite=overwrite, evaluations=evaluations, progress=show

@@ -84,17 +84,12 @@ def quantize(
 
 
 def check_request(precisions: Sequence[str], calibration: Path | None) -> list[str]:
-    """The precisions for which there is something to do.
-
-    Raises, before any work, ExportError for one that cannot be made and InputError for calibration without audio.
-    """
+    """The precisions for which there is something to do; ExportError for one that cannot be made, before any work."""
     wanted = [precision for precision in dict.fromkeys(precisions) if precision != EXACT]
     if unknown := sorted(set(wanted) - set(PRECISIONS)):
         raise ExportError("there is no such precision", got=", ".join(unknown), expected=" or ".join(PRECISIONS))
     if "int8" in wanted and calibration is None:
         raise ExportError("int8 cannot be calibrated without recorded speech", remedy="Give --calibration DIR.")
-    if "int8" in wanted and calibration is not None:
-        find_speech(calibration)
     return wanted
 
 

@@ -78,6 +78,19 @@ def test_what_cannot_be_begun_exits_2_with_one_clear_message(
     assert not (tmp_path / "bundle").exists()
 
 
+def test_what_comes_last_is_checked_first(
+    tmp_path: Path, toy_run: Path, toy_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent, out = tmp_path / "silent", tmp_path / "bundle"
+    silent.mkdir()
+    int8 = ["--precision", "int8", "--calibration", str(silent)]
+    assert main(["onnx", str(toy_run), "--out", str(out), *int8]) == USAGE and not out.exists()
+    assert "no audio" in capsys.readouterr().err
+    assert main(["verify", str(toy_bundle.root), "--json", str(tmp_path / "absent" / "r.json")]) == USAGE
+    told = capsys.readouterr()
+    assert "no folder" in told.err and not told.out
+
+
 def test_a_damaged_bundle_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = make_toy_bundle(tmp_path / "bundle", clip=ClipRule(samples=24_000))
     with bundle.path("wav2vec2.onnx").open("ab") as file:

@@ -13,6 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from training.markdown import table
+
 CONFIG = Path(__file__).parent / "config.py"
 
 
@@ -58,8 +60,5 @@ def _documented(module: ast.Module) -> Iterator[tuple[str, str, str]]:
 
 def assumptions_table() -> str:
     """The assumptions as a Markdown table."""
-    lines = ["| field of training/config.py | value | from | what it is |", "|---|---|---|---|"]
-    for row in assumptions():
-        cells = (f"`{row.name}`", f"`{row.value}`", row.origin, row.text)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    rows = [(f"`{row.name}`", f"`{row.value}`", row.origin, row.text) for row in assumptions()]
+    return table(["field of training/config.py", "value", "from", "what it is"], rows)

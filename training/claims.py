@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from training.markdown import table
 from training.protocols import averaged
 from training.published import FIG_2_CORRECT, TABLE_I, TABLE_IV
 from training.results import Experiment
@@ -33,14 +34,13 @@ class Claim(NamedTuple):
 
 def claims_table(experiments: Sequence[Experiment]) -> str:
     """Every claim with its file, command, measured figure and deviation, as a Markdown table."""
-    lines = ["| claim | in | file | command | measured | deviation |", "|---|---|---|---|---|---|"]
+    rows = []
     for claim in CLAIMS:
         found = claim.measure(experiments) or [("", NOT_MEASURED, "–")]
         measured = "<br>".join(f"{name}: {figure}" if name else figure for name, figure, _ in found)
         deviation = "<br>".join(difference for *_, difference in found)
-        cells = (claim.text, claim.place, claim.files, f"`{claim.command}`", measured, deviation)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append((claim.text, claim.place, claim.files, f"`{claim.command}`", measured, deviation))
+    return table(["claim", "in", "file", "command", "measured", "deviation"], rows)
 
 
 def _title(experiment: Experiment) -> str:

@@ -57,6 +57,10 @@ class LogMelConfig:
                 got=f"f_min {self.f_min}, f_max {self.f_max} Hz at {self.sample_rate} Hz",
             )
 
+    def frames(self, samples: int) -> int:
+        """Frames of a clip of so many samples, which is not padded."""
+        return (samples - self.n_fft) // self.hop + 1
+
 
 @dataclass(frozen=True)
 class SpectrogramConfig:
@@ -334,7 +338,7 @@ class RunConfig:
                 got=f"clip.sample_rate {rate}, spectrogram.mel.sample_rate {mel.sample_rate}",
                 expected=f"{SAMPLE_RATE} for both; recordings of any rate are resampled to it",
             )
-        frames = (self.clip.samples - mel.n_fft) // mel.hop + 1
+        frames = mel.frames(self.clip.samples)
         if frames < 1:
             raise TrainingError(
                 "a clip is shorter than one frame of the spectrogram",

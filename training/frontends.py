@@ -143,7 +143,7 @@ class LogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         hop, n_fft = self.config.hop, self.config.n_fft
-        frames, parts = (waveform.shape[1] - n_fft) // hop + 1, n_fft // hop
+        frames, parts = self.config.frames(waveform.shape[1]), n_fft // hop
         blocks = waveform[:, : (frames + parts - 1) * hop].reshape(-1, frames + parts - 1, hop)
         framed = torch.cat([blocks[:, i : i + frames] for i in range(parts)], dim=2) * self.window
         stage = self.first @ framed.reshape(-1, frames, n_fft // 32, 32)  # (B, frames, 2 · rows, 32)

@@ -41,13 +41,16 @@ class Material:
     cache: Path | None = None
     """Folder of feature caches shared with other runs; the run's own where there is none."""
 
+    @property
+    def cached_in(self) -> Path | None:
+        """Where features are cached: in the folder given, or the run's own, where the augmentation draws them once."""
+        return self.cache or (self.folder / "features" if self.config.augment.versions else None)
+
     @cached_property
     def features(self) -> FeatureCache:
-        """Versions of the corpus' features, where the augmentation draws them once."""
-        config = self.config
-        return FeatureCache(
-            self.cache or self.folder / "features", self.corpus, config.clip, config.augment, self.device
-        )
+        """Versions of the corpus' features, where they are cached."""
+        assert self.cached_in
+        return FeatureCache(self.cached_in, self.corpus, self.config.clip, self.config.augment, self.device)
 
     @property
     def fitted_parts(self) -> tuple[str, ...]:

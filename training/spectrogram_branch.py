@@ -71,7 +71,7 @@ class SpectrogramBranch(nn.Module):
         super().__init__()
         self.config = config
         self.frontend = LogMel(config.mel)
-        bands, frames = config.mel.n_mels, (samples - config.mel.n_fft) // config.mel.hop + 1
+        bands, frames = config.mel.n_mels, config.mel.frames(samples)
         shapes = {"pixel": (bands, frames), "bin": (bands, 1), "global": (1, 1)}
         self.standardise = Standardise(shapes[config.standardise])
         widths = (1, *config.channels)

@@ -134,7 +134,7 @@ def _all_examples(material: Material, branch: nn.Module, parts: tuple[str, ...])
 
 def clean_features(material: Material, branch: nn.Module, *parts: str) -> Tensor:
     """Features (n, …) of the parts' clips as they are served, read from the cache where the run has one."""
-    if material.config.augment.versions or material.cache:
+    if material.cached_in:
         (clean,) = material.features.versions(branch, range(1))
         return torch.from_numpy(clean[material.rows(*parts)])
     return encode(branch, material.clips(*parts), material.device, torch.float32)
@@ -177,11 +177,10 @@ def out_of_fold(material: Material) -> tuple[dict[str, np.ndarray], np.ndarray]:
     config, corpus, folder = material.config, material.corpus, material.folder / "out-of-fold"
     held: dict[str, np.ndarray] = {}
     folds = folds_of(corpus, material.split, config.fusion.folds, config.seed, material.fitted_parts)
-    cache = material.cache or (material.folder / "features" if config.augment.versions else None)
     for number, part in enumerate(folds):
         place = folder / str(number)
         runs.start(place, config, corpus, part)
-        fold = dataclasses.replace(material, split=part, folder=place, cache=cache)
+        fold = dataclasses.replace(material, split=part, folder=place, cache=material.cached_in)
         for name, found in _fold_probabilities(fold).items():
             rows = held.setdefault(name, np.full((len(corpus), len(corpus.labels)), np.nan, np.float32))
             rows[list(part.test)] = found
