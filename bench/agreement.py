@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.backends import open_backend
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines.scorer import Scorer
-from ser_batch.model.bundle import Bundle
 
 
 @dataclass(frozen=True)

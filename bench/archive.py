@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.processes import SER_BATCH, Finished, run_process
 from ser_batch.errors import InputError
-from ser_batch.inputs.sources import Source
+from ser_batch.recordings.sources import Source
 from ser_batch.storage.urls import is_url
 
 SOME_FAILED = 3

@@ -36,8 +36,8 @@ def throughput(
     from bench.console import finish
     from bench.targets import check_positive
     from bench.throughput import measure_memory, measure_throughput
-    from ser_batch.inputs.sources import find_audio
-    from ser_batch.model.bundle import load_bundle
+    from ser_batch.bundle.bundle import load_bundle
+    from ser_batch.recordings.sources import find_audio
     from ser_batch.run.pipeline import default_workers
 
     surroundings = environment.describe()
@@ -87,8 +87,8 @@ def formats(
     from bench.formats import measure_formats
     from bench.targets import check_positive
     from bench.transcode import check_formats, transcode
-    from ser_batch.inputs.sources import find_audio
-    from ser_batch.model.bundle import load_bundle
+    from ser_batch.bundle.bundle import load_bundle
+    from ser_batch.recordings.sources import find_audio
     from ser_batch.run.pipeline import default_workers
 
     surroundings = environment.describe()
@@ -124,8 +124,8 @@ def resume(
     from bench.console import finish, progress
     from bench.resume import COUNTS, measure_resume
     from bench.targets import check_positive
-    from ser_batch.inputs.sources import find_audio
-    from ser_batch.model.bundle import load_bundle
+    from ser_batch.bundle.bundle import load_bundle
+    from ser_batch.recordings.sources import find_audio
 
     surroundings = environment.describe()
     check_positive(files=counts or COUNTS, repeats=repeats)
@@ -174,7 +174,7 @@ def end_to_end(
     from bench.backends import check_backends
     from bench.console import finish
     from bench.targets import check_positive, read_clips
-    from ser_batch.inputs.sources import find_audio
+    from ser_batch.recordings.sources import find_audio
     from ser_batch.run.pipeline import default_workers
 
     surroundings = environment.describe()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import Engine, available_backends, open_engine, precisions
 from ser_batch.errors import BundleError, EngineError
-from ser_batch.model.bundle import Bundle
 
 
 def check_backends(asked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:

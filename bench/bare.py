@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from bench.samples import Series
 from bench.targets import take
 from ser_batch.audio.hearing import Hearing
-from ser_batch.clip import Waveform
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import Waveform
 from ser_batch.decode.source import decode
 from ser_batch.engines.scorer import Scorer
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import Bundle
+from ser_batch.recordings.sources import Source
 from ser_batch.run.pipeline import Settings
 
 FEW = 64

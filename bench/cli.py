@@ -77,7 +77,7 @@ def smoke(bundle: Path | None, backends: tuple[str, ...], json_path: Path | None
     from bench.console import show
     from bench.smoke import COMMITTED, deltas, smoke_ratios
     from bench.tables import Table
-    from ser_batch.model.bundle import load_bundle
+    from ser_batch.bundle.bundle import load_bundle
 
     surroundings = environment.describe()
     chosen, _ = check_backends(backends)

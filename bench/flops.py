@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ser_batch.bundle.bundle import Branch, Bundle
 from ser_batch.errors import EngineError
-from ser_batch.model.bundle import Branch, Bundle
 
 Shapes = Mapping[str, tuple[int, ...]]
 REFUSED = frozenset(

@@ -16,10 +16,10 @@ from bench.bare import decode_cpu
 from bench.interleave import in_turns, rotated
 from bench.plain_loop import plain_loop
 from bench.samples import Series, warnings
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import Bundle
+from ser_batch.recordings.sources import Source
 from ser_batch.run.pipeline import RunSummary, Settings, run
 
 

@@ -25,10 +25,10 @@ from bench.latency import Budget, Measurement, Plan, flops_by_target, measure_en
 from bench.peak import Peak, measure_peaks
 from bench.results import document, write
 from bench.tables import markdown, tables
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import Engine
 from ser_batch.engines.onnxruntime_cuda import BoundEngine
 from ser_batch.errors import SerError
-from ser_batch.model.bundle import Bundle
 
 BATCHES = (1, 8, 64, 128, 256, 512, 2, 4, 16, 32)
 """In the order of their worth, should time run out."""
@@ -135,8 +135,8 @@ def _through_files(
     from bench.bare import bare_rate
     from bench.smoke import synthetic_recordings
     from bench.throughput import measure_pipeline
+    from ser_batch.bundle.reference import synthetic_clips
     from ser_batch.engines.scorer import Scorer
-    from ser_batch.model.reference import synthetic_clips
     from ser_batch.run.pipeline import default_workers
 
     if time.monotonic() > deadline:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.samples import Series, warnings
 from bench.targets import take
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.errors import EngineError, InputError
 

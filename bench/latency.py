@@ -21,13 +21,13 @@ from bench.peak import Peak, best
 from bench.samples import Series, warnings
 from bench.targets import FUSED, Timed, branch_view, read_clips, take, targets_of
 from ser_batch.audio.recording import read_clip
-from ser_batch.clip import Waveform
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.fusion import Fusion
+from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import Bundle
-from ser_batch.model.fusion import Fusion
+from ser_batch.recordings.sources import Source
 
 Clock = Callable[[], float]
 BATCH_SIZES = (1, 2, 4, 8, 16)

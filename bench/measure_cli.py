@@ -49,8 +49,8 @@ def latency(
     from bench.console import finish, progress
     from bench.peak import measure_peaks
     from bench.targets import check_above_zero, check_positive
-    from ser_batch.inputs.sources import find_audio
-    from ser_batch.model.bundle import load_bundle
+    from ser_batch.bundle.bundle import load_bundle
+    from ser_batch.recordings.sources import find_audio
 
     surroundings = environment.describe()
     sizes = batch_sizes or latency.BATCH_SIZES
@@ -115,8 +115,8 @@ def peers(
     from bench.console import finish
     from bench.peak import measure_peaks
     from bench.targets import check_positive, read_clips
-    from ser_batch.inputs.sources import find_audio
-    from ser_batch.model.reference import synthetic_clips
+    from ser_batch.bundle.reference import synthetic_clips
+    from ser_batch.recordings.sources import find_audio
 
     surroundings = environment.describe()
     sizes = batch_sizes or (1, 8)

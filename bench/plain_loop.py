@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ser_batch.audio.recording import read_clip
 from ser_batch.engines.scorer import Scorer
-from ser_batch.inputs.sources import Source
+from ser_batch.recordings.sources import Source
 
 
 def plain_loop(sources: Sequence[Source], scorer: Scorer, out: Path, batch: int) -> None:

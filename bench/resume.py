@@ -16,9 +16,9 @@ from bench.archive import link_recordings, run_archive
 from bench.processes import Finished
 from bench.samples import Series, warnings
 from bench.targets import check_positive
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import EngineError
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import Bundle
+from ser_batch.recordings.sources import Source
 
 COUNTS = (1000, 5000)
 NEW = 100

@@ -17,18 +17,18 @@ import numpy as np
 import pyarrow as pa
 
 from ser_batch.audio.hearing import Hearing
+from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.decode.source import Decoded, Segment
 from ser_batch.distributed.actor import NUMBER, Opened
 from ser_batch.distributed.answers import Answers
 from ser_batch.distributed.parcels import Parcels
 from ser_batch.engines.scorer import Scores
-from ser_batch.inputs.names import Names
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import Bundle, load_bundle
 from ser_batch.output.destination import Output
 from ser_batch.output.parts import Parts
 from ser_batch.output.predictions import record_batch, schema
 from ser_batch.output.row_index import RowIndex, Run
+from ser_batch.recordings.names import Names
+from ser_batch.recordings.sources import Source
 
 NAME = "2026/11/22/session-0001/recording-{:09}.wav"
 TASK = 512

@@ -18,12 +18,12 @@ from bench.backends import open_backend
 from bench.bare import bare_rate
 from bench.interleave import interleave
 from bench.throughput import measure_pipeline
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import BundleError
-from ser_batch.inputs.sources import Source, find_audio
-from ser_batch.model.bundle import Bundle
-from ser_batch.model.reference import synthetic_clips
+from ser_batch.recordings.sources import Source, find_audio
 
 COMMITTED = Path(__file__).parent / "results" / "smoke.json"
 FILES, BATCH, ROUNDS = 48, 8, 9

@@ -10,10 +10,10 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from ser_batch.audio.recording import read_clip
-from ser_batch.clip import ClipRule, Waveform
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import AudioError, InputError
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import Bundle
+from ser_batch.recordings.sources import Source
 
 T = TypeVar("T")
 FUSED = "fused"

@@ -13,11 +13,11 @@ from bench.bare import Bare, bare_rate, cpu_seconds, decode_cpu, decode_rate
 from bench.memory import peak_resident, reset_peak
 from bench.samples import Series, warnings
 from bench.targets import read_clips
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import InputError
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import Bundle
+from ser_batch.recordings.sources import Source
 from ser_batch.run.pipeline import RunSummary, Settings, run
 
 ENOUGH = 480

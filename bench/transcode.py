@@ -11,9 +11,9 @@ import soxr
 
 from bench.targets import readable
 from ser_batch.audio.recording import read_recording
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.errors import OutputError
-from ser_batch.inputs.sources import Source, find_audio
+from ser_batch.recordings.sources import Source, find_audio
 
 RATE = 48_000
 """Hz that recordings are read at, before a format's own rate."""

@@ -19,10 +19,10 @@ from export.certificate_table import markdown
 from export.gates import GATES
 from export.labelled import Labelled, LabelledReport
 from export.parity import Comparison, Report, label_failures, source_failures
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines.certificate import machine_id
 from ser_batch.engines.evidence import EVIDENCE_FILE, EVIDENCE_SCHEMA, read_evidence
 from ser_batch.errors import InputError, OutputError
-from ser_batch.model.bundle import Bundle
 
 TABLE_FILE = "CERTIFICATE.md"
 

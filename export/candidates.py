@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import available_backends, backend_version, open_engine, precisions
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import SerError
-from ser_batch.model.bundle import Bundle
 
 if TYPE_CHECKING:
     from training.runs import Run

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from export.parity import Comparison, Report, label_failures
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import BACKENDS, available_backends, backend_version, open_engine
 from ser_batch.engines.certificate import Entry, add_entries, machine_id
 from ser_batch.engines.protocol import Engine
-from ser_batch.model.bundle import Bundle
 
 BASELINE = ("onnxruntime", "fp32")
 """The backend and precision to which speeds are relative."""

@@ -140,7 +140,7 @@ def quantize(
     """
     from export.precision import quantize as add_precisions
     from export.report_text import lowered_line
-    from ser_batch.model.bundle import load_bundle
+    from ser_batch.bundle.bundle import load_bundle
 
     if bundle is None and options["out"] is None:
         raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
@@ -216,7 +216,7 @@ def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **
     if bundle is None and options["out"] is None:
         raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
     from export.trt_engines import build_engines
-    from ser_batch.model.bundle import load_bundle
+    from ser_batch.bundle.bundle import load_bundle
 
     with _build_progress() as progress:
         built = build_engines(load_bundle(bundle), batches=batches, gpus=gpus, progress=progress, **options)

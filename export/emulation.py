@@ -16,9 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.float_precision import CARRIERS, TYPES
-from ser_batch.clip import Waveform
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import Waveform
 from ser_batch.errors import EngineError, ExportError
-from ser_batch.model.bundle import Bundle
 
 
 class EmulatedEngine:

@@ -20,9 +20,9 @@ import onnx
 
 from export.kept import kept_nodes
 from export.speech import read_batches
-from ser_batch.clip import ClipRule, Waveform
+from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import ExportError
-from ser_batch.inputs.sources import Source
+from ser_batch.recordings.sources import Source
 
 QUANTISED = ("MatMul",)
 """Operators that are quantised; with "Conv" the convolutions would be, too."""

@@ -16,9 +16,9 @@ from export.candidates import Candidate
 from export.gates import EXACT, GATES
 from export.parity import FUSED, Comparison, Rows, compare
 from export.speech import LabelledSpeech, read_batches
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import BundleError, SerError
-from ser_batch.model.bundle import Bundle
 
 BASELINE = ("onnxruntime", "fp32")
 """What every other is compared with."""

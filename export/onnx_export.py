@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from export.metadata import BRANCH_KEY, FRONTEND_KEY, LABELS_KEY, OPSET_KEY
-from ser_batch.clip import ClipRule, Waveform
+from ser_batch.bundle.fusion import Probabilities
+from ser_batch.bundle.reference import synthetic_clips
+from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import ExportError
-from ser_batch.model.fusion import Probabilities
-from ser_batch.model.reference import synthetic_clips
 
 OPSET = 20
 """23 brings Attention operators that TensorRT for RTX refuses; 18 needs half as many nodes again."""

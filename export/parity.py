@@ -17,10 +17,10 @@ import numpy.typing as npt
 from export.candidates import Candidate, Candidates, candidates
 from export.gates import EXACT, GATES
 from export.metadata import LABELS_KEY, SOURCE_KEY, read_metadata
+from ser_batch.bundle.bundle import Branch, Bundle
+from ser_batch.bundle.reference import Reference
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import BundleError, EngineError, ExportError, SerError
-from ser_batch.model.bundle import Branch, Bundle
-from ser_batch.model.reference import Reference
 
 Rows = npt.NDArray[np.floating]
 

@@ -19,10 +19,10 @@ from export.gates import EXACT, GATES
 from export.int8 import QUANTISED, to_int8
 from export.metadata import CALIBRATION_KEY, OPSET_KEY, PRECISION_KEY, SOURCE_KEY
 from export.speech import find_speech
+from ser_batch.bundle.bundle import Branch, Bundle
+from ser_batch.bundle.derived import add_derived, copy_bundle
 from ser_batch.errors import ExportError
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import Branch, Bundle
-from ser_batch.model.derived import add_derived, copy_bundle
+from ser_batch.recordings.sources import Source
 
 PRECISIONS = tuple(GATES)
 CALIBRATION_CLIPS = 128

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ser_batch.audio.recording import read_clip
-from ser_batch.clip import ClipRule, Waveform
+from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import InputError
 from ser_batch.evaluation.truth import RAVDESS, match, ravdess_labels, read_labels
-from ser_batch.inputs.sources import Source, find_audio
+from ser_batch.recordings.sources import Source, find_audio
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.errors import EngineError
 from training.runs import Run
 

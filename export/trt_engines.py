@@ -16,12 +16,12 @@ from types import ModuleType
 
 from export.trt_build import Request, build_engine
 from export.trt_targets import Target, parse_target
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.derived import add_derived, copy_bundle
 from ser_batch.engines.nvidia import driver_cuda, no_gpu
 from ser_batch.engines.sidecar import SIDECAR_FILE, Sidecar
 from ser_batch.engines.tensorrt_library import LIBRARIES, NATIVE, RTX, Library, load, version
 from ser_batch.errors import ExportError, OutputError
-from ser_batch.model.bundle import Bundle
-from ser_batch.model.derived import add_derived, copy_bundle
 
 AUTO = "auto"
 OLDEST_NATIVE = (10, 12)

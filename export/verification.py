@@ -13,8 +13,8 @@ from export.certify import certify
 from export.labelled import LabelledReport, Progress, compare_labelled
 from export.parity import Report, verify
 from export.speech import LabelledSpeech, find_labelled
+from ser_batch.bundle.bundle import load_bundle
 from ser_batch.errors import OutputError, SerError
-from ser_batch.model.bundle import load_bundle
 
 
 @dataclass

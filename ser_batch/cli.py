@@ -216,8 +216,8 @@ def evaluate(
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 def info(bundle: Path | None) -> int:
     """Print what BUNDLE (default: the embedded one) is, and which backends can run here."""
+    from ser_batch.bundle.bundle import load_bundle
     from ser_batch.info import describe
-    from ser_batch.model.bundle import load_bundle
 
     rows = describe(load_bundle(bundle))
     width = max(len(name) for name, _ in rows)

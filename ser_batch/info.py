@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import available_backends
 from ser_batch.engines.sidecar import read_sidecars
-from ser_batch.model.bundle import Bundle
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shared_data import RAVDESS, SHARED
-from toy import make_toy_bundle
 
-from ser_batch.model.bundle import Bundle
+from ser_batch.bundle.bundle import Bundle
+from support.shared_data import RAVDESS, SHARED
+from support.toy import make_toy_bundle
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,7 +46,7 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of two tiny untrained branches, as `ser-train run` leaves it; read only."""
-    from toy_run import make_toy_run
+    from support.toy_run import make_toy_run
 
     return make_toy_run(tmp_path_factory.mktemp("runs") / "toy")
 
@@ -55,7 +55,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported_bundle(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle that `ser-export onnx` makes of `toy_run`; read only."""
     from export.cli import main
-    from ser_batch.model.bundle import load_bundle
+    from ser_batch.bundle.bundle import load_bundle
 
     out = tmp_path_factory.mktemp("exported") / "bundle"
     assert main(["onnx", str(toy_run), "--out", str(out)]) == 0

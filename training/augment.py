@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
-from ser_batch.clip import ClipRule, Waveform, cut, fit
+from ser_batch.clips import ClipRule, Waveform, cut, fit
 from training.config import AugmentConfig
 
 

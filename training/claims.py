@@ -142,7 +142,9 @@ RUN = "ser-train protocol paper --recipe paper --seeds 0,1,2,3,4 --data RAVDESS 
 UNFREEZE = "ser-train unfreeze --recipe paper --layers 1,3,5,9 --data RAVDESS --out RUNS"
 FUSION = "ser-train fusion RUN"
 CLAIMS = (
-    Claim("Table I", "1147 / 143 / 150 clips", "training/splits.py", "pytest tests/test_splits.py", _split_sizes),
+    Claim(
+        "Table I", "1147 / 143 / 150 clips", "training/splits.py", "pytest tests/training/test_splits.py", _split_sizes
+    ),
     Claim("Tables III, V", "LR fusion: 92.67 % accuracy", "training/fusion.py", RUN, _accuracy("fused", 92.67)),
     Claim(
         "Table V",

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ser_batch.clip import ClipRule
+from ser_batch.clips import ClipRule
 from ser_batch.errors import TrainingError
 
 SAMPLE_RATE = 48_000

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ser_batch.clip import ClipRule, Waveform
+from ser_batch.clips import ClipRule, Waveform
 from training.augment import fresh_version
 from training.config import AugmentConfig
 from training.spectrogram_branch import SpectrogramBranch

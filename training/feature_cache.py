@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ser_batch.audio.recording import read_clip, read_recording
-from ser_batch.clip import ClipRule, Waveform
+from ser_batch.clips import ClipRule, Waveform
 from training.augment import fresh_version
 from training.config import AugmentConfig, to_dict
 from training.data import Corpus

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ser_batch.bundle.fusion import Fusion
 from ser_batch.evaluation.metrics import accuracy
-from ser_batch.model.fusion import Fusion
 from training.config import FusionConfig, Stage
 from training.examples import CachedSet
 from training.loop import fit

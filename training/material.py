@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ser_batch.audio.recording import read_clip, read_recording
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.errors import TrainingError
 from training import runs
 from training.augment import noisy_copies

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ser_batch.bundle.fusion import Fusion, load_fusion
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
 from ser_batch.evaluation.metrics import evaluate
 from ser_batch.evaluation.statistics import mcnemar
-from ser_batch.model.fusion import Fusion, load_fusion
 from training.config import RunConfig
 from training.configfile import load_config
 from training.files import read_arrays, read_json

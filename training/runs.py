@@ -19,10 +19,10 @@ from typing import Any
 
 from torch import nn
 
-from ser_batch.clip import ClipRule
+from ser_batch.bundle.fusion import Fusion, load_fusion
+from ser_batch.clips import ClipRule
 from ser_batch.errors import TrainingError
 from ser_batch.machine import git_commit, processor
-from ser_batch.model.fusion import Fusion, load_fusion
 from training.config import RunConfig, to_dict
 from training.configfile import load_config
 from training.context_branch import ContextBranch

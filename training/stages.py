@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ser_batch.bundle.fusion import Fusion, save_fusion
 from ser_batch.evaluation.metrics import evaluate
-from ser_batch.model.fusion import Fusion, save_fusion
 from training import runs
 from training.config import RunConfig, Stage
 from training.data import Corpus

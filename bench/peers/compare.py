@@ -14,7 +14,7 @@ from bench.peers.models import Model
 from bench.peers.optimum_engine import HOW, OptimumEngine, OptimumGraph
 from bench.peers.torch_engine import TorchEngine
 from bench.targets import branch_view, take
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.errors import SerError
 

@@ -25,11 +25,11 @@ from bench.peers.models import Model
 from bench.plain_loop import plain_loop
 from bench.samples import Series, warnings
 from bench.targets import take
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
-from ser_batch.inputs.sources import Source
+from ser_batch.recordings.sources import Source
 from ser_batch.run.pipeline import Settings, run
 
 LOOPS = (REFERENCE, TRANSFORMERS)

@@ -11,10 +11,10 @@ import numpy as np
 from torch import nn
 
 from export.onnx_export import export_branch
+from ser_batch.bundle.bundle import Branch, Bundle, write_bundle
+from ser_batch.bundle.fusion import Fusion
+from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import InputError
-from ser_batch.model.bundle import Branch, Bundle, write_bundle
-from ser_batch.model.fusion import Fusion
-from ser_batch.model.reference import Reference, synthetic_clips
 from training.config import ContextConfig, RunConfig, SpectrogramConfig
 from training.configfile import load_config
 from training.ravdess import LABELS

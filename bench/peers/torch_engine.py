@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.peers.torch_peak import PRECISIONS
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.errors import EngineError, InputError
 
 

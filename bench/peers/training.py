@@ -17,8 +17,8 @@ from bench.peers.models import random_branches
 from bench.peers.torch_engine import check_device
 from bench.samples import Series, warnings
 from bench.targets import take
+from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.errors import InputError
-from ser_batch.model.reference import synthetic_clips
 from training.config import RunConfig, Stage
 from training.examples import CachedSet, encode
 from training.loop import autocast, fit

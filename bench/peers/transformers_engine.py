@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.errors import EngineError
 from training.compat import repair_torchaudio
 

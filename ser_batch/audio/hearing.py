@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from ser_batch.clip import ClipRule
+from ser_batch.clips import ClipRule
 from ser_batch.errors import InputError
 
 SILENCE = -60.0

@@ -17,7 +17,7 @@ import soxr
 
 from ser_batch.audio.container import check_complete
 from ser_batch.audio.opening import opened
-from ser_batch.clip import ClipRule, Waveform, cut
+from ser_batch.clips import ClipRule, Waveform, cut
 from ser_batch.errors import AudioError
 
 __all__ = ["Clip", "Recording", "Span", "level", "read_clip", "read_recording"]

@@ -16,7 +16,7 @@ from ser_batch.audio.container import check_complete
 from ser_batch.audio.hearing import Hearing
 from ser_batch.audio.opening import opened
 from ser_batch.audio.recording import BLOCK_SAMPLES, Clip, Span, check_span, mono, seek
-from ser_batch.clip import Waveform, fit
+from ser_batch.clips import Waveform, fit
 from ser_batch.errors import AudioError
 
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 
 from ser_batch.audio.hearing import Hearing
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.decode.process import DecodeProcess
 from ser_batch.decode.slots import Slots, nameless_file
 from ser_batch.decode.source import Decoded, failure, source_version
 from ser_batch.decode.worker import Answer, Request, Setup
 from ser_batch.errors import AudioError, EngineError, StoreError
-from ser_batch.inputs.sources import Source
+from ser_batch.recordings.sources import Source
 from ser_batch.storage.bucket import check_store
 
 QUEUE = 8

@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 
 import numpy as np
 
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 
 
 class Slots:

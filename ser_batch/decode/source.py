@@ -10,9 +10,9 @@ from typing import NamedTuple
 from ser_batch.audio.hearing import Hearing
 from ser_batch.audio.recording import Clip, level, read_clip
 from ser_batch.audio.windows import read_windows
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.errors import AudioError, StoreError
-from ser_batch.inputs.sources import Source
+from ser_batch.recordings.sources import Source
 from ser_batch.storage.urls import is_url
 
 ABSENT = (-1, -1)

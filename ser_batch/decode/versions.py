@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from ser_batch.decode.source import source_version
-from ser_batch.inputs.sources import Source
+from ser_batch.recordings.sources import Source
 from ser_batch.storage.urls import is_url
 
 QUESTIONS = 16

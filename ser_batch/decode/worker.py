@@ -16,11 +16,11 @@ from multiprocessing.reduction import recv_handle
 from typing import TYPE_CHECKING, NamedTuple
 
 from ser_batch.audio.hearing import Hearing
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.decode.slots import Slots
 from ser_batch.decode.source import Decoded, Segment, Version, decode
 from ser_batch.errors import StoreError
-from ser_batch.inputs.sources import Source
+from ser_batch.recordings.sources import Source
 from ser_batch.storage.urls import is_url
 
 if TYPE_CHECKING:

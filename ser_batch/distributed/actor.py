@@ -18,16 +18,16 @@ import numpy as np
 import pyarrow as pa
 
 from ser_batch.audio.hearing import Hearing
+from ser_batch.bundle.bundle import load_bundle
+from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.decode.source import Decoded
 from ser_batch.distributed.parcels import unpack
 from ser_batch.engines import open_engine
 from ser_batch.engines.choice import choose
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import BundleError, EngineError, SerError, StoreError
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import load_bundle
-from ser_batch.model.reference import synthetic_clips
 from ser_batch.output.predictions import record_batch
+from ser_batch.recordings.sources import Source
 from ser_batch.run.pipeline import Settings
 from ser_batch.run.progress import Tally
 from ser_batch.run.scoring import score_all

@@ -10,16 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from ser_batch.audio.hearing import Hearing
+from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.distributed.actor import Opened, Plan
 from ser_batch.distributed.answers import Answers, spent
 from ser_batch.distributed.cluster import Placement, Room, cluster, probe_engine, score_tasks
 from ser_batch.distributed.parcels import Parcels
 from ser_batch.errors import EngineError
-from ser_batch.inputs.listing import Inputs
-from ser_batch.inputs.sources import Source
-from ser_batch.model.bundle import Bundle, load_bundle
 from ser_batch.output.parts import Parts
 from ser_batch.output.predictions import schema
+from ser_batch.recordings.listing import Inputs
+from ser_batch.recordings.sources import Source
 from ser_batch.run.job import Done, Job, Watch, aggregate_rows, hearing_of, prepare
 from ser_batch.run.keeping import Made, keep_rows
 from ser_batch.run.pipeline import GPU_BATCH_SIZE, Settings, default_batch

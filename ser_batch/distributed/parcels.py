@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ser_batch.inputs.sources import Source
+from ser_batch.recordings.sources import Source
 
 PARCEL = 16
 """Recordings of a parcel: a task is one parcel or several."""

@@ -16,10 +16,10 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import EngineError
 from ser_batch.machine import cpu_limit
-from ser_batch.model.bundle import Bundle
 
 __all__ = ["AUTO", "BACKENDS", "Engine", "available_backends", "backend_version", "open_engine", "precisions"]
 

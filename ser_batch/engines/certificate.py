@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import InputError, OutputError
 from ser_batch.machine import processor, usable_cpus
-from ser_batch.model.bundle import Bundle
 
 SCHEMA_VERSION = 1
 _REMEDY = "Delete it; ser-export verify writes it anew."

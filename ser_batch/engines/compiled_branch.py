@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from ser_batch.bundle.bundle import Branch
 from ser_batch.engines.device import Device, Handle
 from ser_batch.engines.tensorrt_library import make_log
 from ser_batch.errors import EngineError
-from ser_batch.model.bundle import Branch
 
 _NO_MEMORY = ("out of memory", "outofmemory")
 _NO_DRIVER = ("driver version is insufficient", "no cuda-capable device")

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import InputError
-from ser_batch.model.bundle import Bundle
 
 EVIDENCE_FILE = "certificate.json"
 EVIDENCE_SCHEMA = 1

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.engines.batching import Piece
 from ser_batch.engines.compiled_branch import CompiledBranch
 from ser_batch.engines.device import Device, Handle, Rows

@@ -15,9 +15,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from ser_batch.clip import Waveform
+from ser_batch.bundle.fusion import Probabilities
+from ser_batch.clips import Waveform
 from ser_batch.machine import usable_cpus
-from ser_batch.model.fusion import Probabilities
 
 PIECE = 2
 """Clips a lane takes at a time."""

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ser_batch.clip import Waveform
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import Waveform
 from ser_batch.engines.lanes import Lanes, layout
 from ser_batch.engines.onnxruntime_session import import_runtime, installed_versions, open_session
 from ser_batch.errors import EngineError
-from ser_batch.model.bundle import Bundle
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """What the engine can be opened in, the default first; all but fp32 need a graph that `ser-export quantize` made."""

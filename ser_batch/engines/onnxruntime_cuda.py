@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ser_batch.clip import Waveform
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import Waveform
 from ser_batch.engines.nvidia import no_gpu
 from ser_batch.engines.onnxruntime_session import import_runtime, installed_versions, open_session
 from ser_batch.errors import EngineError
-from ser_batch.model.bundle import Bundle
 
 PRECISIONS = ("fp32", "fp16")
 """What the engine can be opened in, the default first: those the CUDA provider computes in."""

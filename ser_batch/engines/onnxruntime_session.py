@@ -8,9 +8,9 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+from ser_batch.bundle.bundle import Branch, Bundle
 from ser_batch.engines.protocol import LABELS_KEY, check_labels, check_tensor
 from ser_batch.errors import EngineError
-from ser_batch.model.bundle import Branch, Bundle
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 """Distributions that bring the module `onnxruntime`."""

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ser_batch.clip import Waveform
+from ser_batch.bundle.bundle import Branch, Bundle
+from ser_batch.bundle.fusion import Probabilities
+from ser_batch.clips import Waveform
 from ser_batch.engines.lanes import PIECE, Lanes, layout
 from ser_batch.engines.openvino_graph import fix_batch, frontend, network, widen_groups
 from ser_batch.engines.openvino_phases import use_phases
 from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY, check_labels, check_tensor
 from ser_batch.errors import EngineError
-from ser_batch.model.bundle import Branch, Bundle
-from ser_batch.model.fusion import Probabilities
 
 Requests = dict[str, list[Any]]
 """Branch name -> an inference request a stage."""

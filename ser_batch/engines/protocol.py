@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ser_batch.clip import Waveform
+from ser_batch.bundle.bundle import Branch, Bundle
+from ser_batch.clips import Waveform
 from ser_batch.errors import EngineError
-from ser_batch.model.bundle import Branch, Bundle
 
 LABELS_KEY = "labels"
 """Key of the ONNX metadata_props under which an exported graph carries its labels, as a JSON list."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ser_batch.clip import Waveform
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.fusion import Probabilities
+from ser_batch.clips import Waveform
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import EngineError, InputError
-from ser_batch.model.bundle import Bundle
-from ser_batch.model.fusion import Probabilities
 
 SUM_TOLERANCE = 1e-3
 """How far a row may be from summing to 1. Every engine keeps its softmax in float32, where 1e-6 is usual."""

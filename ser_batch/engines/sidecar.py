@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import BundleError
-from ser_batch.model.bundle import Bundle
 
 SIDECAR_FILE = "sidecar.json"
 SCHEMA_VERSION = 1

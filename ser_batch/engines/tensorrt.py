@@ -14,7 +14,8 @@ from types import ModuleType
 
 import numpy as np
 
-from ser_batch.clip import Waveform
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import Waveform
 from ser_batch.engines.batching import Piece, pieces
 from ser_batch.engines.compiled_branch import CompiledBranch
 from ser_batch.engines.cuda_device import open_cuda_device
@@ -25,7 +26,6 @@ from ser_batch.engines.sidecar import Here, Sidecar, misfits, read_sidecars, reb
 from ser_batch.engines.tensorrt_library import LIBRARIES, load
 from ser_batch.engines.tensorrt_library import version as library_version
 from ser_batch.errors import BundleError, EngineError
-from ser_batch.model.bundle import Bundle
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """What engines can be built in, the default first; a bundle has those it was given."""

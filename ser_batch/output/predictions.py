@@ -12,10 +12,10 @@ import pyarrow as pa
 
 import ser_batch
 from ser_batch.audio.hearing import Hearing
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.decode.source import Decoded
 from ser_batch.engines.protocol import EngineIdentity
 from ser_batch.engines.scorer import Scores
-from ser_batch.model.bundle import Bundle
 from ser_batch.output.parquet import take
 
 STATUSES = ("ok", "silent", "short", "error")

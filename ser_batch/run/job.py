@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from ser_batch.audio.hearing import Hearing
 from ser_batch.errors import OutputError
-from ser_batch.inputs.listing import Inputs, find_inputs
 from ser_batch.output.destination import Output, check_output
+from ser_batch.recordings.listing import Inputs, find_inputs
 from ser_batch.run.pipeline import Settings, run
 from ser_batch.run.progress import Progress
 from ser_batch.run.summary import RunSummary
 
 if TYPE_CHECKING:
-    from ser_batch.model.bundle import Bundle
+    from ser_batch.bundle.bundle import Bundle
 
 Watch = Callable[[int], AbstractContextManager[Progress | None]]
 """Given the number of recordings, what watches the run."""
@@ -64,10 +64,10 @@ def execute(job: Job, watch: Watch = lambda total: nullcontext()) -> Done:
     """
     inputs, output = prepare(job)
     # Imported when it is clear that there is something to do: an engine takes a while.
+    from ser_batch.bundle.bundle import load_bundle
     from ser_batch.engines import open_engine
     from ser_batch.engines.choice import choose
     from ser_batch.engines.scorer import Scorer
-    from ser_batch.model.bundle import load_bundle
 
     bundle = load_bundle(job.bundle)
     hearing = hearing_of(job, bundle)

@@ -10,9 +10,9 @@ from typing import Any
 from ser_batch.decode.source import ABSENT, source_version
 from ser_batch.decode.versions import with_versions
 from ser_batch.errors import OutputError
-from ser_batch.inputs.listing import Inputs
-from ser_batch.inputs.sources import Source
 from ser_batch.output.parts import Parts
+from ser_batch.recordings.listing import Inputs
+from ser_batch.recordings.sources import Source
 from ser_batch.run.limits import Limits
 from ser_batch.run.progress import Progress, Tally
 

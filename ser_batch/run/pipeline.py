@@ -14,12 +14,12 @@ from ser_batch.decode.source import Decoded
 from ser_batch.engines.lanes import PIECE
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import InputError
-from ser_batch.inputs.listing import Inputs
-from ser_batch.inputs.sources import Source
 from ser_batch.machine import usable_cpus
 from ser_batch.output.destination import Output, check_output
 from ser_batch.output.parts import Parts
 from ser_batch.output.predictions import record_batch, schema
+from ser_batch.recordings.listing import Inputs
+from ser_batch.recordings.sources import Source
 from ser_batch.run.keeping import Made, keep_rows
 from ser_batch.run.limits import Limits
 from ser_batch.run.progress import Progress, Tally

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ser_batch.clip import Waveform
+from ser_batch.clips import Waveform
 from ser_batch.decode.source import Decoded
 from ser_batch.engines.scorer import Scorer, Scores
 from ser_batch.errors import EngineError

@@ -1,4 +1,4 @@
-"""A real S3 server for the tests beside this file: Ceph's radosgw on loopback, started by `server.sh`."""
+"""A real S3 server for the tests beside this file: Ceph's radosgw on loopback, started by `radosgw.sh`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from radosgw import PROGRAMS, Server, free_port, make_bucket
+
+from support.radosgw import PROGRAMS, Server, free_port, make_bucket
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
-        pytest.skip(f"no {', '.join(missing)}: see tests/object_stores/server.sh for the packages")
+        pytest.skip(f"no {', '.join(missing)}: see tests/support/radosgw.sh for the packages")
     # A short path, since Ceph makes sockets in it.
     folder = Path(f"/tmp/ser-batch-s3-{os.getpid()}")
     found = Server(folder, free_port())

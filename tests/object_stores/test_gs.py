@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from process import mortal
-from radosgw import free_port
-from stores import objects, put, table, undisturbed
-from test_cli import run
 
-from ser_batch.inputs.sources import find_audio
-from ser_batch.model.bundle import Bundle
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.recordings.sources import find_audio
 from ser_batch.storage.bucket import open_bucket
+from support.commands import run
+from support.processes import mortal
+from support.radosgw import free_port
+from support.stores import objects, put, table, undisturbed
 
 pytestmark = pytest.mark.gs
 PROGRAM = "gcp-storage-emulator"

@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
-from process import finish, paused
-from radosgw import Server, make_bucket
-from stores import put_folder, table
-from test_cli import run
-from test_decode import sources
 
-from ser_batch.model.bundle import Bundle
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.storage.bucket import PATIENCE, open_bucket
+from support.commands import run
+from support.processes import finish, paused
+from support.radosgw import Server, make_bucket
+from support.recordings import sources
+from support.stores import put_folder, table
 
 pytestmark = pytest.mark.s3
 RECORDINGS = 24

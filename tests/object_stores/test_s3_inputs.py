@@ -8,26 +8,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from process import REPOSITORY
-from stores import put, put_folder, table
-from test_audio import write
-from test_cli import run
-from test_decode import sources
 
 from ser_batch.audio.hearing import Hearing
 from ser_batch.audio.windows import read_windows
-from ser_batch.clip import ClipRule
-from ser_batch.inputs.listing import find_inputs
-from ser_batch.inputs.sources import find_audio
-from ser_batch.model.bundle import Bundle
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import ClipRule
+from ser_batch.recordings.listing import find_inputs
+from ser_batch.recordings.sources import find_audio
 from ser_batch.storage import objects as storage_objects
+from support.commands import run
+from support.processes import REPOSITORY
+from support.recordings import sources, write
+from support.stores import put, put_folder, table
 
 pytestmark = pytest.mark.s3
 MANY = 10_000
 LIST = """
 import resource, sys
-from ser_batch.inputs.sources import find_audio
-from ser_batch.inputs.objects import find_objects
+from ser_batch.recordings.sources import find_audio
+from ser_batch.recordings.remote import find_objects
 import pyarrow.fs
 find_audio(["s3://" + sys.argv[1] + "/few"])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

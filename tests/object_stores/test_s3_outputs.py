@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from process import finish, mortal, paused
-from radosgw import Server, make_bucket
-from stores import objects, put_folder, table, undisturbed
-from test_cli import run
-from test_decode import sources
 
-from ser_batch.model.bundle import Bundle
+from ser_batch.bundle.bundle import Bundle
+from support.commands import run
+from support.processes import finish, mortal, paused
+from support.radosgw import Server, make_bucket
+from support.recordings import sources
+from support.stores import objects, put_folder, table, undisturbed
 
 pytestmark = pytest.mark.s3
 RECORDINGS = 24

@@ -13,20 +13,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from process import mortal
-from radosgw import Server, make_bucket
-from stores import objects, put_folder
-from test_cli import run
-from test_decode import sources
-from test_ray import actors, job, nodes, watch
 
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.distributed.cluster import Placement
 from ser_batch.distributed.job import execute_on_ray
 from ser_batch.errors import EngineError
-from ser_batch.model.bundle import Bundle
 from ser_batch.output.destination import Output
 from ser_batch.run.progress import Tally
 from ser_batch.storage.bucket import PATIENCE, open_bucket
+from support.commands import run
+from support.processes import mortal
+from support.radosgw import Server, make_bucket
+from support.ray_cluster import actors, job, nodes, watch
+from support.recordings import sources
+from support.stores import objects, put_folder
 
 pytestmark = [pytest.mark.s3, pytest.mark.ray]
 RECORDINGS = 96

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from bench import results, resume
+from bench.archive import link_recordings
+from bench.cli import main
+from bench.compare import compare
+from bench.processes import Finished
+from bench.report import warnings_of
+from bench.resume import ADDED, NOTHING, WHOLE, measure_resume
+from bench.tables import tables
+from ser_batch.errors import InputError
+from ser_batch.recordings.sources import Source, find_audio
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("audio")
+    rng = np.random.default_rng(0)
+    for name in ("a.wav", "b.flac"):
+        soundfile.write(folder / name, rng.uniform(-0.3, 0.3, 8_000), 8_000)
+    return folder
+
+
+def test_links_go_round_and_go_on_where_they_ended(audio, tmp_path, monkeypatch):
+    monkeypatch.chdir(audio.parent)
+    sources = find_audio([audio.name])  # relative: links must not be
+    link_recordings(sources, tmp_path / "audio", 3)
+    link_recordings(sources, tmp_path / "audio", 2, start=3)
+    links = sorted((tmp_path / "audio").iterdir())
+    assert [link.name for link in links] == [
+        *("00000000.wav", "00000001.flac", "00000002.wav", "00000003.flac", "00000004.wav"),
+    ]
+    assert [link.readlink().name for link in links] == ["a.wav", "b.flac"] * 2 + ["a.wav"]
+    assert all(link.is_symlink() and link.is_file() for link in links)
+
+
+def test_no_links_are_made_to_what_is_elsewhere(tmp_path):
+    with pytest.raises(InputError, match="files on this machine"):
+        link_recordings([Source("s3://bucket/a.wav", "a.wav")], tmp_path / "audio", 1)
+
+
+def test_resuming_scores_nothing_again_and_what_is_new_once(toy_bundle, audio, tmp_path, capsys):
+    arguments = ["resume", str(audio), "--bundle", str(toy_bundle.root), "--files", "200", "--repeats", "2"]
+    assert main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
+    result = results.read(tmp_path / "r.json")
+    steps = result["steps"]
+    assert [(s["step"], s["files"], s["scored"], s["reused"], s["seconds"]["n"]) for s in steps] == [
+        *((WHOLE, 1, 1, 0, 1), (NOTHING, 1, 0, 1, 2), (ADDED, 2, 1, 1, 1)),
+        *((WHOLE, 200, 200, 0, 1), (NOTHING, 200, 0, 200, 2), (ADDED, 202, 2, 200, 1)),
+    ]
+    floor, nothing = steps[1]["seconds"]["median"], steps[4]["seconds"]["median"]
+    assert steps[4]["looking"] == pytest.approx((nothing - floor) / 199 * 1000, abs=1e-6)
+    assert all(s["looking"] is None for s in steps if s is not steps[4])
+    assert all(s["peak_rss"] > 1e7 and s["bundle"] == toy_bundle.id for s in steps)
+    (table,) = tables(result)
+    assert all(len(row) == len(table.columns) for row in table.rows) and NOTHING in capsys.readouterr().out
+    assert any(f"{WHOLE}, 200 files: one timing only" in line for line in warnings_of(result))
+    assert [ratio.ratio for ratio in compare(result, result).ratios] == [1.0] * 6
+
+
+def test_looking_is_the_time_beyond_one_file(toy_bundle, audio, monkeypatch):
+    """Processes that take 2 s and 3 ms a file, 1 s a file where it is to be scored: looking is the 3 ms."""
+    known: set[str] = set()
+    flags: list[tuple[str, ...]] = []
+
+    def run_archive(folder, bundle, backend, *given):
+        flags.append(given)
+        names = {f"{folder}/{path.name}" for path in (folder / "audio").iterdir()}
+        new = names - known
+        known.update(names)
+        end = f'{{"event": "end", "rows": {len(names)}, "reused": {len(names) - len(new)}}}'
+        return Finished(2 + 0.003 * len(names) + len(new), 5, f'{{"event": "progress"}}\n{end}\nfailed: a.wav: why')
+
+    monkeypatch.setattr(resume, "run_archive", run_archive)
+    found = list(measure_resume(find_audio([audio]), [300, 100, 300], toy_bundle, "onnxruntime", repeats=1))
+    assert [step.files for step in found if step.step == NOTHING] == [1, 100, 300]
+    assert [step.looking for step in found if step.looking is not None] == pytest.approx([3, 3])
+    assert [step.files for step in found if step.step == ADDED] == [2, 101, 303]
+    assert flags == [("--json",), ("--json", "--resume"), ("--json", "--resume")] * 3
+
+
+def test_a_count_below_one_is_refused_before_anything_runs(toy_bundle, audio, monkeypatch):
+    monkeypatch.setattr(resume, "run_archive", None)
+    for counts, repeats in (([5, 0], 1), ([5], 0), ([], 1)):
+        with pytest.raises(InputError, match="at least 1"):
+            next(measure_resume(find_audio([audio]), counts, toy_bundle, "onnxruntime", repeats))

@@ -1,0 +1,112 @@
+"""fp16 and bf16 graphs: typed throughout, float32 where it must be, and no overflow that is not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from export.emulation import emulated, session
+from export.float_precision import TYPES, round_to, to_float_precision
+from export.kept import FRAGILE, frontend_tensor
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.reference import synthetic_clips
+from ser_batch.errors import ExportError
+from support.graphs import chain
+
+EACH = pytest.mark.parametrize("precision", ["fp16", "bf16"])
+BRANCHES = pytest.mark.parametrize("branch", ["wav2vec2", "spectrogram"])
+
+
+def graph(bundle: Bundle, branch: str) -> onnx.ModelProto:
+    return onnx.load(bundle.path(f"{branch}.onnx"))
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    typed = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    values = (*typed.graph.input, *typed.graph.output, *typed.graph.value_info)
+    found = {value.name: value.type.tensor_type.elem_type for value in values}
+    return found | {weight.name: weight.data_type for weight in model.graph.initializer}
+
+
+@EACH
+@BRANCHES
+def test_the_types_are_those_stated(exported_bundle: Bundle, branch: str, precision: str) -> None:
+    model = to_float_precision(graph(exported_bundle, branch), precision)
+    types, low = types_of(model), TYPES[precision]
+    assert types["waveform"] == types["probabilities"] == types[frontend_tensor(model)] == TensorProto.FLOAT
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Conv")]
+    lowered = [node for node in products if types[node.output[0]] == low]
+    assert len(lowered) > 5 and {node.op_type for node in lowered} == {"MatMul", "Conv"}
+    for node in model.graph.node:
+        floats = {types[name] for name in (*node.input, *node.output) if types.get(name) in (low, TensorProto.FLOAT)}
+        assert node.op_type == "Cast" or len(floats) <= 1, f"{node.name} mixes types"
+        if node.op_type in FRAGILE:
+            assert floats == {TensorProto.FLOAT}, node.name
+    casts = sum(node.op_type == "Cast" for node in model.graph.node)
+    assert casts < len(model.graph.node) / 4
+
+
+@EACH
+@BRANCHES
+def test_it_is_close_to_what_was_trained_and_really_rounds(
+    exported_bundle: Bundle, branch: str, precision: str
+) -> None:
+    reference = exported_bundle.reference()
+    model = to_float_precision(graph(exported_bundle, branch), precision)
+    (rows,) = session(emulated(model, precision), 1).run(None, {"waveform": reference.waveform})
+    difference = np.abs(rows - reference.branches[branch]).max()
+    assert 1e-7 < difference < {"fp16": 2e-3, "bf16": 2e-2}[precision]
+
+
+def test_loud_quiet_and_silent_clips_stay_finite_in_fp16(exported_bundle: Bundle) -> None:
+    clips = synthetic_clips(exported_bundle.manifest.clip)
+    square = np.sign(clips[:1]) * np.float32(1)
+    whisper = clips[:1] * np.float32(1e-4)
+    clips = np.concatenate([clips, square, whisper, -np.ones_like(square)])
+    for branch in ("wav2vec2", "spectrogram"):
+        model = emulated(to_float_precision(graph(exported_bundle, branch), "fp16"), "fp16")
+        (rows,) = session(model, 1).run(None, {"waveform": clips})
+        assert np.isfinite(rows).all()
+        np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-4)
+
+
+def scaled(factor: float) -> onnx.ModelProto:
+    """Two products: the first multiplies by `factor`, the last by the inverse."""
+    model = chain("Identity", "MatMul", "Relu", "MatMul", "Softmax")
+    weights = {"w": np.eye(4, dtype=np.float32) * np.float32(factor)}
+    model.graph.node[3].input[1] = "v"
+    weights["v"] = np.eye(4, dtype=np.float32) / np.float32(factor)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    return model
+
+
+def test_an_overflow_shows_in_the_emulation_of_fp16_alone() -> None:
+    sound = np.full((1, 4), 10, np.float32)
+    for precision, finite in (("fp16", False), ("bf16", True)):
+        model = emulated(to_float_precision(scaled(3e4), precision), precision)
+        (rows,) = session(model, 1).run(None, {"t0": sound})
+        assert np.isfinite(rows).all() == finite
+
+
+def test_a_weight_beyond_the_range_is_refused() -> None:
+    with pytest.raises(ExportError, match=r"weight w does not fit fp16.*Use bf16"):
+        to_float_precision(scaled(1e6), "fp16")
+    to_float_precision(scaled(1e6), "bf16")
+
+
+def test_rounding_is_that_of_the_type() -> None:
+    values = np.array([1 + 2**-11, 1 + 2**-9, 70_000], np.float32)
+    with np.errstate(over="ignore"):
+        assert round_to(values, "fp16").astype(np.float32).tolist() == [1, 1 + 2**-9, np.inf]
+    assert round_to(values, "bf16").astype(np.float32).tolist() == [1, 1, 70_144]
+
+
+def test_the_original_is_left_as_it_is(exported_bundle: Bundle) -> None:
+    model = graph(exported_bundle, "spectrogram")
+    before = model.SerializeToString(deterministic=True)
+    for precision in ("fp16", "bf16"):
+        to_float_precision(model, precision)
+    assert model.SerializeToString(deterministic=True) == before

@@ -1,8 +1,0 @@
-"""Where the data beside the project lies, if it is there."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-RAVDESS = SHARED / "ravdess"

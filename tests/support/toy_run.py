@@ -1,0 +1,65 @@
+"""Toy runs: finished run folders of tiny untrained branches, with figures measured on made-up predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from ser_batch.bundle.fusion import save_fusion
+from ser_batch.clips import ClipRule
+from ser_batch.evaluation.metrics import evaluate
+from support.toy import toy_fusion
+from training.config import ContextConfig, RunConfig, SpectrogramConfig, to_dict
+from training.ravdess import LABELS
+from training.runs import build_branches, environment
+
+CLIP = ClipRule(samples=24_000)
+CONTEXT = ContextConfig(
+    backbone="scratch",
+    architecture={
+        "conv_dim": [16] * 7,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    },
+    hidden=(16, 16),
+    unfrozen_layers=1,
+)
+SPECTROGRAM = SpectrogramConfig(channels=(4, 8, 8, 8), layers=1, feed_forward=32)
+CONFIG = RunConfig(recipe="toy", clip=CLIP, context=CONTEXT, spectrogram=SPECTROGRAM)
+
+
+def make_toy_run(folder: Path, config: RunConfig = CONFIG, corpus: str = "ravdess") -> Path:
+    """Write a finished run to `folder`, as `training.runs.load_run` reads it."""
+    torch.manual_seed(config.seed)
+    folder.mkdir(parents=True)
+    branches = build_branches(config, len(LABELS))
+    for name, branch in branches.items():
+        (folder / name).mkdir()
+        state = {key: value.contiguous() for key, value in branch.state_dict().items()}
+        save_file(state, folder / name / "best.safetensors")
+    fusion = toy_fusion(tuple(branches))
+    save_fusion(fusion, folder / "fusion.npz")
+    split = {"name": "paper-seed0", "corpus": corpus, "labels": list(LABELS)}
+    files = {"train": ["a.wav"] * 3, "validation": ["b.wav"] * 2, "test": ["c.wav"] * 16}
+    rng = np.random.default_rng(config.seed)
+    truth = np.arange(16) % len(LABELS)
+    found = {name: rng.dirichlet(np.full(len(LABELS), 0.5), 16).astype(np.float32) for name in branches}
+    found["fused"] = fusion(found)
+    result = {"test": {name: evaluate(truth, rows, LABELS).to_dict() for name, rows in found.items()}}
+    written = {
+        "config": to_dict(config),
+        "split": {**split, **files},
+        "environment": environment(),
+        "result": result,
+    }
+    for name, content in written.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
