@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.targets import FUSED
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.engines.evidence import read_evidence
 from ser_batch.errors import InputError
 

@@ -19,10 +19,10 @@ from bench.flops import count_bundle
 from bench.memory import peak_resident, reset_peak
 from bench.peak import Peak, best
 from bench.samples import Series, warnings
-from bench.targets import FUSED, Timed, branch_view, read_clips, take, targets_of
+from bench.targets import Timed, branch_view, read_clips, take, targets_of
 from ser_batch.audio.recording import read_clip
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.fusion import Fusion
+from ser_batch.bundle.fusion import FUSED, Fusion
 from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer

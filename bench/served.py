@@ -9,7 +9,8 @@ from bench.latency import Measurement, Plan, flops_by_target, measurement, opene
 from bench.load import FIXED, OFFLINE, fixed_rate, offline
 from bench.peak import Peak
 from bench.samples import Series, warnings
-from bench.targets import FUSED, take
+from bench.targets import take
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.engines import Engine
 from ser_batch.errors import InputError
 

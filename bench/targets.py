@@ -11,13 +11,12 @@ import numpy as np
 
 from ser_batch.audio.recording import read_clip
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import AudioError, InputError
 from ser_batch.recordings.sources import Source
 
 T = TypeVar("T")
-FUSED = "fused"
-"""The target that runs every branch and the fusion."""
 
 
 @runtime_checkable

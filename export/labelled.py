@@ -14,9 +14,10 @@ import numpy as np
 
 from export.candidates import Candidate
 from export.gates import EXACT, GATES
-from export.parity import FUSED, Comparison, Rows, compare
+from export.parity import Comparison, Rows, compare
 from export.speech import LabelledSpeech, read_batches
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import BundleError, SerError
 

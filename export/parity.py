@@ -18,6 +18,7 @@ from export.candidates import Candidate, Candidates, candidates
 from export.gates import EXACT, GATES
 from export.metadata import LABELS_KEY, SOURCE_KEY, read_metadata
 from ser_batch.bundle.bundle import Branch, Bundle
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.bundle.reference import Reference
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import BundleError, EngineError, ExportError, SerError
@@ -26,7 +27,6 @@ Rows = npt.NDArray[np.floating]
 
 TOLERANCES: Mapping[str, float] = {precision: gate.max_difference for precision, gate in GATES.items()}
 """Precision → largest |Δp| allowed on the reference clips."""
-FUSED = "fused"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ser_batch.engines.nvidia import driver_cuda, no_gpu
 from ser_batch.engines.sidecar import SIDECAR_FILE, Sidecar
 from ser_batch.engines.tensorrt_library import LIBRARIES, NATIVE, RTX, Library, load, version
 from ser_batch.errors import ExportError, OutputError
+from ser_batch.machine import cache_folder
 
 AUTO = "auto"
 OLDEST_NATIVE = (10, 12)
@@ -177,8 +178,7 @@ def _build(
 
 def timing_cache_path(sidecar: Sidecar) -> Path:
     """Where the measurements of native TensorRT lie: in the user's cache, one file a version and kind of GPU."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ser-batch" / "timing" / f"{sidecar.runtime}-{sidecar.runtime_version}-{sidecar.target}.cache"
+    return cache_folder() / "timing" / f"{sidecar.runtime}-{sidecar.runtime_version}-{sidecar.target}.cache"
 
 
 def _read(path: Path | None) -> bytes | None:

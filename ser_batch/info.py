@@ -9,6 +9,7 @@ from typing import Any
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import available_backends
 from ser_batch.engines.sidecar import read_sidecars
+from ser_batch.text import terminal_safe
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
@@ -40,7 +41,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     rows.append(("licence", manifest.licence))
     rows.extend((f"backend {name}", reason or "available") for name, reason in available_backends().items())
     # A manifest is another's text: a control character in it must not reach the terminal.
-    return [(_printable(name), _printable(value)) for name, value in rows]
+    return [(terminal_safe(name), terminal_safe(value)) for name, value in rows]
 
 
 def _flatten(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -49,7 +50,3 @@ def _flatten(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _flatten(f"{prefix}.{key}", inner)
     else:
         yield prefix, str(value)
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_batch.bundle.fusion import Fusion, load_fusion
+from ser_batch.bundle.fusion import FUSED, Fusion, load_fusion
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
 from ser_batch.evaluation.metrics import evaluate
@@ -21,7 +21,6 @@ from training.files import read_arrays, read_json
 from training.runs import SPECTROGRAM
 from training.splits import PARTS
 
-FUSED = "fused"
 OUT_OF_FOLD = "out-of-fold"
 
 

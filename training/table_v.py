@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ser_batch.bundle.fusion import FUSED
 from training.config import FusionConfig
 from training.fusion import Probabilities, fit_gated, fit_logistic, fit_weighted, stacked
-from training.predictions import FUSED, OUT_OF_FOLD, Predictions, compare, figures
+from training.predictions import OUT_OF_FOLD, Predictions, compare, figures
 from training.runs import SPECTROGRAM
 
 SOURCES = {"training": "train", "validation": "validation", OUT_OF_FOLD: OUT_OF_FOLD}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import soundfile
 
 from ser_batch.errors import AudioError
-from ser_batch.paths import printable
 from ser_batch.storage.urls import is_url
+from ser_batch.text import printable
 
 if TYPE_CHECKING:
     from ser_batch.storage.objects import ObjectFile

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from ser_batch.bundle.npz import read_arrays, write_arrays
 from ser_batch.errors import BundleError
 
+FUSED = "fused"
+"""Name of the fusion's own probabilities, beside those of the branches."""
 Probabilities = npt.NDArray[np.float32]
 """(B, C) float32; each row is a distribution over the labels."""
 

@@ -8,7 +8,6 @@ describes the file.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +16,7 @@ from typing import Any
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import InputError, OutputError
-from ser_batch.machine import processor, usable_cpus
+from ser_batch.machine import cache_folder, processor, usable_cpus
 
 SCHEMA_VERSION = 1
 _REMEDY = "Delete it; ser-export verify writes it anew."
@@ -62,8 +61,7 @@ class Certificate:
 
 def certificate_path(bundle: Bundle) -> Path:
     """Where the certificate of `bundle` lies, under $XDG_CACHE_HOME or ~/.cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ser-batch" / "certificates" / f"{bundle.sha256}.json"
+    return cache_folder() / "certificates" / f"{bundle.sha256}.json"
 
 
 def machine_id() -> str:

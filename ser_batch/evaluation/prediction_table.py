@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
 
-FUSED = "fused"
-"""Name of the fusion beside the branches' own."""
 NAMESPACE = b"ser_batch."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import compress
@@ -12,9 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ser_batch import files
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError, OutputError
 from ser_batch.evaluation.metrics import Evaluation, evaluate
-from ser_batch.evaluation.prediction_table import FUSED, PredictionTable, among, read_predictions
+from ser_batch.evaluation.prediction_table import PredictionTable, among, read_predictions
 from ser_batch.evaluation.statistics import McNemar, mcnemar
 from ser_batch.evaluation.truth import RAVDESS, match, ravdess_labels, read_labels, read_part
 
@@ -148,9 +149,7 @@ def _nothing(
 
 def write_json(served: ServedEvaluation, path: Path) -> None:
     """Write every figure to `path`, which has its name only once it is whole; OutputError if that fails."""
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(served.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        files.write_json(path, served.to_dict())
     except OSError as error:
         raise OutputError(f"{path} cannot be written", got=error.strerror or error) from error

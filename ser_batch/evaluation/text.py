@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.evaluation.calibration import BINS
 from ser_batch.evaluation.metrics import Evaluation
-from ser_batch.evaluation.prediction_table import FUSED
 from ser_batch.evaluation.served import Coverage, ServedEvaluation
 from ser_batch.evaluation.statistics import Interval
+from ser_batch.text import aligned, terminal_safe
 
 PROVENANCE = ("bundle_id", "backend", "precision", "device", "version")
 
@@ -27,7 +28,7 @@ def format_evaluation(served: ServedEvaluation) -> str:
     ]
     if served.against_fused:
         blocks.append(_paired(served))
-    return "\n".join(_printable(line) for line in "\n\n".join(blocks).split("\n"))
+    return "\n".join(terminal_safe(line) for line in "\n\n".join(blocks).split("\n"))
 
 
 def _coverage(coverage: Coverage) -> list[tuple[str, str]]:
@@ -55,7 +56,7 @@ def _figures(models: dict[str, Evaluation]) -> str:
         )
         for name, e in models.items()
     ]
-    return _columns([head, *rows])
+    return aligned([head, *rows])
 
 
 def _share(value: float, interval: Interval) -> str:
@@ -73,7 +74,7 @@ def _matrix(name: str, evaluation: Evaluation) -> str:
         )
         for counts, scores in zip(evaluation.confusion, evaluation.classes, strict=True)
     ]
-    return f"{name}: {evaluation.correct} of {evaluation.clips} right\n" + _columns([head, *rows])
+    return f"{name}: {evaluation.correct} of {evaluation.clips} right\n" + aligned([head, *rows])
 
 
 def _paired(served: ServedEvaluation) -> str:
@@ -83,17 +84,3 @@ def _paired(served: ServedEvaluation) -> str:
         for name, test in served.against_fused.items()
     ]
     return "\n".join(lines)
-
-
-def _columns(rows: list[tuple[str, ...]]) -> str:
-    """Rows of equal length as aligned text: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
-
-
-def _printable(line: str) -> str:
-    # Names and labels are another's text: a control character in them must not reach the terminal.
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, overload
 
 from ser_batch.errors import InputError
-from ser_batch.paths import printable
 from ser_batch.recordings.local import READABLE, expand, is_pattern, walk
 from ser_batch.recordings.names import Names
 from ser_batch.storage.urls import is_url
+from ser_batch.text import printable
 
 __all__ = ["Source", "Sources", "find_audio", "printable"]
 

@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from ser_batch.errors import InputError
-from ser_batch.paths import printable
 from ser_batch.recordings.embedded import EmbeddedAudio, is_audio
 from ser_batch.recordings.listing import Inputs
 from ser_batch.recordings.sources import Source, Sources
 from ser_batch.storage.objects import object_version, readable
 from ser_batch.storage.urls import is_url, join, split
+from ser_batch.text import printable
 
 TIMES = ("start", "end", "duration")
 TYPES = {**dict.fromkeys(("path", "file", "id", "label"), pa.string()), **dict.fromkeys(TIMES, pa.float64())}

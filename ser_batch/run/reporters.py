@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from ser_batch.errors import OutputError
 from ser_batch.run.progress import Progress, Tally
-from ser_batch.run.summary_text import plain
+from ser_batch.text import terminal_safe
 
 JSON_SECONDS = 1.0
 """At least so long between two progress lines."""
@@ -96,7 +96,7 @@ class Log:
     def __call__(self, tally: Tally) -> None:
         """Log fresh failures, and now and then where the run is."""
         for file, reason in tally.fresh:
-            self.write(f"failed: {plain(file)}: {plain(reason)}")
+            self.write(f"failed: {terminal_safe(file)}: {terminal_safe(reason)}")
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LOG_SECONDS
             self.write(json.dumps(progress_event(tally)))
@@ -105,7 +105,7 @@ class Log:
         """Add lines, each with the time."""
         with writing(self._name):
             for line in text.split("\n"):
-                self._file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {plain(line)}\n")
+                self._file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {terminal_safe(line)}\n")
             self._file.flush()
 
 

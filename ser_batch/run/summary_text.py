@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ser_batch.run.summary import RunSummary
+from ser_batch.text import terminal_safe
 
 STAGES = {"decode": "decoding", "engine": "the engine", "write": "writing"}
 
@@ -30,7 +31,7 @@ def format_summary(summary: RunSummary, out: str, model: str) -> str:
         ("time", f"{summary.seconds:.2f} s, {share:.0%} of it in {STAGES[stage]}"),
         ("rate", f"{summary.clips_per_second:.1f} clips/s, {summary.real_time_factor:.0f} x real time"),
         ("memory", f"{summary.peak_rss / 2**20:.0f} MiB at most, decode processes apart"),
-        ("output", plain(out)),
+        ("output", terminal_safe(out)),
     ]
     return "\n".join(f"{name:<9} {value}" for name, value in rows)
 
@@ -38,7 +39,7 @@ def format_summary(summary: RunSummary, out: str, model: str) -> str:
 def failure_lines(summary: RunSummary) -> list[str]:
     """The first failures, and how many more there are."""
     # Names are the users' own, and may hold what would move the cursor.
-    lines = [f"failed: {plain(file)}: {plain(reason)}" for file, reason in summary.errors]
+    lines = [f"failed: {terminal_safe(file)}: {terminal_safe(reason)}" for file, reason in summary.errors]
     if summary.failures > len(summary.errors):
         lines.append(f"failed: {summary.failures - len(summary.errors)} more, see column `error`")
     return lines
@@ -49,8 +50,3 @@ def summary_json(summary: RunSummary, out: str, model: str) -> dict[str, Any]:
     stage, share = summary.bottleneck
     values = asdict(summary) | {"bottleneck": stage, "bottleneck_share": round(share, 4), "out": out, "model": model}
     return {"event": "end", **values}
-
-
-def plain(text: str) -> str:
-    """`text` without anything that a terminal might obey."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

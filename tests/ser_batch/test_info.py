@@ -39,7 +39,7 @@ def test_nested_metrics_are_dotted_and_control_characters_masked(tmp_path: Path)
     bundle = make_toy_bundle(tmp_path / "bundle", clip=ClipRule(8_000, 8_000), edit=edit)
     rows = dict(describe(bundle))
     assert rows["metrics.test.fused.accuracy"] == "0.8"
-    assert rows["provenance.note"] == "red \N{REPLACEMENT CHARACTER}[31m"
+    assert rows["provenance.note"] == "red \\x1b[31m"
 
 
 def test_a_backend_that_is_missing_says_how_to_get_it(toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ser_batch.errors import InputError
-from ser_batch.paths import printable
 from ser_batch.recordings.sources import find_audio
+from ser_batch.text import printable
 from support.recordings import touch
 
 

@@ -1,0 +1,65 @@
+"""Files that have their name only once they are whole: written beside it, synced, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+Content = bytes | str | Callable[[BinaryIO], object]
+"""What a file holds, or a function that writes it to the open file."""
+
+
+def write_atomically(path: Path, content: Content) -> None:
+    """Make or replace `path`: whoever reads it, or comes after a crash, finds the old file or the new one.
+
+    The temporary file beside it has a hidden name of its own (`temporary_pattern`), so that two processes that
+    write one file do not disturb each other: the last one wins.
+
+    Raises:
+        OSError: it cannot be written; `path` is then what it was.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def temporary_pattern(name: str) -> str:
+    """A pattern (fnmatch) of the files that a killed process may have left half-written beside `name`."""
+    return f".{name}*.tmp"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Make or replace `path` by `content` as indented JSON; see `write_atomically`.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: `content` holds NaN or infinity.
+    """
+    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,34 @@
+"""Text for people: names as valid UTF-8, lines that a terminal can trust, columns that line up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+
+def printable(path: str) -> str:
+    r"""Give `path` as valid UTF-8 with `/` as its separator.
+
+    A path with undecodable bytes has each of them written `\xNN`, and its backslashes doubled.
+    """
+    if os.sep != "/":
+        path = path.replace(os.sep, "/")
+    raw = os.fsencode(path)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def terminal_safe(text: str) -> str:
+    """`text` with everything escaped that a terminal might obey: names and labels are other people's."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length as aligned text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    )
