@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from ser_batch import command_line
-from training.experiment_cli import ablate, fusion, out_of_fold, protocol, reproduce, unfreeze
 from training.options import FOLDER, PATH, label_names
+from training.reproduction.cli import ablate, fusion, out_of_fold, protocol, reproduce, unfreeze
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,8 +53,8 @@ def run(
     A run that was killed goes on where it was when the same command is given again.
     """
     from training.configfile import load_config
-    from training.corpora import load_corpus
-    from training.manifest import states_split
+    from training.data.corpora import load_corpus
+    from training.data.manifest import states_split
     from training.memory import keep_freed_memory
     from training.progress import print_epoch, print_result
     from training.stages import train
@@ -79,8 +79,8 @@ def run(
 @click.option("--check", is_flag=True, help="Write nothing; exit 2 if the page is not what the results say.")
 def tables(page: Path | None, results: Path | None, figures: Path | None, check: bool) -> None:
     """Renew the generated regions of docs/reproduction.md from committed results."""
-    from training.reproduction import PAGE, draw, is_current, renew
-    from training.results import RESULTS, load
+    from training.reproduction.page import PAGE, draw, is_current, renew
+    from training.reproduction.results import RESULTS, load
 
     page, results = page or PAGE, results or RESULTS
     if check:

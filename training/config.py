@@ -110,7 +110,7 @@ class ContextConfig:
     """Name of the branch in bundles, columns and tables; say which backbone it is when it is not wav2vec 2.0."""
     architecture: dict[str, Any] = field(default_factory=dict)
     """With `scratch`: fields of transformers' configuration class that differ from its defaults (Wav2Vec2Config's
-    are base, 12 × 768); `model_type` chooses another family of training.backbones."""
+    are base, 12 × 768); `model_type` chooses another family of training.models.backbones."""
     layers: int = 0
     """Lowest Transformer layers kept, those above removed; 0 keeps all (ours: middle layers carry emotion best)."""
     unfrozen_layers: int = 3
@@ -263,7 +263,7 @@ class FusionConfig:
     """With `out-of-fold`: folds of the training clips, both branches trained once a fold (ours)."""
     solver: Literal["adam", "lbfgs", "shrunk"] = "adam"
     """Table II's Adam, the exact optimum of the L2-penalised problem (ours), or that of one in which the penalty draws
-    towards a weighted sum of the branches instead of to nothing (ours, training.shrunk_fusion)."""
+    towards a weighted sum of the branches instead of to nothing (ours, training.models.shrunk_fusion)."""
     inverse_penalty: float = 1.0
     """scikit-learn's C of the `lbfgs` solver."""
     shrinkage: float = 1.0
@@ -295,7 +295,7 @@ class RunConfig:
     seed: int = 0
     """Of the split, the augmentation, the initial weights and the order of batches."""
     protocol: Literal["paper", "emobox", "sentence", "given"] = "paper"
-    """Which split (training.splits)."""
+    """Which split (training.data.splits)."""
     fold: int = 0
     """Which of the protocol's splits, from 0."""
     refit: bool = False

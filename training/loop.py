@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import accuracy, macro_scores
 from training.config import Stage
-from training.examples import TrainingSet
+from training.data.examples import TrainingSet
 from training.files import write_tensors, write_text, write_whole
 
 EVALUATION_BATCH = 64

@@ -16,12 +16,12 @@ from ser_batch.audio.recording import read_clip, read_recording
 from ser_batch.clips import Waveform
 from ser_batch.errors import TrainingError
 from training import runs
-from training.augment import noisy_copies
 from training.config import RunConfig
-from training.data import Corpus
-from training.feature_cache import FeatureCache
+from training.data.augment import noisy_copies
+from training.data.corpus import Corpus
+from training.data.feature_cache import FeatureCache
+from training.data.splits import Split, splits_of
 from training.loop import Progress
-from training.splits import Split, splits_of
 
 READERS = 4
 """Threads that decode; libsndfile and soxr release the GIL."""

@@ -17,9 +17,9 @@ from ser_batch.evaluation.metrics import evaluate
 from ser_batch.evaluation.statistics import mcnemar
 from training.config import RunConfig
 from training.configfile import load_config
+from training.data.splits import PARTS
 from training.files import read_arrays, read_json
 from training.runs import SPECTROGRAM
-from training.splits import PARTS
 
 OUT_OF_FOLD = "out-of-fold"
 

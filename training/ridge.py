@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.calibration import fit_temperature
 from training.config import Stage
-from training.context_branch import ContextBranch
 from training.files import write_tensors, write_text
 from training.loop import Progress, evaluate, load_weights, logits_of
+from training.models.context import ContextBranch
 
 CPU = torch.device("cpu")
 SHARPENED = 10.0

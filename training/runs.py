@@ -25,13 +25,13 @@ from ser_batch.errors import TrainingError
 from ser_batch.machine import git_commit, processor
 from training.config import RunConfig, to_dict
 from training.configfile import load_config
-from training.context_branch import ContextBranch
-from training.data import Corpus
+from training.data.corpus import Corpus
+from training.data.splits import PARTS, Split
 from training.files import read_json, write_json
 from training.loop import load_weights, seed_everything
-from training.pretrained import Encoder, from_description
-from training.spectrogram_branch import SpectrogramBranch
-from training.splits import PARTS, Split
+from training.models.context import ContextBranch
+from training.models.pretrained import Encoder, from_description
+from training.models.spectrogram import SpectrogramBranch
 
 SPECTROGRAM = "spectrogram"
 """Name of the spectrogram branch in folders, bundles and columns."""

@@ -18,15 +18,15 @@ from ser_batch.bundle.fusion import Fusion, save_fusion
 from ser_batch.evaluation.metrics import evaluate
 from training import runs
 from training.config import RunConfig, Stage
-from training.data import Corpus
-from training.examples import CachedSet, FreshSet, VersionedSet, encode
+from training.data.corpus import Corpus
+from training.data.examples import CachedSet, FreshSet, VersionedSet, encode
+from training.data.splits import PARTS, folds_of
 from training.files import read_arrays, read_json, write_arrays, write_json
-from training.fusion import fit_logistic
 from training.loop import Progress, fit, logits_of
 from training.material import Material, prepare
+from training.models.fusion import fit_logistic
+from training.models.spectrogram import SpectrogramBranch
 from training.ridge import fit_ridge
-from training.spectrogram_branch import SpectrogramBranch
-from training.splits import PARTS, folds_of
 
 
 def train(

@@ -17,7 +17,7 @@ from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import InputError
 from training.config import ContextConfig, RunConfig, SpectrogramConfig
 from training.configfile import load_config
-from training.ravdess import LABELS
+from training.data.ravdess import LABELS
 from training.runs import build_branches, load_run
 
 SMALL = RunConfig(

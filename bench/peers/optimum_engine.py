@@ -49,7 +49,7 @@ def check_python(python: Path) -> None:
 
 
 def export_by_optimum(python: Path, branch: Any, folder: Path) -> OptimumGraph:
-    """`branch` (a training.context_branch module) exported by the optimum of `python` to `folder`, which is made.
+    """`branch` (a training.models.context module) exported by the optimum of `python` to `folder`, which is made.
 
     Raises:
         EngineError: the branch has no equal in transformers, or optimum cannot export it.

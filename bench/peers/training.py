@@ -20,7 +20,7 @@ from bench.targets import take
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.errors import InputError
 from training.config import RunConfig, Stage
-from training.examples import CachedSet, encode
+from training.data.examples import CachedSet, encode
 from training.loop import autocast, fit
 
 EPOCH = 1147

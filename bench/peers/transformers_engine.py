@@ -29,7 +29,7 @@ class TransformersEngine:
     """One wav2vec 2.0 branch in transformers' pipeline, float32 on the CPU or a GPU.
 
     Args:
-        branch: a training.context_branch module whose encoder is wav2vec 2.0, mean-pooled.
+        branch: a training.models.context module whose encoder is wav2vec 2.0, mean-pooled.
         sample_rate: Hz of the waveforms.
 
     Raises:

@@ -21,9 +21,9 @@ from ser_batch.errors import ExportError
 from support.toy_encoders import ARCHITECTURES
 from support.toy_run import CLIP, CONTEXT, SPECTROGRAM
 from training.config import ContextConfig
-from training.context_branch import ContextBranch
-from training.ravdess import LABELS
-from training.spectrogram_branch import SpectrogramBranch
+from training.data.ravdess import LABELS
+from training.models.context import ContextBranch
+from training.models.spectrogram import SpectrogramBranch
 
 
 def make_wav2vec2() -> nn.Module:

@@ -10,8 +10,8 @@ import soundfile
 
 from support.toy_run import CLIP, CONTEXT, SPECTROGRAM
 from training.config import RunConfig, Stage
-from training.data import Corpus
-from training.ravdess import parse
+from training.data.corpus import Corpus
+from training.data.ravdess import parse
 
 STAGE = Stage("adamw", 1e-3, epochs=2, patience=2, monitor="accuracy", batch_size=16)
 CONFIG = RunConfig(

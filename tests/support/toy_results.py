@@ -6,7 +6,7 @@ import numpy as np
 
 from training.config import RunConfig
 from training.predictions import compare, figures
-from training.results import Experiment, Kind
+from training.reproduction.results import Experiment, Kind
 
 LABELS = ("neutral", "calm")
 MEASURED = {

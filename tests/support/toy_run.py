@@ -14,7 +14,7 @@ from ser_batch.clips import ClipRule
 from ser_batch.evaluation.metrics import evaluate
 from support.toy import toy_fusion
 from training.config import ContextConfig, RunConfig, SpectrogramConfig, to_dict
-from training.ravdess import LABELS
+from training.data.ravdess import LABELS
 from training.runs import build_branches, environment
 
 CLIP = ClipRule(samples=24_000)

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from ser_batch.errors import TrainingError  # noqa: E402
 from training.config import Stage  # noqa: E402
-from training.examples import CachedSet  # noqa: E402
+from training.data.examples import CachedSet  # noqa: E402
 from training.loop import build_optimizer, evaluate, fit, learning_rate, load_weights, seed_everything  # noqa: E402
 
 CLASSES, WIDTH = 3, 6

@@ -20,14 +20,14 @@ from ser_batch.errors import TrainingError  # noqa: E402
 from ser_batch.evaluation.calibration import fit_temperature  # noqa: E402
 from support.toy_corpus import CONFIG, write_corpus  # noqa: E402
 from training.config import ContextConfig, RunConfig, Stage  # noqa: E402
-from training.context_branch import ContextBranch  # noqa: E402
+from training.data.ravdess import parse  # noqa: E402
 from training.loop import logits_of  # noqa: E402
+from training.models.context import ContextBranch  # noqa: E402
 from training.predictions import load_predictions, measure  # noqa: E402
-from training.ravdess import parse  # noqa: E402
+from training.reproduction.table_v import table_v  # noqa: E402
 from training.ridge import fit_ridge  # noqa: E402
 from training.runs import build_branches  # noqa: E402
 from training.stages import train  # noqa: E402
-from training.table_v import table_v  # noqa: E402
 
 CLASSES = 3
 HEAD: dict[str, Any] = {

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from training.cli import main  # noqa: E402
-from training.results import load  # noqa: E402
+from training.reproduction.results import load  # noqa: E402
 from training.runs import load_run  # noqa: E402
 
 RECIPE = """

@@ -1,0 +1,1 @@
+"""What a model is trained on: corpora, their splits, augmentation, and features that runs share on disk."""

@@ -1,0 +1,1 @@
+"""The models: front-ends, pretrained encoders, the two branches and their fusion."""
