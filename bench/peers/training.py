@@ -1,4 +1,4 @@
-"""How fast a branch trains here: epochs of `training.loop.fit` on features of synthetic clips, and those features."""
+"""`bench training`: how fast epochs of `training.loop.fit` and the features before them are, on synthetic clips."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.memory import peak_resident, reset_peak
+from bench.peak import check_device
 from bench.peers.models import random_branches
-from bench.peers.torch_engine import check_device
-from bench.samples import Series, warnings
-from bench.targets import take
+from bench.processes import peak_resident, reset_peak
+from bench.timing import Series, take, warnings
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.errors import InputError
 from training.config import RunConfig, Stage
@@ -38,14 +37,14 @@ class TrainingRate:
     """Of the forward products under autocast."""
     batch: int
     clips: int
-    """An epoch of the measurement."""
+    """Per epoch of the measurement."""
     parameters: int
     trained: int
     """Parameters that a gradient reaches."""
     encode_clips_per_second: float
-    """What no gradient reaches, computed once a training."""
+    """Of the features that no gradient reaches, which are computed once per training."""
     seconds: Series
-    """An epoch, validation on two clips included; the first is warm-up and left out."""
+    """Per epoch, validation on two clips included, without the first epoch, which is warm-up."""
     clips_per_second: float
     epoch_seconds: float
     """Of `EPOCH` clips at that rate."""
@@ -87,7 +86,7 @@ def _measure(
     features = encode(branch, waveforms, device, torch.float32)
     encoding = time.perf_counter() - started
     targets = torch.from_numpy(np.arange(clips) % 8)
-    # Patience is without end here, since random labels get no better.
+    # Random labels get no better, so patience must not end the training.
     stage = replace(stage, epochs=epochs + 1, patience=epochs + 2)
     epoch: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

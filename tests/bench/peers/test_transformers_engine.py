@@ -9,16 +9,23 @@ import pytest
 
 pytest.importorskip("torch")
 
-from bench.interleave import check_equal
 from bench.peers.compare import OPTIMUM, compare_peers, exported_graphs
 from bench.peers.models import Model, random_branches, random_model
-from bench.peers.optimum_engine import OptimumEngine, OptimumGraph, check_python, export_by_optimum
 from bench.peers.torch_engine import TorchEngine
+from bench.peers.transformers_engine import (
+    OptimumEngine,
+    OptimumGraph,
+    TransformersEngine,
+    check_python,
+    classification_model,
+    export_by_optimum,
+)
+from bench.timing import check_equal
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import ClipRule
 from ser_batch.errors import EngineError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STAND_IN = """
 import torch
 
@@ -31,7 +38,7 @@ def onnx_export_from_model(model, out, task, do_validation):
 
 @pytest.fixture(scope="module")
 def optimum_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with optimum: the one that SER_BATCH_OPTIMUM names, else this one beside a stand-in for the exporter."""
+    """A Python with optimum: the one that SER_BATCH_OPTIMUM names, else this one with a stand-in for the exporter."""
     if given := os.environ.get("SER_BATCH_OPTIMUM"):
         return Path(given)
     site = tmp_path_factory.mktemp("site")
@@ -57,6 +64,18 @@ def exported(optimum_python: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     model = random_model(folder / "bundle", "small", seed=1, only_context=True)
     check_python(optimum_python)
     return model, export_by_optimum(optimum_python, model.branches["wav2vec2"], folder / "optimum")
+
+
+def test_transformers_pipeline_computes_the_same_function():
+    _, branches = random_branches("small", seed=1)
+    engines = {
+        "torch": TorchEngine({"wav2vec2": branches["wav2vec2"]}),
+        "pipeline": TransformersEngine("wav2vec2", branches["wav2vec2"], sample_rate=48_000),
+    }
+    differences = check_equal(engines, "wav2vec2", synthetic_clips(ClipRule())[:3])
+    assert differences["pipeline"] < 1e-5
+    with pytest.raises(EngineError, match=r"wav2vec 2\.0 branch"):
+        classification_model(branches["spectrogram"])
 
 
 def test_optimums_graph_computes_the_same_function_from_48_khz_on(exported):

@@ -12,15 +12,15 @@ import soundfile
 pytest.importorskip("torch")
 
 from bench import results
+from bench.archive import read_clips
 from bench.cli import main
 from bench.compare import compare
 from bench.peers import compare as peers
 from bench.peers import end_to_end
 from bench.peers.end_to_end import Way, measure_end_to_end
 from bench.peers.models import Model, random_model
-from bench.report import warnings_of
+from bench.results import warnings_of
 from bench.tables import tables
-from bench.targets import read_clips
 from ser_batch.errors import EngineError
 from ser_batch.recordings.sources import find_audio
 
@@ -82,7 +82,7 @@ def test_every_way_labels_the_same_files_alike(audio, tmp_path, capsys):
     assert all(len(row) == len(table.columns) for row in table.rows)
     assert "From files to a table of labels" in capsys.readouterr().out
     assert [ratio.ratio for ratio in compare(result, result).ratios] == [1.0] * 3
-    # Random weights hear little difference.
+    # Random weights give nearly the same probabilities to every file.
     assert sum("all files get one label" in line for line in warnings_of(result)) == 1
 
 
@@ -108,7 +108,7 @@ def test_ways_take_turns_ratios_are_of_rounds_and_warm_up_does_not_count(model, 
 
     loops = {"torch eager": 8.0, "transformers pipeline": 6.0}
     monkeypatch.setattr(end_to_end, "plain_loop", passing(end_to_end.plain_loop, loops))
-    monkeypatch.setattr(end_to_end, "run", passing(end_to_end.run, {"onnxruntime": 2.0}))
+    monkeypatch.setattr(end_to_end, "run_pipeline", passing(end_to_end.run_pipeline, {"onnxruntime": 2.0}))
     found, _ = measure(model, audio, repeats=2, clock=lambda: now[0])
     first, second, third = "torch eager", "transformers pipeline", "onnxruntime"
     assert calls == [first, second, third, second, third, first, third, first, second]
@@ -118,7 +118,7 @@ def test_ways_take_turns_ratios_are_of_rounds_and_warm_up_does_not_count(model, 
 
 
 def test_another_label_is_counted_and_in_float32_an_error(model, audio, monkeypatch):
-    monkeypatch.setattr(end_to_end, "run", relabelled(end_to_end.run))
+    monkeypatch.setattr(end_to_end, "run_pipeline", relabelled(end_to_end.run_pipeline))
     with pytest.raises(EngineError, match=f"{PIPELINE} does not label as {TORCH} does; got 1 of 5 files"):
         measure(model, audio)
 

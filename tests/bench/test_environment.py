@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import clocks, environment, page, report, results
-from bench.clocks import clocks_line, read_clocks
+from bench import environment, results
+from bench.environment import clocks_line, read_clocks
+from bench.report import sections, write_html
 
 
 @pytest.fixture
 def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
-    monkeypatch.setattr(clocks, "nvidia_smi", lambda _: [])
+    monkeypatch.setattr(environment, "nvidia_smi", lambda _: [])
 
 
 def cpufreq(folder: Path, **khz: int) -> Path:
@@ -36,22 +37,22 @@ def test_cpufreq_is_asked_first_and_only_of_the_cpus_in_use(two_cpus, tmp_path):
 def test_cpuinfo_is_asked_next(two_cpus, tmp_path):
     info = tmp_path / "cpuinfo"
     info.write_text("".join(f"processor\t: {n}\nmodel name\t: X\ncpu MHz\t\t: {2000.25 + n}\n\n" for n in range(3)))
-    # A CPU in use whose clock is not stated is no reason to leave it out.
+    # cpufreq has no clock of CPU 2, so the other source is asked for both.
     folder = cpufreq(tmp_path / "cpu", cpu0=1_200_000)
     found = read_clocks(folder, info)
     assert found["cpu_mhz"] == [2000.2, 2002.2] and found["cpu_source"] == str(info)
 
 
-def test_what_is_not_stated_is_said_and_not_made_up(two_cpus, tmp_path):
+def test_clocks_that_a_system_does_not_report_are_unknown(two_cpus, tmp_path):
     (tmp_path / "cpuinfo").write_text("processor : 0\nBogoMIPS : 50\n")
     found = read_clocks(tmp_path / "cpu", tmp_path / "cpuinfo")
-    assert found["cpu_mhz"] is None and found["cpu_source"] == "not stated by this system"
+    assert found["cpu_mhz"] is None and found["cpu_source"] == "this system reports none"
     assert clocks_line({"clocks_at_start": found, "clocks_at_end": found}) == (
-        "CPU clocks unknown, then unknown (not stated by this system)"
+        "CPU clocks unknown, then unknown (this system reports none)"
     )
 
 
-def test_gpus_are_told_as_nvidia_smi_tells_them(tmp_path, monkeypatch):
+def test_clocks_of_gpus_are_those_of_nvidia_smi(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho '1980 MHz, 2619 MHz, 1980 MHz'\n")
     tool.chmod(0o755)
@@ -73,8 +74,8 @@ def test_a_result_holds_the_clocks_of_both_ends_and_the_pages_show_them(tmp_path
     result = results.document("smoke", environment.describe(), ratios={})
     assert json.loads(json.dumps(result))["environment"]["clocks_at_end"]["cpu_mhz"] == [1400]
     shown = "CPU clocks 2600 MHz, then 1400 MHz (test)"
-    assert shown in page.region([("smoke.json", result)])
-    report.write_report([("smoke.json", result)], tmp_path / "page.html")
+    assert shown in sections([("smoke.json", result)])
+    write_html([("smoke.json", result)], tmp_path / "page.html")
     assert shown in (tmp_path / "page.html").read_text()
 
 
@@ -83,5 +84,11 @@ def test_a_result_from_before_clocks_were_read_is_shown_without(tmp_path):
     del old["clocks_at_start"]
     result = results.document("smoke", old, ratios={"a / b": 0.5})
     assert "clocks_at_end" not in result["environment"]
-    assert "CPU clocks" not in page.region([("smoke.json", result)])
-    report.write_report([("smoke.json", result)], tmp_path / "page.html")
+    assert "CPU clocks" not in sections([("smoke.json", result)])
+    write_html([("smoke.json", result)], tmp_path / "page.html")
+
+
+def test_the_environment_is_json_and_names_what_counts():
+    found = json.loads(json.dumps(environment.describe()))
+    assert found["cpu"]["cores_usable"] >= 1 and found["packages"]["numpy"]
+    assert {"load_average_at_start", "memory_bytes", "gpus", "git", "command"} <= set(found)
