@@ -92,7 +92,7 @@ def check_batch(engine: Engine, batch_sizes: Sequence[int]) -> None:
 
 
 def identity(bundle: Bundle, engine: Engine) -> dict[str, str]:
-    """The fields that say which bundle and engine a measurement is of."""
+    """The fields that identify the bundle and the engine of a measurement."""
     return {"bundle": bundle.id, "backend": engine.name, "precision": engine.precision, "device": engine.device}
 
 

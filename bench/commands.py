@@ -24,13 +24,15 @@ PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 
 
-def _above_zero(name: str, default: float | None, text: str) -> Callable[..., Any]:
+def _above_zero(name: str, default: float | None, metavar: str, text: str) -> Callable[..., Any]:
     def check(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
         if value is not None and not 0 < value < math.inf:
             raise click.BadParameter(f"{value} is not above 0")
         return value
 
-    return click.option(name, type=float, default=default, show_default=True, callback=check, help=text)
+    return click.option(
+        name, type=float, default=default, show_default=True, metavar=metavar, callback=check, help=text
+    )
 
 
 def _find_audio(_: click.Context, __: click.Parameter, given: Sequence[str]) -> Sequence[Source]:
@@ -45,28 +47,39 @@ def _load_bundle(_: click.Context, __: click.Parameter, path: Path | None) -> Bu
     return load_bundle(path)
 
 
-def _count(name: str, default: int | None, text: str) -> Callable[..., Any]:
-    return click.option(name, type=COUNT, default=default, show_default=True, help=text)
+def _count(name: str, default: int | None, text: str, shown: str | bool = True) -> Callable[..., Any]:
+    return click.option(name, type=COUNT, metavar="N", default=default, show_default=shown, help=text)
 
 
-def _counts(name: str, parameter: str, text: str) -> Callable[..., Any]:
-    return click.option(name, parameter, type=COUNT, multiple=True, help=f"{text}; repeatable.")
+def _counts(name: str, parameter: str, text: str, shown: str | bool = False) -> Callable[..., Any]:
+    text = f"{text}; repeatable."
+    return click.option(name, parameter, type=COUNT, metavar="N", multiple=True, show_default=shown, help=text)
 
 
 AUDIO = click.argument("sources", metavar="AUDIO...", nargs=-1, required=True, callback=_find_audio)
-BUNDLE = click.option("--bundle", type=PATH, callback=_load_bundle, help="Model bundle.  [default: the embedded one]")
-BACKENDS = click.option(
-    "--backend", "backends", multiple=True, help="NAME or NAME:PRECISION; repeatable.  [default: all]"
+BUNDLE = click.option(
+    "--bundle", type=PATH, callback=_load_bundle, show_default="the embedded one", help="Folder of the model bundle."
 )
-BACKEND = click.option("--backend", default="onnxruntime", show_default=True, help="NAME or NAME:PRECISION.")
-WORKERS = _count("--workers", None, "Decode processes.  [default: one per CPU]")
-BATCH = click.option("--batch-size", "batch", type=COUNT, default=16, show_default=True, help="Clips scored together.")
+BACKENDS = click.option(
+    *("--backend", "backends"),
+    metavar="NAME[:PRECISION]",
+    multiple=True,
+    show_default="all that run here",
+    help="Runtime to measure; repeatable.",
+)
+BACKEND = click.option(
+    "--backend", metavar="NAME[:PRECISION]", default="onnxruntime", show_default=True, help="Runtime to measure."
+)
+WORKERS = _count("--workers", None, "Decode processes.", "one per CPU")
+BATCH = click.option(
+    "--batch-size", "batch", type=COUNT, metavar="N", default=16, show_default=True, help="Clips scored together."
+)
 REPEATS = _count("--repeats", 3, "Rounds timed, after one of warm-up.")
-THREADS = _count("--threads", None, "CPU threads of the runtime.  [default: its own choice]")
-SIZE = click.option("--size", default="base", show_default=True, help="Random weights: small, compact or base.")
-RUN = click.option("--run", "run_folder", type=PATH, help="The weights of this training run instead.")
-SEED = click.option("--seed", default=0, show_default=True, help="Of the random weights.")
-DEVICE = click.option("--device", default="cpu", show_default=True, help="Of torch: cpu or cuda.")
+THREADS = _count("--threads", None, "CPU threads of the runtime.", "its own choice")
+SIZE = click.option("--size", default="base", show_default=True, help="Size of the model: small, compact or base.")
+RUN = click.option("--run", "run_folder", type=PATH, help="Take the weights of this training run, not random ones.")
+SEED = click.option("--seed", default=0, show_default=True, help="Seed of the random weights.")
+DEVICE = click.option("--device", default="cpu", show_default=True, help="Device of torch: cpu or cuda.")
 JSON = click.option("--json", "json_path", type=PATH, help="Write the result, raw values included, to this file.")
 PARQUET = click.option("--parquet", type=PATH, help="Write the raw values as a Parquet table to this file.")
 
@@ -114,13 +127,13 @@ def progress(line: str) -> None:
 
 
 @measurement(
-    *(AUDIO, BUNDLE, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch")),
-    click.option("--target", "targets", multiple=True, help='A branch or "fused"; repeatable.  [default: each]'),
-    _count("--warmup", 3, "Batches scored first, which do not count."),
+    *(AUDIO, BUNDLE, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch", "1, 2, 4, 8, 16")),
+    click.option("--target", "targets", multiple=True, show_default="all", help='A branch or "fused"; repeatable.'),
+    _count("--warmup", 3, "Batches that are scored first and do not count."),
     _count("--iterations", 50, "Batches timed, at most."),
-    _above_zero("--seconds", 10.0, "After which no further batch of one row is timed."),
-    _above_zero("--rate", None, "Also: clips that arrive at this rate per second."),
-    click.option("--offline", type=COUNT, metavar="N", help="Also: N clips that are all there at once."),
+    _above_zero("--seconds", 10.0, "S", "Stop timing a row of the table after S seconds."),
+    _above_zero("--rate", None, "R", "Also time clips that arrive at R per second."),
+    click.option("--offline", type=COUNT, metavar="N", help="Also time N clips that are all there at once."),
     *(THREADS, PARQUET),
 )
 def latency(
@@ -158,9 +171,9 @@ def latency(
 
 
 @measurement(
-    *(AUDIO, BUNDLE, BACKENDS, _counts("--workers", "workers", "Decode processes, one per CPU by default"), BATCH),
+    *(AUDIO, BUNDLE, BACKENDS, _counts("--workers", "workers", "Decode processes", "one per CPU"), BATCH),
     _count("--repeats", 3, "Passes timed, after one of warm-up."),
-    _counts("--files", "counts", "Also: memory of a run on so many files"),
+    _counts("--files", "counts", "Also measure the memory of a run on N files"),
     THREADS,
 )
 def throughput(
@@ -182,7 +195,7 @@ def throughput(
 
 
 @measurement(
-    *(AUDIO, BUNDLE, BACKEND, _count("--files", 240, "Recordings at most, the first that can be read.")),
+    *(AUDIO, BUNDLE, BACKEND, _count("--files", 240, "Use the first N recordings that can be read.")),
     *(WORKERS, BATCH, REPEATS, THREADS),
 )
 def formats(
@@ -211,8 +224,8 @@ def formats(
 
 
 @measurement(
-    *(AUDIO, BUNDLE, BACKEND, _counts("--files", "counts", "Files in the archive, 1000 and 5000 by default")),
-    _count("--repeats", 3, "Processes timed that have nothing to do."),
+    *(AUDIO, BUNDLE, BACKEND, _counts("--files", "counts", "Files in the archive", "1000, 5000")),
+    _count("--repeats", 3, "Processes with nothing to do that are timed."),
 )
 def resume(
     sources: Sequence[Source], bundle: Bundle, backend: str, counts: tuple[int, ...], repeats: int
@@ -247,9 +260,9 @@ def startup(audio: Path, bundle: Bundle, backend: str, repeats: int) -> dict[str
 
 @measurement(
     click.argument("sources", metavar="[AUDIO]...", nargs=-1, callback=_find_audio),
-    *(SIZE, RUN, SEED, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch, 1 and 8 by default")),
-    *(_count("--rounds", 20, "Turns of every engine."), DEVICE),
-    click.option("--optimum", type=PATH, metavar="PYTHON", help="Also optimum's export, made by this Python."),
+    *(SIZE, RUN, SEED, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch", "1, 8")),
+    *(_count("--rounds", 20, "Turns that every engine gets."), DEVICE),
+    click.option("--optimum", type=PATH, metavar="PYTHON", help="Also compare optimum's export, made by this Python."),
     THREADS,
 )
 def peers(
@@ -269,7 +282,7 @@ def peers(
 
 
 @measurement(
-    *(AUDIO, SIZE, RUN, SEED, BACKENDS, _count("--files", 40, "Recordings at most, the first that can be read.")),
+    *(AUDIO, SIZE, RUN, SEED, BACKENDS, _count("--files", 40, "Use the first N recordings that can be read.")),
     *(WORKERS, BATCH, REPEATS, THREADS),
 )
 def end_to_end(
@@ -284,7 +297,8 @@ def end_to_end(
 ) -> dict[str, Any]:
     """Label AUDIO with the pipeline, and with loops around torch and around transformers' pipeline, in turns.
 
-    All have the same weights of a context branch. Other labels than torch's are counted; in float32, an error.
+    All have the same weights of a context branch. Labels that differ from torch's are counted; in float32 they are an
+    error.
     """
     from bench.archive import read_clips
     from bench.backends import check_backends
@@ -304,7 +318,7 @@ def end_to_end(
 
 
 @measurement(
-    click.option("--size", default="compact", show_default=True, help="Random weights: small, compact or base."),
+    click.option("--size", default="compact", show_default=True, help="Size of the model: small, compact or base."),
     *(_count("--clips", 64, "Clips per epoch."), _count("--epochs", 3, "Epochs timed, after one of warm-up."), DEVICE),
 )
 def training(size: str, **options: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a figure was measured on: machine, versions, commit, command, load, and the clocks before and after.
 
 A processor that slows down shows in its clocks. A virtual machine's /proc/cpuinfo often holds the nominal clock,
-whatever the real one is, so each reading names its source; a system that tells no clock is reported so.
+whatever the real one is, so each reading names its source, and a system without readings is reported as such.
 """
 
 from __future__ import annotations

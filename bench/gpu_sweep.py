@@ -69,7 +69,7 @@ class Sweep:
 
 
 def sweep(out: Path, device: str, small: bool, seconds: float = SECONDS) -> dict[str, Any]:
-    """Run it all, writing `out`/gpu_sweep.json as it goes; returns the result.
+    """Measure every engine, writing `out`/gpu_sweep.json after each measurement; returns the result.
 
     Raises:
         SerError: the machine lacks the device, or nothing could be measured.

@@ -29,7 +29,7 @@ from ser_batch.recordings.sources import Source
 
 Clock = Callable[[], float]
 BATCH_SIZES = (1, 2, 4, 8, 16)
-"""Measured unless told otherwise; a GPU is worth 1 … 512."""
+"""The default; on a GPU, ask for 1 … 512."""
 CLOSED = "closed loop"
 
 
@@ -199,7 +199,7 @@ def closed_loop(
 
 
 def repeat(once: Callable[[int], float], budget: Budget, forget: Callable[[], None]) -> None:
-    """Call `once(turn)`, which returns its seconds, as `budget` says; `forget` drops what warm-up gathered."""
+    """Call `once(turn)`, which returns its seconds, as often as `budget` allows; `forget` drops the warm-up's timings."""
     for turn in range(budget.warmup):
         once(turn)
     forget()

@@ -1,4 +1,4 @@
-"""The fastest matrix product of this machine, measured in the same run as what is compared with it.
+"""The fastest matrix product of this machine, measured in the same run as the engines that are compared with it.
 
 It is measured in a process of its own (`python -m bench.peak`), so that neither torch's memory nor its threads touch
 the benchmark.
@@ -25,7 +25,7 @@ SECONDS = 1.0
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Precision → torch's name of it."""
 TF32 = "tf32"
-"""What CUDA libraries may use for "fp32" products; a precision of its own here."""
+"""CUDA libraries may use it for "fp32" products; here it counts as another precision."""
 _SIZES = {"cpu": 2048, "cuda": 8192}
 _SMALL = 128
 _PROBE, _TOO_LONG = 256, 0.5

@@ -18,14 +18,14 @@ KINDS = (
     "gpu_sweep",
 )
 IDENTITY = ("bundle", "backend", "precision", "device", "target", "batch", "mode")
-"""Columns that tell one latency measurement from another."""
+"""Columns that identify a latency measurement."""
 NUMBERS = {"batch": "batch {}", "workers": "{} workers", "files": "{} files"}
 """How a row's numbers are written beside its names."""
 _ABOUT = (
     *("command", "label", "branch", "backend", "precision", "target", "format", "step", "files", "batch", "workers"),
     "mode",
 )
-"""The fields that say which row a warning is about."""
+"""The fields that identify the row that a warning is about."""
 _LISTS = ("measurements", "candidates", "commands", "branches", "steps")
 """Where the rows of a result are."""
 

@@ -21,7 +21,7 @@ from ser_batch.strict_json import parse
 
 COUNTS = (1000, 5000)
 NEW = 100
-"""In the last step one file in so many is new; at least one is."""
+"""In the last step one file in a hundred is new; at least one is."""
 WHOLE, NOTHING, ADDED = "from nothing", "--resume, nothing to do", "--resume, 1 % new"
 
 

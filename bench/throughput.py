@@ -1,7 +1,7 @@
 """`bench throughput`: files per second through the pipeline, beside the engine alone and the decoder alone.
 
-CPU time counts what is computed, wherever and whenever: it hardly changes when others use the machine. Where decoders
-and engine share the cores, no pipeline is faster than the CPU time of both allows.
+CPU time counts the work itself, so it hardly changes when others use the machine. Where decoders and engine share the
+cores, no pipeline is faster than the CPU time of both allows.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Throughput:
     finish_seconds: float
     """From the last batch's rows to the finished file."""
     steady_files_per_second: float
-    """From the first batch's rows to those of the last; all files, where there is but one batch."""
+    """From the first batch's rows to those of the last; of all files where there is only one batch."""
     steady_share: float
     """The same over the rate of the engine alone."""
     cpu_seconds: dict[str, float]
@@ -247,7 +247,7 @@ def decode_cpu(bundle: Bundle, sources: Sequence[Source]) -> float:
 def measure_memory(
     sources: Sequence[Source], counts: Sequence[int], bundle: Path, backend: str
 ) -> Iterator[MemoryPoint]:
-    """Memory against the number of files: `ser-batch run` on folders of so many links to the files given.
+    """Memory against the number of files: `ser-batch run` on folders of `counts` links to the files given.
 
     Args:
         backend: "name" or "name:precision".

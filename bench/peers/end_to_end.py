@@ -34,11 +34,11 @@ LOOPS = (REFERENCE, TRANSFORMERS)
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way from the files to a table of labels."""
+class EndToEnd:
+    """One engine, from the files to a table of labels."""
 
     label: str
-    """Engine and precision, and what is around it."""
+    """Engine and precision, in a plain loop or in the pipeline."""
     device: str
     batch: int
     files: int
@@ -47,7 +47,7 @@ class Way:
     files_per_second: float
     """By the median pass."""
     speedup: dict[str, float]
-    """Engine of a plain loop -> median over the rounds of (that loop's seconds / this way's)."""
+    """Engine of a plain loop → median over the rounds of (that loop's seconds / this engine's)."""
     differing: int
     """Files that get another label than from the reference, the loop around torch."""
     unlabelled: int
@@ -68,15 +68,15 @@ def measure_end_to_end(
     repeats: int = 3,
     threads: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[list[Way], dict[str, str]]:
-    """Take `sources` to labels in every way, round by round; the first round is warm-up.
+) -> tuple[list[EndToEnd], dict[str, str]]:
+    """Label `sources` with every engine, round by round; the first round is warm-up.
 
     Args:
         model: of one branch.
         clips: of `sources`, (N, samples).
 
     Returns:
-        The ways, and why others are missing.
+        The engines, and why others are missing.
 
     Raises:
         EngineError: the reference cannot run, or one in float32 computes or labels otherwise.
@@ -92,7 +92,7 @@ def measure_end_to_end(
         label = partial(_label, sources=sources, batch=batch, workers=workers)
         rounds = [_round(scorers, label, turn, clock) for turn in range(repeats + 1)][1:]
         found = [
-            _way(label, engine, rounds, differences[label], batch=batch, files=len(sources))
+            _measured(label, engine, rounds, differences[label], batch=batch, files=len(sources))
             for label, engine in engines.items()
         ]
     return found, missing
@@ -132,7 +132,9 @@ def _label(name: str, scorer: Scorer, out: Path, *, sources: Sequence[Source], b
         run_pipeline(sources, scorer, out, batch=batch, workers=workers)
 
 
-def _way(label: str, engine: Engine, rounds: Sequence[_Round], max_difference: float, *, batch: int, files: int) -> Way:
+def _measured(
+    label: str, engine: Engine, rounds: Sequence[_Round], max_difference: float, *, batch: int, files: int
+) -> EndToEnd:
     others = max(each.differing[label] for each in rounds)
     if others and engine.precision == "fp32":
         raise EngineError(f"{label} does not label as {REFERENCE} does", got=f"{others} of {files} files", expected="0")
@@ -140,7 +142,7 @@ def _way(label: str, engine: Engine, rounds: Sequence[_Round], max_difference: f
     notes = warnings({"total": seconds})
     if label == REFERENCE and rounds[0].labels == 1:
         notes.append("all files get one label, so equal labels prove little; max |Δp| says more")
-    return Way(
+    return EndToEnd(
         label=f"{label}, {'plain loop' if label in LOOPS else 'the pipeline'}",
         device=engine.device,
         batch=batch,

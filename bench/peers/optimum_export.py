@@ -1,4 +1,4 @@
-"""A saved classifier to ONNX by optimum, run by the Python of an environment of its own that has optimum-onnx.
+"""Export a saved classifier to ONNX by optimum; run by the Python of another environment, which has optimum-onnx.
 
     python optimum_export.py FOLDER OUT        makes OUT/model.onnx and prints one line of JSON: package → version
 

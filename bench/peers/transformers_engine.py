@@ -70,9 +70,9 @@ class TransformersEngine:
         inputs = [{"raw": clip, "sampling_rate": self._rate} for clip in waveform]
         found = self._pipeline(inputs, batch_size=len(inputs), top_k=None)
         rows = np.empty((len(found), len(found[0])), dtype=np.float32)
-        for row, answers in zip(rows, found, strict=True):
-            for answer in answers:
-                row[int(answer["label"])] = answer["score"]
+        for row, scores in zip(rows, found, strict=True):
+            for one in scores:
+                row[int(one["label"])] = one["score"]
         return {self._branch: rows}
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from bench.cli import main
 from bench.compare import compare
 from bench.peers import compare as peers
 from bench.peers import end_to_end
-from bench.peers.end_to_end import Way, measure_end_to_end
+from bench.peers.end_to_end import EndToEnd, measure_end_to_end
 from bench.peers.models import Model, random_model
 from bench.results import warnings_of
 from bench.tables import tables
@@ -45,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def measure(
     model: Model, audio: Path, backends: tuple[str, ...] = ("onnxruntime:fp32",), **more: Any
-) -> tuple[list[Way], dict[str, str]]:
+) -> tuple[list[EndToEnd], dict[str, str]]:
     clips, sources = read_clips(find_audio([audio]), model.bundle.manifest.clip, 9)
     options = {"workers": 1, "batch": 2, "repeats": 1, "threads": 1, **more}
     return measure_end_to_end(model, backends, sources, clips, **options)
@@ -64,7 +64,7 @@ def relabelled(real: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def test_every_way_labels_the_same_files_alike(audio, tmp_path, capsys):
+def test_every_engine_labels_the_same_files_alike(audio, tmp_path, capsys):
     arguments = ["end-to-end", str(audio), "--size", "small", "--backend", "onnxruntime:fp32", "--workers", "1"]
     arguments += ["--batch-size", "2", "--repeats", "2", "--threads", "1", "--json", str(tmp_path / "e.json")]
     assert main(arguments) == 0
@@ -94,7 +94,7 @@ def test_a_trained_run_lends_its_context_branch(audio, toy_run, tmp_path):
     assert [way["files"] for way in result["candidates"]] == [2, 2, 2]
 
 
-def test_ways_take_turns_ratios_are_of_rounds_and_warm_up_does_not_count(model, audio, monkeypatch):
+def test_engines_take_turns_ratios_are_of_rounds_and_warm_up_does_not_count(model, audio, monkeypatch):
     # A clock of its own: torch's loop takes 8 s, transformers' 6 s and the pipeline 2 s, and in warm-up 100 s more.
     now, calls = [0.0], []
 
