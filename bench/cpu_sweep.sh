@@ -46,7 +46,7 @@ if [ -z "$first" ]; then
   exit 2
 fi
 
-# The same recordings without compression, which cost the decoder hardly anything.
+# The same recordings without compression, which cost less to decode.
 find -L "${files[@]}" -name '*.flac' | sort | sed -n "1,${copies}p" | "$python" -c '
 import pathlib, sys, soundfile
 for line in sys.stdin.read().splitlines():

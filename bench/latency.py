@@ -199,7 +199,7 @@ def closed_loop(
 
 
 def repeat(once: Callable[[int], float], budget: Budget, forget: Callable[[], None]) -> None:
-    """Call `once(turn)`, which returns its seconds, as often as `budget` allows; `forget` drops the warm-up's timings."""
+    """Call `once(turn)`, which returns its seconds, as often as `budget` allows; `forget` drops the warm-up."""
     for turn in range(budget.warmup):
         once(turn)
     forget()
