@@ -144,25 +144,23 @@ def interleave(
         calls = {label: partial(engine.run, waveform) for label, engine in engines.items()}
         for label, seconds in time_in_turns(calls, turn, clock, pause).items():
             times[label][turn] = seconds
-    reference = times[next(iter(engines))]
-    found = []
-    for label, engine in engines.items():
-        series = Series.of(times[label].tolist())
-        found.append(
-            Candidate(
-                label=label,
-                device=engine.device,
-                target=target,
-                batch=batch,
-                seconds=series,
-                clips_per_second=batch / series.median,
-                speedup=float(np.median(reference / times[label])),
-                max_difference=differences[label],
-                warmup=warmup,
-                warnings=warnings({"total": series}),
-            )
+    speedups = {label: float(np.median(times[next(iter(engines))] / times[label])) for label in engines}
+    series = {label: Series.of(times[label].tolist()) for label in engines}
+    return [
+        Candidate(
+            label=label,
+            device=engine.device,
+            target=target,
+            batch=batch,
+            seconds=series[label],
+            clips_per_second=batch / series[label].median,
+            speedup=speedups[label],
+            max_difference=differences[label],
+            warmup=warmup,
+            warnings=warnings({"total": series[label]}),
         )
-    return found
+        for label, engine in engines.items()
+    ]
 
 
 def check_equal(engines: Mapping[str, Engine], target: str, waveform: Waveform) -> dict[str, float]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -65,19 +64,11 @@ def measure_training(size: str, *, clips: int, epochs: int, device: str = "cpu")
         raise InputError("training needs clips for a batch", got=clips, expected="2 or more")
     config, branches = random_branches(size)
     for name, branch in branches.items():
-        stage = config.context_stage if name == config.context.name else config.spectrogram_stage
-        yield _measure(size, name, branch, stage, config, clips, epochs, torch.device(device))
+        yield _measure(size, name, branch, config, clips, epochs, torch.device(device))
 
 
 def _measure(
-    size: str,
-    name: str,
-    branch: nn.Module,
-    stage: Stage,
-    config: RunConfig,
-    clips: int,
-    epochs: int,
-    device: torch.device,
+    size: str, name: str, branch: nn.Module, config: RunConfig, clips: int, epochs: int, device: torch.device
 ) -> TrainingRate:
     reset_peak()
     branch.to(device)
@@ -85,29 +76,16 @@ def _measure(
     started = time.perf_counter()
     features = encode(branch, waveforms, device, torch.float32)
     encoding = time.perf_counter() - started
-    targets = torch.from_numpy(np.arange(clips) % 8)
+    stage = config.context_stage if name == config.context.name else config.spectrogram_stage
     # Random labels get no better, so patience must not end the training.
     stage = replace(stage, epochs=epochs + 1, patience=epochs + 2)
-    epoch: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        fit(
-            name,
-            branch,
-            stage,
-            CachedSet(features, targets, config.seed),
-            (features[:2], targets[:2]),
-            Path(folder),
-            device=device,
-            progress=lambda _, row: epoch.append(row["seconds"]),
-        )
-    seconds = Series.of(epoch[1:])
+    seconds = Series.of(_epochs(name, branch, stage, features, config.seed, device)[1:])
     rate = clips / seconds.median
-    enabled = autocast(device)._enabled
     return TrainingRate(
         size=size,
         branch=name,
         device=device.type,
-        precision="bf16" if enabled else "fp32",
+        precision="bf16" if autocast(device)._enabled else "fp32",
         batch=stage.batch_size,
         clips=clips,
         parameters=sum(p.numel() for p in branch.parameters()),
@@ -119,3 +97,23 @@ def _measure(
         peak_rss=peak_resident(),
         warnings=warnings({"total": seconds}),
     )
+
+
+def _epochs(
+    name: str, branch: nn.Module, stage: Stage, features: torch.Tensor, seed: int, device: torch.device
+) -> list[float]:
+    """Seconds of every epoch of `stage` on `features`, with made-up labels."""
+    targets = torch.arange(len(features)) % 8
+    seconds: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            name,
+            branch,
+            stage,
+            CachedSet(features, targets, seed),
+            (features[:2], targets[:2]),
+            Path(folder),
+            device=device,
+            progress=lambda _, row: seconds.append(row["seconds"]),
+        )
+    return seconds
