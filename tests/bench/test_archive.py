@@ -39,16 +39,19 @@ def test_bad_recordings_are_left_out_of_the_clips(noises, tmp_path):
         decode_batch(sources, rule)
 
 
-def test_links_start_again_after_the_last_source_and_continue_where_they_ended(noises, tmp_path, monkeypatch):
-    monkeypatch.chdir(noises.parent)
-    sources = find_audio([noises.name])[:2]  # relative: links must not be
+def test_links_start_again_after_the_last_source_and_continue_where_they_ended(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for name in ("a.wav", "b.flac"):
+        soundfile.write(tmp_path / "in" / name, np.zeros(80), 8_000)
+    monkeypatch.chdir(tmp_path)
+    sources = find_audio(["in"])  # relative: links must not be
     link_recordings(sources, tmp_path / "audio", 3)
     link_recordings(sources, tmp_path / "audio", 2, start=3)
     links = sorted((tmp_path / "audio").iterdir())
     assert [link.name for link in links] == [
-        *("00000000.wav", "00000001.wav", "00000002.wav", "00000003.wav", "00000004.wav"),
+        *("00000000.wav", "00000001.flac", "00000002.wav", "00000003.flac", "00000004.wav"),
     ]
-    assert [link.readlink().name for link in links] == ["0.wav", "1.wav"] * 2 + ["0.wav"]
+    assert [link.readlink().name for link in links] == ["a.wav", "b.flac"] * 2 + ["a.wav"]
     assert all(link.is_symlink() and link.is_file() for link in links)
 
 
