@@ -20,8 +20,10 @@ from bench.targets import take
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.errors import InputError
 from training.config import RunConfig, Stage
-from training.data.examples import CachedSet, encode
+from training.data.examples import CachedSet
+from training.data.features import encode
 from training.loop import autocast, fit
+from training.runtime import Runtime
 
 EPOCH = 1147
 """Clips of the paper's training part, for which an epoch's seconds are given."""
@@ -84,7 +86,7 @@ def _measure(
     branch.to(device)
     waveforms = take(synthetic_clips(config.clip), clips, 0)
     started = time.perf_counter()
-    features = encode(branch, waveforms, device, torch.float32)
+    features = encode(branch, waveforms, device)
     encoding = time.perf_counter() - started
     targets = torch.from_numpy(np.arange(clips) % 8)
     # Patience is without end here, since random labels get no better.
@@ -98,8 +100,7 @@ def _measure(
             CachedSet(features, targets, config.seed),
             (features[:2], targets[:2]),
             Path(folder),
-            device=device,
-            progress=lambda _, row: epoch.append(row["seconds"]),
+            runtime=Runtime(device=device, progress=lambda _, row: epoch.append(row["seconds"])),
         )
     seconds = Series.of(epoch[1:])
     rate = clips / seconds.median

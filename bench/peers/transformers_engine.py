@@ -17,7 +17,7 @@ from torch import nn
 
 from ser_batch.clips import Waveform
 from ser_batch.errors import EngineError
-from training.compat import repair_torchaudio
+from training.models import repair_torchaudio
 
 repair_torchaudio()
 import transformers  # noqa: E402

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from ser_batch.bundle.fusion import save_fusion
 from ser_batch.clips import ClipRule
@@ -15,7 +14,9 @@ from ser_batch.evaluation.metrics import evaluate
 from support.toy import toy_fusion
 from training.config import ContextConfig, RunConfig, SpectrogramConfig, to_dict
 from training.data.ravdess import LABELS
-from training.runs import build_branches, environment
+from training.files import write_tensors
+from training.loop import BEST, trained_state
+from training.runs import build_branches, environment, share_backbone
 
 CLIP = ClipRule(samples=24_000)
 CONTEXT = ContextConfig(
@@ -43,8 +44,8 @@ def make_toy_run(folder: Path, config: RunConfig = CONFIG, corpus: str = "ravdes
     branches = build_branches(config, len(LABELS))
     for name, branch in branches.items():
         (folder / name).mkdir()
-        state = {key: value.contiguous() for key, value in branch.state_dict().items()}
-        save_file(state, folder / name / "best.safetensors")
+        write_tensors(folder / name / BEST, trained_state(branch))
+    share_backbone(folder, branches[config.context.name])
     fusion = toy_fusion(tuple(branches))
     save_fusion(fusion, folder / "fusion.npz")
     split = {"name": "paper-seed0", "corpus": corpus, "labels": list(LABELS)}

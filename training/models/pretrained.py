@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ser_batch.errors import TrainingError
-from training.compat import repair_torchaudio
 from training.config import ContextConfig
+from training.models import repair_torchaudio
 from training.models.backbones import Family, family_of
 
 repair_torchaudio()
