@@ -34,7 +34,7 @@ class Encoder:
     """transformers' own model, float32."""
     family: Family
     normalise: bool
-    """Whether it hears the z-normed waveform."""
+    """Whether its input is the z-normed waveform."""
 
     def describe(self) -> dict[str, Any]:
         """What `from_description` needs to build it again without its weights, as JSON types."""

@@ -47,7 +47,7 @@ def fit_ridge(
     refit: Labelled | None = None,
     runtime: Runtime | None = None,
 ) -> None:
-    """Fit the branch's linear head with each of the stage's penalties; keep the one that validation clips like best.
+    """Fit the branch's linear head with each of the stage's penalties; keep the one that is best on validation clips.
 
     Args:
         name: of the stage, for messages.
@@ -56,7 +56,7 @@ def fit_ridge(
         validation: their likelihood sets the temperature too.
         refit: all the clips that the head is fitted on anew, with that penalty and that temperature.
         folder: gets best.safetensors and metrics.jsonl, one line per penalty; read if they are there.
-        runtime: told the figures of each penalty.
+        runtime: gets a report of each penalty.
 
     Raises:
         TrainingError: the branch has no linear head, or a penalty is too small; RunConfig refuses what else a closed

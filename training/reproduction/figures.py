@@ -64,7 +64,7 @@ def confusion_figure(
 
 
 def curves_figure(curves: Mapping[str, Curve], folder: Path, name: str, title: str) -> None:
-    """Fig. 3: validation accuracy (solid) and training loss (dashed, right axis) by epoch, a colour a stage.
+    """Fig. 3: validation accuracy (solid) and training loss (dashed, right axis) by epoch, one colour per stage.
 
     A stage that no validation clips watched has its loss alone.
     """

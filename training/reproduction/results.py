@@ -57,7 +57,7 @@ class Experiment:
 
 
 def describe(kind: Kind, config: RunConfig, results: dict[str, Any], command: str, seconds: float) -> Experiment:
-    """An experiment just measured with `config`; its seed, protocol and fold are told by `results`."""
+    """An experiment just measured with `config`; `results` name its seeds and folds."""
     measured = {**environment(), "command": command, "seconds": round(seconds, 1)}
     measured["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
     changed = changes(config)

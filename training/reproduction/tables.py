@@ -1,7 +1,7 @@
 """Tables III, IV and V and the protocols as Markdown, the paper's figure beside the measured one.
 
-All figures are per cent; a difference is measured − paper, in points. What no committed result measures is said to
-be missing, with the command that would measure it.
+All figures are per cent; a difference is measured − paper, in points. Where no result
+measures a figure, the page says so, with the command that would measure it.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ def _shares(found: Iterable[Experiment]) -> list[str]:
     lines = []
     for experiment in found:
         shares = [run["other_take_share"] for run in experiment.results["runs"].values()]
-        told = "an unknown share" if None in shares else f"{_mean(spread(shares))} %"
-        lines.append(f"{title(experiment)}: the other take of {told} of the test clips was in training.")
+        share = "an unknown share" if None in shares else f"{_mean(spread(shares))} %"
+        lines.append(f"{title(experiment)}: the other take of {share} of the test clips was in training.")
     return lines
 
 
@@ -237,7 +237,7 @@ def title(experiment: Experiment) -> str:
 
 
 def notes(found: Iterable[Experiment], experiments: Sequence[Experiment]) -> list[str]:
-    """A line an experiment: how, when and where it was measured, and what its settings differ in from the listed."""
+    """One line per experiment: how, when and where it was measured, and where its settings differ from those listed."""
     listed = _references(experiments)
     anchor = TITLE.lower().replace(" ", "-")
     lines = []
