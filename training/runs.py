@@ -137,7 +137,7 @@ def _write_or_compare(path: Path, content: dict[str, Any], same: Callable[[Path]
         write_json(path, content)
     elif not same(path):
         raise TrainingError(
-            f"{path.parent} holds a run whose {path.name} is another one",
+            f"{path.parent} holds a run with another {path.name}",
             remedy="Choose another folder, or delete this one to train anew.",
         )
 
