@@ -16,8 +16,7 @@ from ser_batch.bundle.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.fusion import Fusion
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import InputError
-from training.config import ContextConfig, RunConfig, SpectrogramConfig
-from training.configfile import load_config
+from training.config import ContextConfig, RunConfig, SpectrogramConfig, load_config
 from training.data.ravdess import LABELS
 from training.runs import build_branches, load_run
 

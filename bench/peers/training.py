@@ -18,8 +18,10 @@ from bench.timing import Series, take, warnings
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.errors import InputError
 from training.config import RunConfig, Stage
-from training.data.examples import CachedSet, encode
+from training.data.examples import CachedSet
+from training.data.features import encode
 from training.loop import autocast, fit
+from training.runtime import Runtime
 
 EPOCH = 1147
 """Clips of the paper's training part, for which an epoch's seconds are given."""
@@ -74,7 +76,7 @@ def _measure(
     branch.to(device)
     waveforms = take(synthetic_clips(config.clip), clips, 0)
     started = time.perf_counter()
-    features = encode(branch, waveforms, device, torch.float32)
+    features = encode(branch, waveforms, device)
     encoding = time.perf_counter() - started
     stage = config.context_stage if name == config.context.name else config.spectrogram_stage
     # Random labels get no better, so patience must not end the training.
@@ -113,7 +115,6 @@ def _epochs(
             CachedSet(features, targets, seed),
             (features[:2], targets[:2]),
             Path(folder),
-            device=device,
-            progress=lambda _, row: seconds.append(row["seconds"]),
+            runtime=Runtime(device=device, progress=lambda _, row: seconds.append(row["seconds"])),
         )
     return seconds

@@ -31,7 +31,7 @@ from ser_batch.clips import Waveform
 from ser_batch.engines.onnxruntime_session import start_session
 from ser_batch.errors import EngineError
 from ser_batch.strict_json import parse
-from training.compat import repair_torchaudio
+from training.models import repair_torchaudio
 
 repair_torchaudio()
 import transformers  # noqa: E402

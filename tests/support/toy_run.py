@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from bench.peers.models import SMALL
 from ser_batch.bundle.fusion import save_fusion
@@ -17,7 +16,9 @@ from ser_batch.evaluation.metrics import evaluate
 from support.toy import toy_fusion
 from training.config import RunConfig, to_dict
 from training.data.ravdess import LABELS
-from training.runs import build_branches, environment
+from training.files import write_tensors
+from training.loop import BEST, trained_state
+from training.runs import build_branches, environment, share_backbone
 
 CLIP = ClipRule(samples=24_000)
 CONTEXT, SPECTROGRAM = SMALL.context, SMALL.spectrogram
@@ -31,8 +32,8 @@ def make_toy_run(folder: Path, config: RunConfig = CONFIG, corpus: str = "ravdes
     branches = build_branches(config, len(LABELS))
     for name, branch in branches.items():
         (folder / name).mkdir()
-        state = {key: value.contiguous() for key, value in branch.state_dict().items()}
-        save_file(state, folder / name / "best.safetensors")
+        write_tensors(folder / name / BEST, trained_state(branch))
+    share_backbone(folder, branches[config.context.name])
     fusion = toy_fusion(tuple(branches))
     save_fusion(fusion, folder / "fusion.npz")
     split = {"name": "paper-seed0", "corpus": corpus, "labels": list(LABELS)}

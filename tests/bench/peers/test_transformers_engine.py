@@ -46,7 +46,7 @@ def optimum_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exporter.parent.mkdir(parents=True)
     exporter.write_text(STAND_IN)
     # This environment's torchaudio may need the project's own repair before transformers can be imported.
-    (site / "sitecustomize.py").write_text("from training.compat import repair_torchaudio\n\nrepair_torchaudio()\n")
+    (site / "sitecustomize.py").write_text("from training.models import repair_torchaudio\n\nrepair_torchaudio()\n")
     for name in ("optimum", "optimum_onnx"):
         metadata = site / f"{name}-0.0.dist-info" / "METADATA"
         metadata.parent.mkdir()

@@ -1,15 +1,18 @@
-"""The fusion that is shrunk towards a weighted sum: what a strong penalty leaves, and what a weak one finds."""
+"""Fusions: the exact one is scikit-learn's; of the shrunk one, what a strong penalty leaves and a weak one finds."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from ser_batch.errors import TrainingError
-from training.config import FusionConfig
-from training.models.shrunk_fusion import fit_shrunk
+from training.config import FusionConfig, RunConfig
+from training.models.fusion import fit_logistic, fit_shrunk, stacked
 
 CLASSES = 3
 
@@ -70,3 +73,13 @@ def test_it_is_an_optimum() -> None:
 def _shares(weight: np.ndarray) -> list[float]:
     """The weight a branch from which the rest of the matrix is smallest: the mean of each diagonal."""
     return [float(np.diag(block).mean()) for block in np.split(weight, 2, axis=1)]
+
+
+def test_the_exact_fusion_of_two_classes_is_scikit_learns(tmp_path: Path) -> None:
+    LogisticRegression = pytest.importorskip("sklearn.linear_model").LogisticRegression
+    rng, truth = np.random.default_rng(0), np.arange(40) % 2
+    found = {name: rng.dirichlet(1 + 2 * np.eye(2)[0], 40).astype(np.float32) for name in ("a", "b")}
+    config, stage = FusionConfig(solver="lbfgs"), RunConfig().fusion_stage
+    fitted = fit_logistic(config, stage, (found, truth), (found, truth), tmp_path, 0)
+    theirs = LogisticRegression(C=1.0, max_iter=10_000).fit(stacked(found), truth).predict_proba(stacked(found))
+    np.testing.assert_allclose(fitted(found), theirs, atol=1e-5)

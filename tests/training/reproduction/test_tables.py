@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,31 @@ pytest.importorskip("matplotlib")
 
 from ser_batch.errors import TrainingError
 from support import toy_results
-from training.reproduction.assumptions import assumptions
-from training.reproduction.claims import claims_table
-from training.reproduction.page import PAGE, REGIONS, draw, filled, is_current, renew, write_page
-from training.reproduction.published import EMOBOX, FIG_2_CORRECT, TABLE_I, TABLE_III, TABLE_IV, TABLE_V
+from support.shared_data import COMMITTED, REPOSITORY
+from training.config import ancestor, ours, paper
+from training.reproduction.page import (
+    REGIONS,
+    assumptions_table,
+    config_fields,
+    draw,
+    filled,
+    is_current,
+    renew,
+    write_page,
+)
+from training.reproduction.paper import (
+    EMOBOX,
+    FIG_2_CORRECT,
+    TABLE_I,
+    TABLE_III,
+    TABLE_IV,
+    TABLE_V,
+    claims_table,
+)
 from training.reproduction.results import save
-from training.reproduction.tables import protocol_table, table_iii, table_iv, table_v
+from training.reproduction.tables import notes, protocol_table, settings, table_iii, table_iv, table_v
 
+PAGE = REPOSITORY / "docs" / "reproduction.md"
 PNG = b"\x89PNG"
 
 
@@ -97,17 +116,37 @@ def test_claims_are_met_by_their_figures() -> None:
     assert claims_table([]).count("not measured here") == table.count("\n") - 1
 
 
-def test_every_assumption_of_the_configuration_is_found(tmp_path: Path) -> None:
-    names = {a.name: a for a in assumptions()}
-    assert names["SpectrogramConfig.cnn_dropout"].value == "0.3"
-    assert names["SpectrogramConfig.cnn_dropout"].origin == "ancestor"
-    assert names["AugmentConfig.fresh"].origin == "ours"
-    assert "SPECTROGRAM_STAGE" in names and "FusionConfig.folds" in names
-    source = tmp_path / "config.py"
-    source.write_text(
-        'class A:\n    x: int = 3\n    """So\n    many (ours)."""\n    y: int = 4\n    """The paper\'s."""\n'
-    )
-    assert [tuple(a) for a in assumptions(source)] == [("A.x", "3", "ours", "So many (ours).")]
+def test_every_field_of_the_configuration_has_a_source_or_is_an_assumption() -> None:
+    found = dict(config_fields())
+    assert {name.partition(".")[0] for name in found} == {
+        "LogMelConfig",
+        "SpectrogramConfig",
+        "ContextConfig",
+        "AugmentConfig",
+        "Stage",
+        "FusionConfig",
+        "RunConfig",
+    }
+    for name, each in found.items():
+        known = {key: text for key, text in each.metadata.items() if key in ("paper", "ancestor", "ours")}
+        assert known and all(known.values()), f"{name} has neither a place in the paper nor an assumption"
+
+
+def test_assumptions_are_the_fields_that_the_paper_leaves_open() -> None:
+    @dataclass
+    class Some:
+        given: int = field(default=3, metadata=paper("Table I", "So many."))
+        assumed: float = field(default=0.5, metadata=ancestor("A share."))
+        both: str = field(default="a", metadata=paper("IV-A", "Kind.") | ours("Or b."))
+
+    table = assumptions_table((f"Some.{each.name}", each) for each in fields(Some))
+    assert "given" not in table
+    assert "| `Some.assumed` | `0.5` | ancestor | A share. |" in table
+    assert "| `Some.both` | `'a'` | ours | IV-A: Kind. Or b. |" in table
+    names = assumptions_table(config_fields())
+    for name in ("SpectrogramConfig.cnn_dropout", "AugmentConfig.fresh", "FusionConfig.folds", "RunConfig.clip"):
+        assert f"`{name}`" in names
+    assert "`LogMelConfig.n_mels`" not in names
 
 
 def test_figures_are_drawn_as_png_and_svg(tmp_path: Path) -> None:
@@ -156,4 +195,30 @@ def test_a_region_nobody_generates_is_refused() -> None:
 
 def test_the_committed_page_says_what_the_committed_results_say() -> None:
     assert set(re.findall(r"<!-- generated: ([\w-]+) -->", PAGE.read_text())) == set(REGIONS)
-    assert is_current(), "run ser-train tables"
+    assert is_current(PAGE, COMMITTED), "run ser-train tables --page docs/reproduction.md --results training/results"
+
+
+SETTINGS = replace(toy_results.protocol(), changed={"augment.versions": [0, 11], "refit": [False, True]})
+OLDER = replace(
+    toy_results.protocol("emobox"), changed={"augment.versions": [0, 5], "spectrogram_stage.epochs": [500, 24]}
+)
+
+
+def test_a_note_tells_what_its_settings_differ_in_from_the_listed() -> None:
+    (text,) = notes([SETTINGS, OLDER], [OLDER, SETTINGS])
+    same, other = text.splitlines()
+    assert same.endswith("[Settings of the recipes](#settings-of-the-recipes).") and "`ser-train toy`, 12 s" in same
+    assert other.endswith("but for `augment.versions` 5; `refit` False; `spectrogram_stage.epochs` 24.")
+    assert notes([], [SETTINGS]) == []
+
+
+def test_settings_are_those_of_the_papers_split() -> None:
+    text = settings([OLDER, SETTINGS])
+    assert text.count("**toy, recipe paper**") == 1
+    assert "| `augment.versions` | 0 | 11 |" in text and "| `refit` | False | True |" in text
+    assert "spectrogram_stage" not in text
+    assert "| `augment.versions` | 0 | 5 |" in settings([OLDER])  # nothing else stands for the recipe
+
+
+def test_a_recipe_that_changes_nothing_is_the_papers() -> None:
+    assert "As the paper." in settings([replace(SETTINGS, changed={})])

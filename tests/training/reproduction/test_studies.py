@@ -10,9 +10,10 @@ torch = pytest.importorskip("torch")
 
 from ser_batch.errors import TrainingError  # noqa: E402
 from support import toy_corpus  # noqa: E402
-from training.configfile import load_config  # noqa: E402
-from training.reproduction.ablation import WHOLE, ablate, load_variants  # noqa: E402
+from training.config import load_config  # noqa: E402
+from training.reproduction.protocols import Setting  # noqa: E402
 from training.reproduction.results import describe  # noqa: E402
+from training.reproduction.studies import WHOLE, ablate, load_variants  # noqa: E402
 from training.reproduction.tables import ablation_table  # noqa: E402
 
 VARIANTS = """
@@ -42,7 +43,7 @@ def test_a_variant_is_the_recipe_but_for_the_fields_it_names(tmp_path: Path) -> 
     ("text", "message"),
     [
         ("a = 1", "not a table"),
-        ("[a.context]\nwidth = 1", "no field 'width'"),
+        ("[a.context]\nwidth = 1", "unknown width"),
         ("[a.context_stage]\nlearning_rate = 1e-3", "changes nothing"),
         ("[a", "cannot be read"),
     ],
@@ -62,12 +63,13 @@ def test_the_committed_variants_fit_their_recipe() -> None:
 def test_every_variant_is_trained_and_its_table_tells_the_difference(tmp_path: Path) -> None:
     corpus = toy_corpus.write_corpus(tmp_path / "audio")
     variants = write(tmp_path / "v.toml")
-    found = ablate(toy_corpus.CONFIG, "paper", [0, 1], corpus, tmp_path / "runs", variants=variants)
+    setting = Setting(toy_corpus.CONFIG, corpus, tmp_path / "runs")
+    found = ablate(setting, "paper", [0, 1], variants)
     assert sorted({run["variant"] for run in found["runs"].values()}) == sorted(
         load_variants(toy_corpus.CONFIG, variants)
     )
     assert len(found["runs"]) == 6
-    again = ablate(toy_corpus.CONFIG, "paper", [0, 1], corpus, tmp_path / "runs", variants=variants)
+    again = ablate(setting, "paper", [0, 1], variants)
     assert again == found  # read, not trained again
     accuracies = {name: run["figures"]["accuracy"] for name, run in found["runs"].items()}
     gains = [100 * (accuracies[f"a wider MLP/seed{s}"] - accuracies[f"{WHOLE}/seed{s}"]) for s in (0, 1)]

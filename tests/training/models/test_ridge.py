@@ -23,9 +23,8 @@ from training.config import ContextConfig, RunConfig, Stage  # noqa: E402
 from training.data.ravdess import parse  # noqa: E402
 from training.loop import logits_of  # noqa: E402
 from training.models.context import ContextBranch  # noqa: E402
-from training.predictions import load_predictions, measure  # noqa: E402
-from training.reproduction.table_v import table_v  # noqa: E402
-from training.ridge import fit_ridge  # noqa: E402
+from training.models.ridge import fit_ridge  # noqa: E402
+from training.reproduction.predictions import load_predictions, measure, table_v  # noqa: E402
 from training.runs import build_branches  # noqa: E402
 from training.stages import train  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""`ser-train run` on a manifest with its own three labels and split, and a backbone that is not wav2vec 2.0."""
+"""`ser-train` on a table with its own three labels and split, and a backbone that is not wav2vec 2.0."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import soundfile
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from support.shared_data import COMMITTED  # noqa: E402
 from training.cli import main  # noqa: E402
 from training.reproduction.results import load  # noqa: E402
 from training.runs import load_run  # noqa: E402
@@ -76,24 +77,17 @@ def corpus(tmp_path: Path) -> Path:
 
 def ser_train(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit code of `ser-train run`, or of another command that the arguments begin with."""
-    command = [] if arguments[0] in ("protocol", "unfreeze", "ablate", "reproduce") else ["run"]
+    command = [] if arguments[0] in ("protocol", "unfreeze", "ablate", "fusion", "reproduce") else ["run"]
     monkeypatch.setattr(sys, "argv", ["ser-train", *command, *map(str, arguments)])
     return main()
 
 
-def test_a_manifest_trains_and_its_run_loads(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_trains_and_its_run_loads(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = (corpus / "toy.toml", "--data", corpus / "corpus.csv", "--out", corpus / "run")
     assert ser_train(monkeypatch, *command, "--labels", "low,high,none") == 0
     run = load_run(corpus / "run")
-    assert (
-        run.labels == LABELS
-        and run.config.protocol == "given"
-        and tuple(run.branches)
-        == (
-            "whisper_toy",
-            "spectrogram",
-        )
-    )
+    assert run.labels == LABELS and run.config.protocol == "given"
+    assert tuple(run.branches) == ("whisper_toy", "spectrogram")
     assert set(run.metrics["test"]) == {"whisper_toy", "spectrogram", "fused"}
     kept = json.loads((corpus / "run" / "backbone.json").read_text())
     assert kept["config"]["model_type"] == "whisper" and kept["config"]["d_model"] == 16
@@ -124,15 +118,13 @@ def test_bad_input_is_refused_before_training(
     assert not list(corpus.rglob("state.pt"))
 
 
-def test_experiments_take_manifests(
+def test_experiments_take_tables(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shared = ("--recipe", corpus / "toy.toml", "--data", corpus / "corpus.csv", "--labels", "low,high,none")
     results = ("--results", corpus / "results")
     assert ser_train(monkeypatch, "reproduce", *shared, *results, "--out", corpus / "runs") == 2
     assert "are of RAVDESS" in capsys.readouterr().err and not (corpus / "runs").exists()
-    begun = ser_train(monkeypatch, "protocol", "given", *shared, "--out", corpus / "runs")
-    assert begun == 2 and "--results" in capsys.readouterr().err and not (corpus / "runs").exists()
     assert ser_train(monkeypatch, "protocol", "given", *shared, *results, "--out", corpus / "runs") == 0
     assert ser_train(monkeypatch, "unfreeze", "--layers", "0,1", *shared, *results, "--out", corpus / "depths") == 0
     found = {e.experiment: e for e in load(corpus / "results")}
@@ -141,5 +133,23 @@ def test_experiments_take_manifests(
     assert run["clips"] == {"train": 6, "validation": 6, "test": 6}
     assert set(run["speakers"]) == {"speaker of test"}
     assert found["protocol"].protocol == found["unfreezing"].protocol == "given"
+    assert found["protocol"].measured["command"].endswith("--results RESULTS --out RUNS")
     assert "--data CORPUS" in found["protocol"].measured["command"]
     assert [depth["layers"] for depth in found["unfreezing"].results["runs"].values()] == [0, 1]
+
+
+def test_results_are_written_to_the_working_directory_unless_a_folder_is_named(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(corpus)
+    before = {path: path.read_bytes() for path in COMMITTED.rglob("*.json")}
+    command = ("protocol", "given", "--recipe", "toy.toml", "--data", "corpus.csv", "--out", "runs")
+    assert ser_train(monkeypatch, *command) == 0
+    assert ser_train(monkeypatch, "fusion", "runs/seed0", "--results", "training/results") == 0
+    assert sorted(path.name for path in (corpus / "results").iterdir()) == [
+        "protocol-scratch-toy-given.json",
+        "summary.json",
+    ]
+    (fusion,) = load(corpus / "training" / "results")
+    assert fusion.measured["command"] == "ser-train fusion RUN --results training/results"
+    assert before and before == {path: path.read_bytes() for path in COMMITTED.rglob("*.json")}

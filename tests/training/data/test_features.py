@@ -19,8 +19,8 @@ from support import toy_corpus  # noqa: E402
 from training import runs  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
 from training.data.corpus import Corpus  # noqa: E402
-from training.data.feature_cache import FeatureCache  # noqa: E402
-from training.material import prepare  # noqa: E402
+from training.data.features import FeatureCache  # noqa: E402
+from training.runtime import Runtime  # noqa: E402
 from training.stages import train, training_set  # noqa: E402
 
 AUGMENT = AugmentConfig(fresh=True, versions=2, speeds=(0.9, 1.1), crop_jitter=0.05)
@@ -81,7 +81,7 @@ def test_a_kill_while_it_is_written_leaves_nothing_that_is_read(
     branch = runs.build_branches(CONFIG, 2)["spectrogram"]
     whole = np.array(cache(tmp_path / "whole", corpus).versions(branch, range(1))[0])
     with monkeypatch.context() as patched:
-        patched.setattr("training.data.feature_cache.BATCH", 8)
+        patched.setattr("training.data.features.BATCH", 8)
         features, batches = branch.features, iter(range(2))
 
         def killed_in_the_third(waveform: torch.Tensor) -> torch.Tensor:
@@ -116,8 +116,8 @@ def test_of_two_processes_one_computes_and_the_other_waits(
 @pytest.mark.parametrize(("kept", "versions"), [(True, 3), (False, 2)])
 def test_the_clean_clip_is_trained_on_if_kept(kept: bool, versions: int, corpus: Corpus, tmp_path: Path) -> None:
     config = replace(CONFIG, augment=replace(AUGMENT, keep_original=kept))
-    branch, material = runs.build_branches(config, 2)["spectrogram"], prepare(config, corpus, tmp_path / "run")
-    assert len(training_set(material, branch, ("train",)).versions) == versions
+    branch, run = runs.build_branches(config, 2)["spectrogram"], runs.begin(config, corpus, tmp_path / "run")
+    assert len(training_set(run, branch, ("train",)).versions) == versions
 
 
 def test_folds_share_the_runs_own_cache(corpus: Corpus, tmp_path: Path) -> None:
@@ -156,9 +156,9 @@ def test_another_recording_under_an_old_name_is_another_recording(corpus: Corpus
 
 def test_runs_share_a_cache_and_give_what_they_give_alone(corpus: Corpus, tmp_path: Path) -> None:
     shared = tmp_path / "cache"
-    first = train(CONFIG, corpus, tmp_path / "first", cache=shared)
+    first = train(CONFIG, corpus, tmp_path / "first", Runtime(cache=shared))
     files = {path: path.stat().st_mtime_ns for path in shared.iterdir()}
     assert len(files) == 6  # two branches, the clean clip and two versions each
-    train(replace(CONFIG, protocol="sentence", fold=1), corpus, tmp_path / "second", cache=shared)
+    train(replace(CONFIG, protocol="sentence", fold=1), corpus, tmp_path / "second", Runtime(cache=shared))
     assert files == {path: path.stat().st_mtime_ns for path in shared.iterdir()}
     assert train(CONFIG, corpus, tmp_path / "alone") == first

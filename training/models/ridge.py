@@ -21,71 +21,82 @@ from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.calibration import fit_temperature
+from ser_batch.files import write_atomically
 from training.config import Stage
-from training.files import write_tensors, write_text
-from training.loop import Progress, evaluate, load_weights, logits_of
+from training.files import write_tensors
+from training.loop import BEST, HISTORY, evaluate, load_weights, logits_of, trained_state
 from training.models.context import ContextBranch
+from training.runtime import CPU, Runtime
 
-CPU = torch.device("cpu")
 SHARPENED = 10.0
 """Factor of scores before their temperature is looked for: regressions onto 0 and 1 differ by less than 1."""
+
+
+Labelled = tuple[Tensor, Tensor]
+"""Features (N, …) and class indices (N,)."""
 
 
 def fit_ridge(
     name: str,
     branch: ContextBranch,
     stage: Stage,
-    train: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor],
+    train: Labelled,
+    validation: Labelled,
     folder: Path,
     *,
-    refit: tuple[Tensor, Tensor] | None = None,
-    progress: Progress | None = None,
+    refit: Labelled | None = None,
+    runtime: Runtime | None = None,
 ) -> None:
-    """Fit the branch's linear head with each of the stage's penalties; keep the one that validation clips like best.
+    """Fit the branch's linear head with each of the stage's penalties; keep the one that is best on validation clips.
 
     Args:
         name: of the stage, for messages.
         branch: one with a linear head and nothing else to train, on the CPU.
         stage: `penalties` are in units of a standardised training row's mean squared norm; `monitor` chooses.
-        train: (features (N, …), class indices (N,)).
-        validation: the same of validation clips; their likelihood sets the temperature too.
-        refit: the same of all the clips that the head is fitted on anew, with that penalty and that temperature.
-        folder: gets best.safetensors and, a line a penalty, metrics.jsonl; read if they are there.
-        progress: told of each penalty.
+        validation: their likelihood sets the temperature too.
+        refit: all the clips that the head is fitted on anew, with that penalty and that temperature.
+        folder: gets best.safetensors and metrics.jsonl, one line per penalty; read if they are there.
+        runtime: gets a report of each penalty.
 
     Raises:
         TrainingError: the branch has no linear head, or a penalty is too small; RunConfig refuses what else a closed
-            form has not.
+            form does not have.
     """
     branch.linear_head()
-    best = folder / "best.safetensors"
+    best = folder / BEST
     if not best.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
         rows, weights = [], []
-        started = time.perf_counter()
-        for penalty in _fitted(branch, stage.penalties, *train):
-            temperature = _temper(branch, *validation)
-            figures = evaluate(branch, *validation, CPU)
-            row = {"epoch": len(rows), "penalty": penalty, "temperature": temperature}
-            row |= {"train_loss": _loss(branch, *train), **figures}
-            rows.append(row | {"seconds": time.perf_counter() - started})
+        for row in _try_penalties(branch, stage, train, validation):
+            rows.append(row)
             weights.append(_weights(branch))
-            if progress:
-                progress(name, rows[-1])
-            started = time.perf_counter()
+            (runtime or Runtime()).report(name, row)
         scores = [-row["loss"] if stage.monitor == "loss" else row[stage.monitor] for row in rows]
         chosen = scores.index(max(scores))
         if refit:
             next(_fitted(branch, (rows[chosen]["penalty"],), *refit))
             _divide(branch, rows[chosen]["temperature"])
             weights[chosen] = _weights(branch)
-        write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomically(folder / HISTORY, "".join(json.dumps(row) + "\n" for row in rows))
         write_tensors(best, weights[chosen])
     load_weights(branch, best)
 
 
+def _try_penalties(
+    branch: ContextBranch, stage: Stage, train: Labelled, validation: Labelled
+) -> Iterator[dict[str, float]]:
+    """Fit and temper the head with one penalty after the other, and yield the figures of each."""
+    started = time.perf_counter()
+    for number, penalty in enumerate(_fitted(branch, stage.penalties, *train)):
+        temperature = _temper(branch, *validation)
+        row = {"epoch": number, "penalty": penalty, "temperature": temperature, "train_loss": _loss(branch, *train)}
+        row |= evaluate(branch, *validation, CPU)
+        yield row | {"seconds": time.perf_counter() - started}
+        started = time.perf_counter()
+
+
 def _weights(branch: ContextBranch) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in branch.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in trained_state(branch).items()}
 
 
 def _fitted(branch: ContextBranch, penalties: tuple[float, ...], features: Tensor, targets: Tensor) -> Iterator[float]:

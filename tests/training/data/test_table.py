@@ -1,4 +1,4 @@
-"""Labelled manifests: what they say is what is trained on, and what is wrong with them is named."""
+"""Labelled tables: what they say is what is trained on, and what is wrong with them is named."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ser_batch.errors import TrainingError
-from training.data.corpora import load_corpus
 from training.data.corpus import Example
-from training.data.manifest import load, states_split
 from training.data.splits import splits_of
+from training.data.table import load_corpus, load_table, states_split
 
 ROWS = """path,label,speaker,split,sentence,utterance,note
 a/1.wav,joy,ann,train,s1,u1,x
@@ -38,7 +37,7 @@ def written(folder: Path, text: str = ROWS, name: str = "corpus.csv") -> Path:
 
 
 def test_a_csv_is_read_in_its_own_order(folder: Path) -> None:
-    corpus = load(written(folder))
+    corpus = load_table(written(folder))
     assert (corpus.name, corpus.root, corpus.labels) == ("corpus", folder, ("fear", "joy"))
     assert corpus.examples[0] == Example("a/1.wav", "joy", "ann", "s1", "u1", "train")
     assert corpus.examples[3].sentence is None and corpus.examples[4].utterance is None
@@ -48,7 +47,7 @@ def test_a_csv_is_read_in_its_own_order(folder: Path) -> None:
 
 
 def test_parquet_says_the_same(folder: Path) -> None:
-    lines = load(written(folder)).examples
+    lines = load_table(written(folder)).examples
     columns = {
         "path": [e.file for e in lines],
         "label": [e.label for e in lines],
@@ -58,11 +57,11 @@ def test_parquet_says_the_same(folder: Path) -> None:
         "utterance": [e.utterance for e in lines],
     }
     pq.write_table(pa.table(columns), folder / "corpus.parquet")
-    assert load(folder / "corpus.parquet") == load(written(folder))
+    assert load_table(folder / "corpus.parquet") == load_table(written(folder))
 
 
 def test_path_and_label_are_enough(folder: Path) -> None:
-    corpus = load(written(folder, f"label,path\njoy,{folder}/d.wav\nfear,a/../a/1.wav\n"))
+    corpus = load_table(written(folder, f"label,path\njoy,{folder}/d.wav\nfear,a/../a/1.wav\n"))
     assert corpus.examples == (Example(f"{folder}/d.wav", "joy"), Example("a/../a/1.wav", "fear"))
     assert corpus.path(0) == folder / "d.wav" and not states_split(corpus)
 
@@ -73,14 +72,14 @@ def test_labels_set_the_order_of_the_classes(folder: Path) -> None:
 
 
 def test_a_given_split_is_kept(folder: Path) -> None:
-    corpus = load(written(folder))
+    corpus = load_table(written(folder))
     assert states_split(corpus)
     (split,) = splits_of("given", corpus)
     assert (split.train, split.validation, split.test) == ((0, 1), (2, 3), (4, 5))
 
 
 def test_a_byte_order_mark_is_no_part_of_a_column(folder: Path) -> None:
-    assert load(written(folder, "\ufeff" + ROWS)) == load(written(folder))
+    assert load_table(written(folder, "\ufeff" + ROWS)) == load_table(written(folder))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_a_byte_order_mark_is_no_part_of_a_column(folder: Path) -> None:
 )
 def test_what_is_wrong_is_named(folder: Path, old: str, new: str, named: str) -> None:
     with pytest.raises(TrainingError, match=named):
-        load(written(folder, ROWS.replace(old, new, 1)))
+        load_table(written(folder, ROWS.replace(old, new, 1)))
 
 
 @pytest.mark.parametrize(
@@ -113,31 +112,31 @@ def test_what_is_wrong_is_named(folder: Path, old: str, new: str, named: str) ->
 )
 def test_labels_that_do_not_fit_are_refused(folder: Path, labels: tuple[str, ...], named: str) -> None:
     with pytest.raises(TrainingError, match=named):
-        load(written(folder), labels)
+        load_table(written(folder), labels)
 
 
 def test_a_speaker_in_two_parts_is_refused(folder: Path) -> None:
-    corpus = load(written(folder, ROWS.replace("cat,test", "ann,test", 1)))
+    corpus = load_table(written(folder, ROWS.replace("cat,test", "ann,test", 1)))
     with pytest.raises(TrainingError, match="speaker ann is in the train part and in the test part"):
         splits_of("given", corpus)
 
 
 def test_a_class_without_a_clip_in_a_part_is_refused(folder: Path) -> None:
-    corpus = load(written(folder, ROWS.replace("d.wav,joy,cat,test", "d.wav,joy,ann,train")))
+    corpus = load_table(written(folder, ROWS.replace("d.wav,joy,cat,test", "d.wav,joy,ann,train")))
     with pytest.raises(TrainingError, match="no clip labelled joy in its test part"):
         splits_of("given", corpus)
 
 
 def test_a_sentence_that_is_not_known_cannot_be_held_out(folder: Path) -> None:
     with pytest.raises(TrainingError, match=r"none of b/2\.wav"):
-        splits_of("sentence", load(written(folder)))
+        splits_of("sentence", load_table(written(folder)))
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "corpus.txt", "a"])
-def test_what_is_no_manifest_is_refused(folder: Path, name: str) -> None:
+def test_what_is_no_table_is_refused(folder: Path, name: str) -> None:
     written(folder, name="corpus.txt")
     with pytest.raises(TrainingError, match=name):
-        load(folder / name)
+        load_table(folder / name)
 
 
 def test_what_cannot_be_read_is_refused(folder: Path) -> None:
@@ -145,10 +144,10 @@ def test_what_cannot_be_read_is_refused(folder: Path) -> None:
     (folder / "x.csv").write_bytes(b"path,label\n\xff\xfe,joy\n")
     for name in ("x.parquet", "x.csv"):
         with pytest.raises(TrainingError, match="cannot be read"):
-            load(folder / name)
+            load_table(folder / name)
 
 
-def test_data_is_a_folder_or_a_manifest(folder: Path) -> None:
+def test_data_is_a_folder_or_a_table(folder: Path) -> None:
     for data, named in ((folder / "nothing", "there is no"), (folder, "not the whole speech subset")):
         with pytest.raises(TrainingError, match=named):
             load_corpus(data)

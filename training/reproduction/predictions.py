@@ -1,27 +1,47 @@
-"""What a finished run said of its clips, and what that is worth: figures from predictions.npz, no model needed."""
+"""A finished run's predictions and what they are worth: its own figures, and Table V's fusions of its branches.
+
+Figures come from predictions.npz; no model is needed and no branch is trained again. Each fusion of Table V is fitted
+on the branches' training probabilities, on their validation ones and, where they were trained, on out-of-fold ones,
+since the paper does not say which it used.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from ser_batch.bundle.fusion import FUSED, Fusion, load_fusion
-from ser_batch.errors import TrainingError
 from ser_batch.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
 from ser_batch.evaluation.metrics import evaluate
 from ser_batch.evaluation.statistics import mcnemar
-from training.config import RunConfig
-from training.configfile import load_config
+from training.config import FusionConfig, RunConfig, load_config
 from training.data.splits import PARTS
 from training.files import read_arrays, read_json
-from training.runs import SPECTROGRAM
+from training.loop import HISTORY
+from training.models.fusion import Probabilities, fit_gated, fit_logistic, fit_weighted, stacked
+from training.runs import SPECTROGRAM, check_finished
 
 OUT_OF_FOLD = "out-of-fold"
+SOURCES = {"training": "train", "validation": "validation", OUT_OF_FOLD: OUT_OF_FOLD}
+"""What a fusion is fitted on → the part of the predictions that it is."""
+SIMPLER = ("weighted", "gated")
+"""The fusions that the logistic regression is compared with; `_fusions` begins with them."""
+SOLVERS: dict[Literal["adam", "lbfgs", "shrunk"], str] = {
+    "adam": "logistic regression",
+    "lbfgs": "logistic regression, exact",
+    "shrunk": "logistic regression, shrunk",
+}
+"""How the logistic regression is fitted → its name in the table."""
+Fused = Callable[[Probabilities], np.ndarray]
+"""Branch probabilities → fused ones (N, C)."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +75,7 @@ class Predictions:
 
 def load_predictions(folder: Path) -> Predictions:
     """The predictions of a finished run; TrainingError if it is not there or not finished."""
-    for name in ("config.json", "split.json", "predictions.npz", "result.json"):
-        if not (folder / name).is_file():
-            raise TrainingError(
-                f"{folder} is not a finished run", got=f"no {name}", remedy="Give the command that began it again."
-            )
+    check_finished(folder, "config.json", "split.json", "predictions.npz", "result.json")
     arrays = read_arrays(folder / "predictions.npz")
     extra = folder / OUT_OF_FOLD / "predictions.npz"
     if extra.is_file():
@@ -160,7 +176,7 @@ def by_speaker(predictions: Predictions, speakers: Mapping[str, str | None]) -> 
 def stage_figures(folder: Path) -> dict[str, dict[str, Any]]:
     """Epochs, seconds and curves of every stage that left metrics in a run's folder."""
     found = {}
-    for path in sorted(folder.glob("*/metrics.jsonl")):
+    for path in sorted(folder.glob(f"*/{HISTORY}")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         found[path.parent.name] = {
             "epochs": len(rows),
@@ -169,3 +185,67 @@ def stage_figures(folder: Path) -> dict[str, dict[str, Any]]:
             "validation_accuracy": [row["accuracy"] for row in rows if "accuracy" in row],
         }
     return found
+
+
+def table_v(predictions: Predictions) -> dict[str, Any]:
+    """Rows of Table V as JSON types, and what each fusion could not be fitted on.
+
+    A row's McNemar test compares it, first, with the context branch alone, second. Temperatures are fitted on
+    validation clips or, where those were trained on too, out of fold; for fusions that were fitted there, that
+    flatters nothing on the test clips.
+    """
+    branches = {role: (lambda p, name=name: p[name]) for role, name in _roles(predictions).items()}
+    rows = [_row(predictions, role, None, model) for role, model in branches.items()]
+    for source, part in SOURCES.items():
+        if part in predictions.targets:
+            for strategy, model in _fusions(predictions, part):
+                rows.append(_row(predictions, strategy, source, model))
+    missing = [source for source, part in SOURCES.items() if part not in predictions.targets]
+    return {"labels": list(predictions.labels), "split": predictions.split["name"], "rows": rows, "missing": missing}
+
+
+def compare_fused(predictions: Predictions) -> dict[str, Any]:
+    """McNemar's tests on test clips of the run's own fusion, first, against each branch and each simpler fusion.
+
+    The simpler fusions are fitted on what the run's own was fitted on.
+    """
+    truth, test = predictions.targets["test"], predictions.probabilities["test"]
+    others = {role: test[name] for role, name in _roles(predictions).items()}
+    for strategy, model in islice(_fusions(predictions, SOURCES[predictions.config.fusion.fit_on]), len(SIMPLER)):
+        others[strategy] = model(predictions.branches("test"))
+    return {name: compare(truth, test[FUSED], rows) for name, rows in others.items()}
+
+
+def _roles(predictions: Predictions) -> dict[str, str]:
+    return {"spectrogram": SPECTROGRAM, "context": predictions.context}
+
+
+def _fusions(predictions: Predictions, part: str) -> Iterator[tuple[str, Fused]]:
+    """Every strategy of Table V, fitted on a part; the logistic regression in each way."""
+    config = predictions.config
+    train = (predictions.branches(part), predictions.targets[part])
+    validation = (predictions.branches(predictions.held_out), predictions.targets[predictions.held_out])
+    yield "weighted", fit_weighted(train)
+    with TemporaryDirectory() as folder:
+        gate = fit_gated(config.fusion_stage, train, validation, Path(folder), config.seed)
+    yield "gated", lambda probabilities: _probabilities(gate, probabilities)
+    for solver, name in SOLVERS.items():
+        settings: FusionConfig = replace(config.fusion, solver=solver)
+        with TemporaryDirectory() as folder:
+            yield name, fit_logistic(settings, config.fusion_stage, train, validation, Path(folder), config.seed)
+
+
+def _probabilities(gate: Any, probabilities: Probabilities) -> np.ndarray:
+    gate.eval()
+    with torch.no_grad():
+        return gate.head(torch.from_numpy(stacked(probabilities))).softmax(dim=1).numpy()
+
+
+def _row(predictions: Predictions, strategy: str, source: str | None, model: Fused) -> dict[str, Any]:
+    test, held_out = predictions.branches("test"), predictions.held_out
+    truth, fused = predictions.targets["test"], model(test)
+    against = (predictions.targets[held_out], model(predictions.branches(held_out)))
+    row = {"strategy": strategy, "fit_on": source, **figures(truth, fused, predictions.labels, against)}
+    if strategy != "context":
+        row["mcnemar"] = compare(truth, fused, test[predictions.context])
+    return row

@@ -1,8 +1,8 @@
-"""Any labelled corpus from a table: CSV or Parquet with a row a recording.
+"""What `--data` names: a folder of RAVDESS, or a table (CSV or Parquet) of any other labelled corpus.
 
-Columns: `path` (relative to the table's folder, or absolute) and `label`; where known `speaker`, `split` ("train",
-"validation" or "test"), `sentence` and `utterance` (what several takes of the same thing share). Other columns are
-left alone.
+A table has one row per recording. Its columns are `path` (relative to the table's folder, or absolute) and `label`;
+where known `speaker`, `split` ("train", "validation" or "test"), `sentence` and `utterance` (what several takes of
+the same thing share). Other columns are left alone.
 """
 
 from __future__ import annotations
@@ -13,42 +13,57 @@ from pathlib import Path
 from typing import Any
 
 from ser_batch.errors import TrainingError
+from training.data import ravdess
 from training.data.corpus import Corpus, Example
-from training.data.ravdess import NAME as RAVDESS
 from training.data.splits import PARTS
 
 REQUIRED, OPTIONAL = ("path", "label"), ("speaker", "split", "sentence", "utterance")
 SUFFIXES = (".csv", ".parquet")
 
 
-def load(path: Path, labels: tuple[str, ...] | None = None) -> Corpus:
-    """The corpus that a manifest describes, in the manifest's order.
+def load_corpus(data: Path, labels: tuple[str, ...] | None = None) -> Corpus:
+    """The corpus in the RAVDESS folder or the table `data`; `labels` orders a table's classes.
+
+    Raises TrainingError for a corpus that is not whole or not consistent, and for labels with RAVDESS, whose label
+    set is fixed.
+    """
+    if data.is_file():
+        return load_table(data, labels)
+    if not data.is_dir():
+        raise TrainingError(f"there is no {data}", expected="a RAVDESS folder, or a .csv or .parquet table")
+    if labels is not None:
+        raise TrainingError("labels can be chosen for a table only; RAVDESS has its own", got=", ".join(labels))
+    return ravdess.load(data)
+
+
+def load_table(path: Path, labels: tuple[str, ...] | None = None) -> Corpus:
+    """The corpus that a table describes, in the table's order.
 
     Args:
         labels: the label set in the order of the classes; by default the labels that occur, sorted.
 
     Raises:
-        TrainingError: the table cannot be read, lacks a column or a value, repeats a recording, has a label outside
-            the set, a class without a recording, a part that is none, or names a file that is not there.
+        TrainingError: the table cannot be read, lacks a column or a value, lists a recording twice, has a label
+            outside the set, a class without a recording, an unknown part, or a file that does not exist.
     """
-    examples = tuple(_example(row, number, path) for number, row in enumerate(_rows(path), start=1))
+    examples = tuple(_example(row, number, path) for number, row in enumerate(read_rows(path), start=1))
     _refuse_repeats(examples, path)
     found = tuple(sorted({example.label for example in examples}))
-    name = path.name if path.stem == RAVDESS else path.stem  # a table is not the corpus of that name
+    name = path.name if path.stem == ravdess.NAME else path.stem  # a table is not the corpus of that name
     corpus = Corpus(name, path.parent, found if labels is None else labels, examples)
     corpus.check_files()
     return corpus
 
 
 def states_split(corpus: Corpus) -> bool:
-    """Whether the manifest fixes the parts itself."""
+    """Whether the table itself says which part each recording belongs to."""
     return any(example.part is not None for example in corpus.examples)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows as text, without empty values; TrainingError for a table without the required columns."""
     if path.suffix not in SUFFIXES or not path.is_file():
-        raise TrainingError(f"{path} is not a manifest", expected="an existing .csv or .parquet file")
+        raise TrainingError(f"{path} is not a table of recordings", expected="an existing .csv or .parquet file")
     columns, rows = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
     missing = [name for name in REQUIRED if name not in columns]
     if missing:

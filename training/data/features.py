@@ -1,20 +1,20 @@
-"""Features of a whole corpus on disk, in versions, so that every split, seed and fold shares what is computed once.
+"""Features of clips: computed batch by batch, and those of a whole corpus on disk, shared by splits, seeds and folds.
 
-A version is the clean clip as it is served (number 0) or an augmented one (1, 2, …) that depends on the recording and
-its number alone, not on any seed; which clips of it are trained on is the split's matter.
+On disk they come in versions: number 0 is the clean clip as it is served, 1, 2, … are augmented ones that depend on
+the recording and the number alone, not on any seed. Which of them are trained on is up to the split.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from training.files import write_once
 FORMAT = 2
 """Raised when a front-end or the augmentation changes what it computes, so that older caches are not read."""
 BATCH, READERS = 32, 4
-"""Clips encoded at a time; threads that decode them."""
+"""Clips encoded at a time; threads that decode them (libsndfile and soxr release the GIL)."""
+Item, Read = TypeVar("Item"), TypeVar("Read")
 
 
 class Encoding(Protocol):
@@ -49,6 +50,28 @@ class Encoding(Protocol):
         ...
 
 
+def read_all(read: Callable[[Item], Read], items: Sequence[Item]) -> Iterator[Read]:
+    """`read` of every item in order, a batch at a time by several threads."""
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(items), BATCH):
+            yield from list(readers.map(read, items[start : start + BATCH]))
+
+
+def encode_batches(branch: Any, waveforms: Iterable[Waveform], device: torch.device) -> Iterator[Tensor]:
+    """Features (b, …) float32, on the CPU, of waveforms (144000,) each, by `branch.features` in evaluation mode."""
+    branch.eval()
+    remaining = iter(waveforms)
+    while batch := list(islice(remaining, BATCH)):
+        with torch.no_grad():
+            features = branch.features(torch.from_numpy(np.stack(batch)).to(device)).float().cpu()
+        yield features
+
+
+def encode(branch: Any, waveforms: Iterable[Waveform], device: torch.device) -> Tensor:
+    """Features (N, …) float32, on the CPU, of waveforms (144000,) each."""
+    return torch.cat(list(encode_batches(branch, waveforms, device)))
+
+
 @dataclass(frozen=True)
 class FeatureCache:
     """Versions of every recording's features in `root`, computed where they are not there yet."""
@@ -60,7 +83,7 @@ class FeatureCache:
     device: torch.device
 
     def versions(self, branch: Any, numbers: range) -> list[np.ndarray]:
-        """Memory-mapped features (recordings of the corpus, …) float32, one array a version."""
+        """Memory-mapped features (recordings of the corpus, …) float32, one array per version."""
         state = hashlib.sha256()
         for name, tensor in sorted(branch.features_state().items()):
             state.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -68,8 +91,7 @@ class FeatureCache:
 
     def _version(self, branch: Any, state: str, number: int) -> np.ndarray:
         path = self.root / f"{self._key(branch, state, number)}.npy"
-        if not path.is_file():
-            write_once(path, lambda new: self._compute(branch, number, new))
+        write_once(path, lambda new: self._compute(branch, number, new))
         return np.load(path, mmap_mode="r")
 
     def _key(self, branch: Any, state: str, number: int) -> str:
@@ -91,30 +113,21 @@ class FeatureCache:
             found = path.stat()
             return _digest(path, found.st_size, found.st_mtime_ns)
 
-        with ThreadPoolExecutor(READERS) as readers:
-            digests = readers.map(content, range(len(self.corpus)))
-            return [[e.file, digest] for e, digest in zip(self.corpus.examples, digests, strict=True)]
+        digests = read_all(content, range(len(self.corpus)))
+        return [[e.file, digest] for e, digest in zip(self.corpus.examples, digests, strict=True)]
 
     def _compute(self, branch: Any, number: int, path: Path) -> None:
-        branch.eval()
-        found, done = None, 0
-        for batch in self._batches(number):
-            with torch.no_grad():
-                rows = branch.features(torch.from_numpy(batch).to(self.device)).float().cpu().numpy()
-            if found is None:
-                found = np.lib.format.open_memmap(path, "w+", np.float32, (len(self.corpus), *rows.shape[1:]))
-            found[done : done + len(rows)] = rows
-            done += len(rows)
-        if found is not None:
-            found.flush()
+        waveforms = read_all(partial(self._waveform, number), range(len(self.corpus)))
+        features, done = None, 0
+        for batch in encode_batches(branch, waveforms, self.device):
+            if features is None:
+                features = np.lib.format.open_memmap(path, "w+", np.float32, (len(self.corpus), *batch.shape[1:]))
+            features[done : done + len(batch)] = batch.numpy()
+            done += len(batch)
+        if features is not None:
+            features.flush()
 
-    def _batches(self, number: int) -> Iterator[np.ndarray]:
-        with ThreadPoolExecutor(READERS) as readers:
-            for start in range(0, len(self.corpus), BATCH):
-                indices = islice(range(len(self.corpus)), start, start + BATCH)
-                yield np.stack(list(readers.map(lambda i: self._waveform(i, number), indices)))
-
-    def _waveform(self, index: int, number: int) -> Waveform:
+    def _waveform(self, number: int, index: int) -> Waveform:
         path = self.corpus.path(index)
         if not number:
             return read_clip(path, self.rule).waveform
@@ -124,7 +137,7 @@ class FeatureCache:
 
 @cache
 def _digest(path: Path, size: int, modified: int) -> str:
-    """SHA-256 of a file, read once a process and version."""
+    """SHA-256 of a file, read once per process and version of the file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
