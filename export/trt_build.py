@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from export.trt_targets import Target, enumerator
-from ser_batch.engines.tensorrt_library import make_log
+from ser_batch.engines.tensorrt.library import make_log
 from ser_batch.errors import ExportError
 
 Progress = Callable[[str, int, int], None]

@@ -18,9 +18,9 @@ from export.trt_build import Request, build_engine
 from export.trt_targets import Target, parse_target
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.derived import add_derived, copy_bundle
-from ser_batch.engines.nvidia import driver_cuda, no_gpu
-from ser_batch.engines.sidecar import SIDECAR_FILE, Sidecar
-from ser_batch.engines.tensorrt_library import LIBRARIES, NATIVE, RTX, Library, load, version
+from ser_batch.engines.cuda import driver_cuda, no_gpu, open_cuda_device
+from ser_batch.engines.tensorrt.library import LIBRARIES, NATIVE, RTX, Library, load, version
+from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar
 from ser_batch.errors import ExportError, OutputError
 from ser_batch.machine import cache_folder
 
@@ -142,8 +142,6 @@ def _target(library: Library, trt: ModuleType, gpus: Sequence[str]) -> tuple[Tar
             f"native TensorRT builds on the GPU it is for, and {reason}",
             remedy=f"Build ahead of time, for named GPUs: --runtime {RTX.name}.",
         )
-    from ser_batch.engines.cuda_device import open_cuda_device
-
     device = open_cuda_device()
     try:
         name, capability = device.name, device.compute_capability

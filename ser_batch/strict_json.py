@@ -9,18 +9,20 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ser_batch.errors import SerError
 
 Record = TypeVar("Record")
+Refusal = Callable[..., SerError]
+"""What makes the error to raise: a class of `ser_batch.errors`, or one with a remedy filled in."""
 LARGEST = 2**63 - 1
 """Python's integers have no bound; sizes, rates and counts do."""
 _NAMES = {int: "an integer", str: "a string", float: "a number", bool: "true or false", type(None): "null"}
 
 
-def parse(raw: bytes | str, where: str, error: type[SerError]) -> Any:
+def parse(raw: bytes | str, where: str, error: Refusal) -> Any:
     """The plain values of a JSON text.
 
     Args:
@@ -34,7 +36,7 @@ def parse(raw: bytes | str, where: str, error: type[SerError]) -> Any:
         raise error(f"{where} is not valid JSON", got=problem) from problem
 
 
-def decode(kind: type[Record], value: Any, where: str, error: type[SerError]) -> Record:
+def decode(kind: type[Record], value: Any, where: str, error: Refusal) -> Record:
     """Plain values as the dataclass `kind`, field by field.
 
     Args:
@@ -55,12 +57,24 @@ def decode(kind: type[Record], value: Any, where: str, error: type[SerError]) ->
     try:
         return kind(**values)
     except SerError as problem:
-        raise error(
-            f"{where}: {problem.what}", got=problem.got, expected=problem.expected, remedy=problem.remedy
-        ) from problem
+        remedy = {} if problem.remedy is None else {"remedy": problem.remedy}
+        raise error(f"{where}: {problem.what}", got=problem.got, expected=problem.expected, **remedy) from problem
 
 
-def _value(hint: Any, value: Any, where: str, error: type[SerError]) -> Any:
+def check_schema(value: Any, known: int, where: str, error: Refusal) -> None:
+    """Check the `schema_version` of a value before it is decoded: in another schema, other keys are no surprise.
+
+    Raises:
+        error: the value is no object, or its version is not `known`.
+    """
+    if not isinstance(value, Mapping):
+        raise error(f"{where} is not an object", got=_short(value))
+    version = value.get("schema_version")
+    if type(version) is not int or version != known:
+        raise error(f"{where} has a schema version that is not known", got=repr(version), expected=known)
+
+
+def _value(hint: Any, value: Any, where: str, error: Refusal) -> Any:
     if hint is Any or hint is object:
         return value
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -81,7 +95,7 @@ def _value(hint: Any, value: Any, where: str, error: type[SerError]) -> Any:
     return _plain(hint, value, where, error)
 
 
-def _sequence(origin: type, arguments: tuple[Any, ...], value: Any, where: str, error: type[SerError]) -> Any:
+def _sequence(origin: type, arguments: tuple[Any, ...], value: Any, where: str, error: Refusal) -> Any:
     inner = arguments[:1] * len(value) if origin is list or arguments[-1] is Ellipsis else arguments
     if len(inner) != len(value):
         raise error(where, got=_short(value), expected=f"{len(inner)} values")
@@ -89,7 +103,7 @@ def _sequence(origin: type, arguments: tuple[Any, ...], value: Any, where: str, 
     return origin(_value(kind, each, f"{where}[{n}]", error) for n, (kind, each) in pairs)
 
 
-def _plain(hint: Any, value: Any, where: str, error: type[SerError]) -> Any:
+def _plain(hint: Any, value: Any, where: str, error: Refusal) -> Any:
     # JSON writes 1.0 as 1 in some tools, so an integer is a number, too; true is neither.
     fits = type(value) in (int, float) if hint is float else isinstance(hint, type) and type(value) is hint
     if not fits or (isinstance(value, int) and abs(value) > LARGEST):

@@ -24,7 +24,7 @@ import transformers
 from bench.peers.graphs import Graph, describe
 from bench.peers.transformers_engine import RATE, classification_model, feature_extractor
 from ser_batch.clips import Waveform
-from ser_batch.engines.onnxruntime_session import start_session
+from ser_batch.engines.onnxruntime import start_session
 from ser_batch.errors import EngineError
 
 SCRIPT = Path(__file__).with_name("optimum_export.py")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from export.trt_engines import build_engines, choose_library
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import Engine, open_engine
-from ser_batch.engines.cuda_device import open_cuda_device
+from ser_batch.engines.cuda import open_cuda_device
 
 PROFILES = (1, 8, 64)
 """Batch sizes of the engines, which cut larger batches."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.engines import AUTO, available_backends, backend_version, precisions
 from ser_batch.engines.certificate import Entry, load_certificate, machine_id
 from ser_batch.engines.evidence import proofs
+from ser_batch.engines.protocol import available_backends, backend_version, precisions
 from ser_batch.errors import EngineError
 
+AUTO = "auto"
 _ADVICE = "ser-export verify on this machine lets a faster one be chosen"
 
 

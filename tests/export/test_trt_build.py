@@ -19,10 +19,9 @@ from export.trt_engines import build_engines, choose_library, timing_cache_path
 from export.trt_targets import Target, parse_target, supported_capabilities
 from ser_batch.bundle.bundle import Bundle, default_root, load_bundle
 from ser_batch.clips import ClipRule
-from ser_batch.engines import cuda_device
-from ser_batch.engines.nvidia import no_gpu
-from ser_batch.engines.sidecar import read_sidecars
-from ser_batch.engines.tensorrt_library import NATIVE, RTX, load
+from ser_batch.engines.cuda import no_gpu
+from ser_batch.engines.tensorrt.library import NATIVE, RTX, load
+from ser_batch.engines.tensorrt.sidecar import read_sidecars
 from ser_batch.errors import BundleError, EngineError, ExportError, OutputError
 from support.fake_gpu import FakeDevice
 from support.fake_tensorrt import FakeTensorRt
@@ -45,7 +44,7 @@ def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorRt:
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(export.trt_engines, "no_gpu", lambda: None)
-    monkeypatch.setattr(cuda_device, "open_cuda_device", lambda: FakeDevice())
+    monkeypatch.setattr(export.trt_engines, "open_cuda_device", lambda: FakeDevice())
     return trt
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.derived import add_derived
-from ser_batch.engines.sidecar import SIDECAR_FILE, Sidecar
+from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar
 
 
 def reseal(root: Path, change: Callable[[dict[str, Any]], Any] = lambda _: None) -> None:

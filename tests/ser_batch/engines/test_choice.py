@@ -8,7 +8,6 @@ from types import ModuleType
 
 import pytest
 
-from ser_batch import engines
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import ClipRule
 from ser_batch.engines.certificate import Entry, add_entries, certificate_path, load_certificate, machine_id
@@ -43,19 +42,23 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def bundle(small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A bundle without a certificate, where the backends slow (fp32), fast (fp32, bf16) and absent are known."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(engines, "BACKENDS", {})
-    for name, precisions in {"slow": ("fp32",), "fast": ("fp32", "bf16"), "absent": ("fp32",)}.items():
+    backends(monkeypatch, slow=None, fast=None, absent="pip install absent")
+    return small
+
+
+def backends(monkeypatch: pytest.MonkeyPatch, **reasons: str | None) -> None:
+    """Let only these backends be known, each with the reason why it cannot run; "fast" has bf16, too."""
+    monkeypatch.setattr("ser_batch.engines.protocol.BACKENDS", {name: f"fake_{name}" for name in reasons})
+    for name, reason in reasons.items():
         module = ModuleType(f"fake_{name}")
         members = {
-            "PRECISIONS": precisions,
-            "unavailable": lambda name=name: "pip install absent" if name == "absent" else None,
+            "PRECISIONS": ("fp32", "bf16") if name == "fast" else ("fp32",),
+            "unavailable": lambda reason=reason: reason,
             "unsupported": lambda precision: None,
             "version": lambda: "1.0",
         }
         vars(module).update(members)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setitem(engines.BACKENDS, name, module.__name__)
-    return small
 
 
 def chosen(bundle: Bundle, precision: str | None = None) -> tuple[str, str]:
@@ -189,3 +192,20 @@ def test_a_lower_precision_that_the_bundle_proves_on_labelled_speech_is_taken(bu
             assert chosen(bundle) == ("fast", "fp32")
     finally:
         (bundle.root / "certificate.json").unlink()
+
+
+def test_auto_skips_what_cannot_run(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    backends(monkeypatch, broken="it is broken", abacus=None)
+    assert chosen(bundle) == ("abacus", "fp32")
+
+
+def test_no_backend_at_all_lists_every_reason(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    backends(monkeypatch, one="pip install one", two="pip install two")
+    with pytest.raises(EngineError, match="one: pip install one; two: pip install two"):
+        choose(bundle)
+
+
+def test_without_a_certificate_onnxruntime_is_what_auto_picks(toy_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert chosen(toy_bundle) == ("onnxruntime", "fp32")

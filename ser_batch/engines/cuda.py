@@ -1,23 +1,111 @@
-"""The first NVIDIA GPU, through NVIDIA's own bindings of the CUDA runtime (cuda-bindings).
+"""NVIDIA GPUs: whether there is one, what the TensorRT engine asks of it, and the real one behind NVIDIA's bindings.
 
+`no_gpu` asks the driver itself, with no package installed. `Device` is memory, copies, streams, events and graphs by
+plain handles: a fake of it tests the engine where there is no GPU. Work that is put on a stream runs in order within
+the stream and, but for events, in any order with other streams. `CudaDevice` is the first GPU, through cuda-bindings;
 CUDA_VISIBLE_DEVICES says which one is the first.
-Source: CUDA runtime API, https://docs.nvidia.com/cuda/cuda-runtime-api/.
+Source: CUDA driver API, https://docs.nvidia.com/cuda/cuda-driver-api/, and CUDA runtime API,
+https://docs.nvidia.com/cuda/cuda-runtime-api/.
 """
 
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from ser_batch.engines.device import Handle, Rows
-from ser_batch.engines.nvidia import no_gpu
 from ser_batch.errors import EngineError
 
+Rows = npt.NDArray[np.float32]
+Handle = int
+"""Of a stream, an event or a graph."""
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_NO_DEVICE = 100
 _REMEDY = "Install it: pip install 'ser-batch[trt]' or 'ser-batch[trt-rtx]'."
 _SMALLER = "Free the GPU's memory, or build engines of smaller batch sizes: ser-export trt --batch."
+
+
+def no_gpu() -> str | None:
+    """Why there is no NVIDIA GPU to run on, with the remedy; None if there is one."""
+    driver = _driver()
+    if driver is None:
+        return "there is no NVIDIA driver; install one, or run on a machine with an NVIDIA GPU"
+    status = driver.cuInit(0)
+    count = ctypes.c_int(0)
+    if status == 0:
+        status = driver.cuDeviceGetCount(ctypes.byref(count))
+    if status not in (0, _NO_DEVICE):
+        return f"the NVIDIA driver cannot be used (CUDA error {status}); see what nvidia-smi says"
+    if count.value == 0:
+        return "the NVIDIA driver sees no GPU; see what nvidia-smi says, and CUDA_VISIBLE_DEVICES"
+    return None
+
+
+def driver_cuda() -> str | None:
+    """The highest version of CUDA that the driver runs ("13.0"); None where there is no driver."""
+    driver, version = _driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(_DRIVER)
+    except OSError:
+        return None
+
+
+class Device(Protocol):
+    """One GPU. Every method raises EngineError where the GPU refuses."""
+
+    @property
+    def name(self) -> str:
+        """As the vendor calls it."""
+
+    @property
+    def compute_capability(self) -> str:
+        """Its architecture: "8.9"."""
+
+    def allocate(self, size: int) -> int:
+        """Address of `size` bytes of its memory, which `close` frees."""
+
+    def page_locked(self, shape: tuple[int, int]) -> Rows:
+        """An array of zeros in host memory that the GPU copies from and to by itself; gone after `close`."""
+
+    def stream(self) -> Handle:
+        """A new stream."""
+
+    def event(self) -> Handle:
+        """A new event; one that was never recorded has happened."""
+
+    def upload(self, source: Rows, target: int, stream: Handle) -> None:
+        """Put a copy from page-locked memory to an address on a stream."""
+
+    def download(self, source: int, target: Rows, stream: Handle) -> None:
+        """Put a copy from an address to page-locked memory on a stream."""
+
+    def record(self, event: Handle, stream: Handle) -> None:
+        """Let the event happen when the stream gets here."""
+
+    def wait(self, stream: Handle, event: Handle) -> None:
+        """Let the stream wait for the event as it was last recorded."""
+
+    def synchronize(self, event: Handle | None = None) -> None:
+        """Block until the event has happened; None: until all work is done."""
+
+    def capture(self, stream: Handle, enqueue: Callable[[], None]) -> Handle:
+        """What `enqueue` puts on the stream, as a graph that is launched at once; it does not run now."""
+
+    def launch(self, graph: Handle, stream: Handle) -> None:
+        """Put a graph on a stream."""
+
+    def close(self) -> None:
+        """Free everything that was made; no other method may be called again."""
 
 
 def open_cuda_device() -> CudaDevice:

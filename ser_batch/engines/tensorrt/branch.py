@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from ser_batch.bundle.bundle import Branch
-from ser_batch.engines.device import Device, Handle
-from ser_batch.engines.tensorrt_library import make_log
+from ser_batch.bundle.manifest import Branch
+from ser_batch.engines.cuda import Device, Handle
+from ser_batch.engines.tensorrt.library import make_log
 from ser_batch.errors import EngineError
 
 _NO_MEMORY = ("out of memory", "outofmemory")
@@ -20,7 +20,7 @@ _NO_DRIVER = ("driver version is insufficient", "no cuda-capable device")
 
 
 class CompiledBranch:
-    """A deserialised engine.
+    """The engine of one branch, deserialised.
 
     Args:
         plan: the engine's file, which the caller has checked against the bundle's sha256: it is code.
@@ -44,7 +44,7 @@ class CompiledBranch:
         self.stream: Handle = device.stream()
         self._trt, self._branch, self._device = trt, branch, device
         self._log = make_log(trt)
-        # Kept: an engine does not outlive its runtime.
+        # An attribute, because an engine does not outlive its runtime.
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:

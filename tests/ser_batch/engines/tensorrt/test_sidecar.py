@@ -8,7 +8,7 @@ import pytest
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.derived import add_derived
 from ser_batch.clips import ClipRule
-from ser_batch.engines.sidecar import SIDECAR_FILE, Here, misfits, read_sidecars, rebuild_command
+from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Here, misfits, read_sidecars, rebuild_command
 from ser_batch.errors import BundleError
 from support.bundles import sealed, sidecar_of
 from support.toy import make_toy_bundle
@@ -61,7 +61,7 @@ def test_a_branch_without_engine_is_a_misfit(bundle: Bundle) -> None:
 
 def test_no_sidecar_is_read_that_is_no_json(bundle: Bundle) -> None:
     made = add_derived(bundle, {"engines/x/" + SIDECAR_FILE: b"{"})
-    with pytest.raises(BundleError, match=r"engines/x/sidecar.json is no sidecar of engines; got .*Build the engines"):
+    with pytest.raises(BundleError, match=r"engines/x/sidecar.json is not valid JSON; got .*Build the engines"):
         read_sidecars(made)
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ser_batch.engines.tensorrt_library import LIBRARIES, RTX, load, make_log, version
+from ser_batch.engines.tensorrt.library import LIBRARIES, RTX, load, make_log, version
 from support import fake_tensorrt
 
 needs_rtx = pytest.mark.skipif(not RTX.installed(), reason="TensorRT for RTX is not installed")
@@ -18,8 +18,8 @@ def test_native_is_preferred() -> None:
 @needs_rtx
 def test_asking_whether_it_is_installed_does_not_import_it() -> None:
     script = (
-        "import sys; from ser_batch.engines.tensorrt_library import RTX; from ser_batch.engines import tensorrt;"
-        "assert RTX.installed(); tensorrt.unavailable(); print(any(n.startswith('tensorrt_rtx') for n in sys.modules))"
+        "import sys; from ser_batch.engines.tensorrt.library import RTX; from ser_batch.engines.tensorrt import engine;"
+        "assert RTX.installed(); engine.unavailable(); print(any(n.startswith('tensorrt_rtx') for n in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -2,6 +2,10 @@
 
 An engine file is code. It is read from the bundle alone, its sha256 is compared with the manifest's once more, and its
 sidecar must say that it was built for this bundle, this runtime and this kind of GPU.
+
+A batch of any size is cut into micro-batches, each padded to the next batch size of the engines. One upload feeds
+every branch, each branch computes on a stream of its own, and its few probabilities come back on that stream. The
+buffers are there twice, so that one micro-batch is copied while another is computed.
 """
 
 from __future__ import annotations
@@ -9,27 +13,26 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import Waveform
-from ser_batch.engines.batching import Piece, pieces
-from ser_batch.engines.compiled_branch import CompiledBranch
-from ser_batch.engines.cuda_device import open_cuda_device
-from ser_batch.engines.device import Device, Rows
-from ser_batch.engines.gpu_slot import Slot
-from ser_batch.engines.nvidia import no_gpu
-from ser_batch.engines.sidecar import Here, Sidecar, misfits, read_sidecars, rebuild_command
-from ser_batch.engines.tensorrt_library import LIBRARIES, load
-from ser_batch.engines.tensorrt_library import version as library_version
+from ser_batch.engines.cuda import Device, Handle, Rows, no_gpu, open_cuda_device
+from ser_batch.engines.tensorrt.branch import CompiledBranch
+from ser_batch.engines.tensorrt.library import LIBRARIES, load
+from ser_batch.engines.tensorrt.library import version as library_version
+from ser_batch.engines.tensorrt.sidecar import Here, Sidecar, misfits, read_sidecars, rebuild_command
 from ser_batch.errors import BundleError, EngineError
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """What engines can be built in, the default first; a bundle has those it was given."""
-_SLOTS = 2
+_COPIES = 2
+"""Buffers that take turns."""
+_FLOAT = np.dtype(np.float32).itemsize
 
 
 def unavailable() -> str | None:
@@ -43,7 +46,7 @@ def unavailable() -> str | None:
 
 
 def unsupported(precision: str) -> str | None:
-    """Why this machine cannot run one of `PRECISIONS`; None: whether it can, its engine says."""
+    """Why this machine cannot run one of `PRECISIONS`; None, as only its engine can say whether it can."""
     return None
 
 
@@ -82,8 +85,6 @@ def open_on(device: Device, bundle: Bundle, precision: str) -> TensorRtEngine:
 class TensorRtEngine:
     """All branches of one bundle on one GPU.
 
-    A batch is cut into pieces of the engines' batch sizes; while one is computed, the next is copied.
-
     Args:
         samples: of a clip.
         device: closed with the engine.
@@ -97,27 +98,27 @@ class TensorRtEngine:
         self._branches, self._device = list(branches), device
         self._sizes = self._branches[0].profiles
         upload_stream = device.stream()
-        self._slots = [Slot(self._branches, samples, device, upload_stream) for _ in range(_SLOTS)]
+        self._buffers = [Buffers(self._branches, samples, device, upload_stream) for _ in range(_COPIES)]
         self._open = True
 
     @property
     def graphs(self) -> tuple[int, int]:
         """How many steps are CUDA graphs, of how many."""
-        return sum(slot.graphs for slot in self._slots), _SLOTS * len(self._branches) * len(self._sizes)
+        return sum(each.graphs for each in self._buffers), _COPIES * len(self._branches) * len(self._sizes)
 
     def run(self, waveform: Waveform) -> dict[str, Rows]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
         if not self._open:
             raise EngineError("this engine has been closed")
         results = {b.name: np.empty((len(waveform), b.classes), np.float32) for b in self._branches}
-        waiting: deque[tuple[Slot, Piece]] = deque()
+        waiting: deque[tuple[Buffers, MicroBatch]] = deque()
         try:
-            for index, piece in enumerate(pieces(len(waveform), self._sizes)):
-                if len(waiting) == _SLOTS:
+            for index, part in enumerate(micro_batches(len(waveform), self._sizes)):
+                if len(waiting) == _COPIES:
                     _collect(waiting, results)
-                slot = self._slots[index % _SLOTS]
-                slot.submit(waveform, piece)
-                waiting.append((slot, piece))
+                buffers = self._buffers[index % _COPIES]
+                buffers.submit(waveform, part)
+                waiting.append((buffers, part))
             while waiting:
                 _collect(waiting, results)
         except EngineError:
@@ -129,15 +130,101 @@ class TensorRtEngine:
         """Release engines and memory; a failure in `run` has done so."""
         if self._open:
             self._open = False
-            self._slots.clear()
+            self._buffers.clear()
             for branch in self._branches:
                 branch.close()
             self._device.close()
 
 
-def _collect(waiting: deque[tuple[Slot, Piece]], results: dict[str, Rows]) -> None:
-    slot, piece = waiting.popleft()
-    slot.collect(piece, results)
+@dataclass(frozen=True)
+class MicroBatch:
+    """Clips start … stop of a batch, in a profile of at least as many."""
+
+    start: int
+    stop: int
+    profile: int
+    """Index of the batch size."""
+
+
+def micro_batches(count: int, sizes: Sequence[int]) -> Iterator[MicroBatch]:
+    """Cut `count` clips into batches of the largest of `sizes` (ascending), the rest into the smallest that fits it."""
+    largest = len(sizes) - 1
+    for start in range(0, count, sizes[largest]):
+        left = count - start
+        profile = next((index for index, size in enumerate(sizes) if size >= left), largest)
+        yield MicroBatch(start, min(count, start + sizes[profile]), profile)
+
+
+class Buffers:
+    """The memory of one micro-batch on its way through the GPU, and for each branch and profile what computes from it.
+
+    Args:
+        samples: of a clip.
+        upload_stream: shared by all buffers: copies queue up behind each other in any case.
+
+    Raises:
+        EngineError: the GPU has no memory left, or refuses an engine.
+    """
+
+    def __init__(self, branches: Sequence[CompiledBranch], samples: int, device: Device, upload_stream: Handle) -> None:
+        self._device, self._branches, self._upload_stream = device, branches, upload_stream
+        self._sizes = branches[0].profiles
+        largest = self._sizes[-1]
+        self._waveform = device.page_locked((largest, samples))
+        self._on_device = device.allocate(largest * samples * _FLOAT)
+        self._uploaded = device.event()
+        self._done = {branch.name: device.event() for branch in branches}
+        self._rows = {branch.name: device.page_locked((largest, branch.classes)) for branch in branches}
+        self.graphs = 0
+        """How many of its steps are CUDA graphs; the others are put on their stream call by call."""
+        self._steps = {branch.name: self._prepare(branch) for branch in branches}
+
+    def submit(self, waveform: Waveform, part: MicroBatch) -> None:
+        """Start a part of `waveform`; what was started before must have been collected."""
+        size, clips = self._sizes[part.profile], part.stop - part.start
+        device, staged = self._device, self._waveform[:size]
+        staged[:clips] = waveform[part.start : part.stop]
+        # Silence, not what the last micro-batch left there, so that the padding always computes the same.
+        staged[clips:] = 0
+        device.upload(staged, self._on_device, self._upload_stream)
+        device.record(self._uploaded, self._upload_stream)
+        for branch in self._branches:
+            device.wait(branch.stream, self._uploaded)
+            self._steps[branch.name][part.profile]()
+            device.record(self._done[branch.name], branch.stream)
+
+    def collect(self, part: MicroBatch, results: dict[str, Rows]) -> None:
+        """Wait for a part and put its rows where they belong, without the padding."""
+        for name, rows in self._rows.items():
+            self._device.synchronize(self._done[name])
+            results[name][part.start : part.stop] = rows[: part.stop - part.start]
+
+    def _prepare(self, branch: CompiledBranch) -> list[Callable[[], None]]:
+        """What to call for each profile."""
+        output = self._device.allocate(self._sizes[-1] * branch.classes * _FLOAT)
+        return [self._step(branch, profile, output) for profile in range(len(self._sizes))]
+
+    def _step(self, branch: CompiledBranch, profile: int, output: int) -> Callable[[], None]:
+        device, rows = self._device, self._rows[branch.name][: self._sizes[profile]]
+        context = branch.context(profile, self._on_device, output)
+
+        def compute() -> None:
+            branch.enqueue(context)
+            device.download(output, rows, branch.stream)
+
+        # Once before it is captured: the first run allocates, and compiles kernels.
+        compute()
+        device.synchronize()
+        if not branch.capturable(context):
+            return compute
+        graph = device.capture(branch.stream, compute)
+        self.graphs += 1
+        return lambda: device.launch(graph, branch.stream)
+
+
+def _collect(waiting: deque[tuple[Buffers, MicroBatch]], results: dict[str, Rows]) -> None:
+    buffers, part = waiting.popleft()
+    buffers.collect(part, results)
 
 
 def _choose(device: Device, bundle: Bundle, precision: str) -> tuple[Sidecar, ModuleType]:

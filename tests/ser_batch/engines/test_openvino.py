@@ -58,11 +58,11 @@ def test_the_precision_is_asked_for_and_not_left_to_openvino(toy_bundle: Bundle,
 
 
 @EACH_PRECISION
-def test_a_clip_alone_and_in_lanes_gives_what_it_gives_in_a_batch(toy_bundle: Bundle, precision: str) -> None:
+def test_a_clip_alone_and_in_streams_gives_what_it_gives_in_a_batch(toy_bundle: Bundle, precision: str) -> None:
     waveform = toy_bundle.reference().waveform
     batch = OpenVinoEngine(toy_bundle, threads=1, precision=precision).run(waveform)
-    lanes = OpenVinoEngine(toy_bundle, threads=2, precision=precision, batch=4)
-    for rows in (lanes.run(waveform), lanes.run(waveform[:1])):
+    streams = OpenVinoEngine(toy_bundle, threads=2, precision=precision, batch=4)
+    for rows in (streams.run(waveform), streams.run(waveform[:1])):
         for name in rows:
             np.testing.assert_allclose(rows[name], batch[name][: len(rows[name])], atol=1e-6)
 
@@ -82,7 +82,7 @@ def test_graphs_hold_a_fixed_number_of_clips_and_any_batch_is_cut_to_it(
             np.testing.assert_allclose(rows, expected[name][:count], atol=1e-5)
 
 
-def test_the_first_inferences_of_a_process_may_be_in_lanes(toy_bundle: Bundle) -> None:
+def test_the_first_inferences_of_a_process_may_be_in_streams(toy_bundle: Bundle) -> None:
     code = f"""
 import sys
 from pathlib import Path

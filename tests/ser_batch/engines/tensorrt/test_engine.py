@@ -17,11 +17,11 @@ from export.trt_engines import build_engines
 from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.bundle.derived import add_derived
 from ser_batch.clips import ClipRule
-from ser_batch.engines import cuda_device, tensorrt
-from ser_batch.engines.nvidia import no_gpu
-from ser_batch.engines.sidecar import SIDECAR_FILE
-from ser_batch.engines.tensorrt import TensorRtEngine, open_bundle, open_on
-from ser_batch.engines.tensorrt_library import LIBRARIES
+from ser_batch.engines.cuda import no_gpu
+from ser_batch.engines.tensorrt import engine as backend
+from ser_batch.engines.tensorrt.engine import MicroBatch, TensorRtEngine, micro_batches, open_bundle, open_on
+from ser_batch.engines.tensorrt.library import LIBRARIES
+from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE
 from ser_batch.errors import BundleError, EngineError
 from support.fake_gpu import FakeDevice
 from support.fake_tensorrt import FakeTensorRt
@@ -45,8 +45,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTensorRt]:
         trt = FakeTensorRt(FakeDevice(**device))
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
         monkeypatch.setattr(export.trt_engines, "no_gpu", lambda: None)
-        monkeypatch.setattr(cuda_device, "open_cuda_device", lambda: FakeDevice())
-        monkeypatch.setattr(tensorrt, "open_cuda_device", lambda: trt.device)
+        monkeypatch.setattr(export.trt_engines, "open_cuda_device", lambda: FakeDevice())
+        monkeypatch.setattr(backend, "open_cuda_device", lambda: trt.device)
         return trt
 
     return put
@@ -106,7 +106,7 @@ def test_one_upload_feeds_both_branches_on_streams_of_their_own(bundle: Bundle, 
     assert len({call[1] for call in calls if call[0] == "launch"}) == 2
 
 
-def test_the_next_piece_is_uploaded_while_one_is_computed(bundle: Bundle, gpu: Any) -> None:
+def test_the_next_micro_batch_is_uploaded_while_one_is_computed(bundle: Bundle, gpu: Any) -> None:
     engine = opened(bundle, trt := gpu())
     trt.device.calls.clear()
     engine.run(clips(24))
@@ -224,10 +224,10 @@ def edited(bundle: Bundle, **changes: Any) -> Bundle:
     [
         ({"bundle_sha256": "f" * 64}, "built for another bundle .ffffffffffff"),
         ({"onnx_sha256": {"wav2vec2": "0" * 64, "spectrogram": "0" * 64}}, "wav2vec2 was built from another graph"),
-        ({"schema_version": 2}, "no sidecar of engines; got schema version 2, not 1"),
-        ({"profiles": [8, 1]}, r"no sidecar of engines; got profiles \(8, 1\)"),
-        ({"extra": 1}, "keys unknown or missing: .'extra'"),
-        ({"runtime": 7}, "a name is no text"),
+        ({"schema_version": 2}, r"schema version that is not known; got 2; expected 1.*Build the engines again"),
+        ({"profiles": [8, 1]}, r"profiles are no batch sizes; got \[8, 1\]"),
+        ({"extra": 1}, "other keys than it should; got unknown extra"),
+        ({"runtime": 7}, "sidecar.json: runtime is of another type; got 7; expected a string"),
         ({"target": "sm75"}, "is about other engines"),
     ],
 )
@@ -287,7 +287,7 @@ def test_a_real_engine_without_a_driver_is_an_error_with_a_remedy(bundle: Bundle
 
 @pytest.mark.skipif(no_gpu() is None, reason="there is a GPU")
 def test_where_there_is_no_gpu_that_is_what_is_said(bundle: Bundle) -> None:
-    assert "no NVIDIA driver" in (tensorrt.unavailable() or "") or "no GPU" in (tensorrt.unavailable() or "")
+    assert "no NVIDIA driver" in (backend.unavailable() or "") or "no GPU" in (backend.unavailable() or "")
     with pytest.raises(EngineError, match=r"no GPU can be used"):
         open_bundle(bundle, None, "fp32")
 
@@ -296,12 +296,35 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, gpu: An
     gpu()
     found = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "cuda.bindings" else found(name))
-    assert "cuda-bindings is not installed" in (tensorrt.unavailable() or "")
+    assert "cuda-bindings is not installed" in (backend.unavailable() or "")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'ser-batch[trt]'" in (tensorrt.unavailable() or "")
-    assert "pip install 'ser-batch[trt-rtx]'" in (tensorrt.unavailable() or "")
+    assert "pip install 'ser-batch[trt]'" in (backend.unavailable() or "")
+    assert "pip install 'ser-batch[trt-rtx]'" in (backend.unavailable() or "")
 
 
 def test_the_version_names_each_library(gpu: Any) -> None:
     gpu()
-    assert "trt 11.4.0.106" in tensorrt.version()
+    assert "trt 11.4.0.106" in backend.version()
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "expected"),
+    [
+        (1, (1, 8), [MicroBatch(0, 1, 0)]),
+        (2, (1, 8), [MicroBatch(0, 2, 1)]),
+        (8, (1, 8), [MicroBatch(0, 8, 1)]),
+        (9, (1, 8), [MicroBatch(0, 8, 1), MicroBatch(8, 9, 0)]),
+        (20, (8,), [MicroBatch(0, 8, 0), MicroBatch(8, 16, 0), MicroBatch(16, 20, 0)]),
+        (70, (1, 8, 64), [MicroBatch(0, 64, 2), MicroBatch(64, 70, 1)]),
+    ],
+)
+def test_micro_batches(count: int, sizes: tuple[int, ...], expected: list[MicroBatch]) -> None:
+    assert list(micro_batches(count, sizes)) == expected
+
+
+def test_every_clip_is_in_one_micro_batch_that_holds_it() -> None:
+    sizes = (2, 3, 7)
+    for count in range(1, 40):
+        found = list(micro_batches(count, sizes))
+        assert [index for part in found for index in range(part.start, part.stop)] == list(range(count))
+        assert all(part.stop - part.start <= sizes[part.profile] for part in found)

@@ -1,4 +1,4 @@
-"""The CUDA device: against NVIDIA's real bindings where no driver is, and against a runtime that grants everything."""
+"""Whether there is a GPU, over a fake driver. The device: over the real bindings without a driver, and over a fake."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from ser_batch.engines import cuda_device
-from ser_batch.engines.cuda_device import CudaDevice, load_runtime, open_cuda_device
-from ser_batch.engines.nvidia import no_gpu
+from ser_batch.engines import cuda
+from ser_batch.engines.cuda import CudaDevice, load_runtime, no_gpu, open_cuda_device
 from ser_batch.errors import EngineError
 
 HOST = np.zeros((2, 3), np.float32)
@@ -56,7 +55,7 @@ def test_without_a_gpu_none_is_opened() -> None:
 
 
 def test_without_the_bindings_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_device, "no_gpu", lambda: None)
+    monkeypatch.setattr(cuda, "no_gpu", lambda: None)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(EngineError, match=r"cuda-bindings cannot be imported.*ser-batch\[trt\]"):
         open_cuda_device()
@@ -152,3 +151,47 @@ def test_a_graph_that_cannot_be_made_leaves_nothing_behind() -> None:
     with pytest.raises(EngineError, match="cudaGraphInstantiate failed; got a reason"):
         device.capture(11, lambda: None)
     assert runtime.asked[-1] == "cudaGraphDestroy 13" and not device._owned
+
+
+def driver(*, init: int = 0, count: int = 1, status: int = 0, version: int = 13000) -> SimpleNamespace:
+    def set_int(value: int, code: int) -> object:
+        def call(pointer: object) -> int:
+            ctypes.cast(pointer, ctypes.POINTER(ctypes.c_int))[0] = value
+            return code
+
+        return call
+
+    return SimpleNamespace(
+        cuInit=lambda flags: init,
+        cuDeviceGetCount=set_int(count, status),
+        cuDriverGetVersion=set_int(version, 0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, "there is no NVIDIA driver"),
+        (driver(init=100), "sees no GPU"),
+        (driver(count=0), "sees no GPU"),
+        (driver(init=803), r"cannot be used .CUDA error 803."),
+        (driver(status=3), r"cannot be used .CUDA error 3."),
+    ],
+)
+def test_each_way_not_to_have_a_gpu_is_told(
+    monkeypatch: pytest.MonkeyPatch, found: SimpleNamespace | None, message: str
+) -> None:
+    monkeypatch.setattr(cuda, "_driver", lambda: found)
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(cuda.no_gpu())
+
+
+def test_a_gpu_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_driver", driver)
+    assert cuda.no_gpu() is None
+    assert cuda.driver_cuda() == "13.0"
+
+
+def test_without_a_driver_it_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_DRIVER", "libno-such-driver.so.1")
+    assert cuda.driver_cuda() is None and "no NVIDIA driver" in (cuda.no_gpu() or "")

@@ -1,16 +1,18 @@
 """Sidecars: what a folder of compiled engines was built from, with and for, and whether that is what is here.
 
-An engine is code for one runtime version and one kind of GPU. So it is never tried: its sidecar, which the manifest's
-checksums cover as they cover the engine, is compared with this machine first. docs/bundle-format.md describes the file.
+An engine is code for one runtime version and one kind of GPU. So it is never simply tried: its sidecar, which the
+manifest's checksums cover as they cover the engine, is compared with this machine first. docs/bundle-format.md
+describes the file.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from functools import partial
 
+from ser_batch import strict_json
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import BundleError
 
@@ -45,6 +47,11 @@ class Sidecar:
     created: str
     """UTC, ISO 8601."""
     schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        sizes = list(self.profiles)
+        if not sizes or sizes[0] < 1 or sizes != sorted(set(sizes)):
+            raise BundleError("profiles are no batch sizes", got=sizes, expected="numbers of at least 1, ascending")
 
     @property
     def folder(self) -> str:
@@ -106,35 +113,20 @@ def misfits(sidecar: Sidecar, bundle: Bundle, here: Here) -> Iterator[str]:
 
 
 def rebuild_command(bundle: Bundle, precision: str, sidecar: Sidecar | None = None) -> str:
-    """The command that builds engines of `precision` here, with the batch sizes of the ones that do not fit."""
+    """The command that builds engines of `precision` here, with the batch sizes of those that do not fit."""
     batches = f" --batch {','.join(map(str, sidecar.profiles))}" if sidecar else ""
     return f"ser-export trt {bundle.root} --precision {precision}{batches} --replace"
 
 
 def _read(bundle: Bundle, member: str) -> Sidecar:
+    path, refuse = bundle.path(member), partial(BundleError, remedy="Build the engines again.")
     try:
-        raw = json.loads(bundle.path(member).read_text(encoding="utf-8"))
-        sidecar = _parse(raw)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BundleError(
-            f"{bundle.root / member} is no sidecar of engines", got=error, remedy="Build the engines again."
-        ) from error
+        raw = path.read_bytes()
+    except OSError as error:
+        raise refuse(f"{path} cannot be read", got=error.strerror) from error
+    value = strict_json.parse(raw, str(path), refuse)
+    strict_json.check_schema(value, SCHEMA_VERSION, str(path), refuse)
+    sidecar = strict_json.decode(Sidecar, value, str(path), refuse)
     if sidecar.folder + SIDECAR_FILE != member:
-        raise BundleError(f"{bundle.root / member} is about other engines", got=sidecar.folder)
-    return sidecar
-
-
-def _parse(raw: dict[str, Any]) -> Sidecar:
-    if raw["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema version {raw['schema_version']!r}, not {SCHEMA_VERSION}")
-    if unknown := set(raw) ^ {field.name for field in fields(Sidecar)}:
-        raise ValueError(f"keys unknown or missing: {sorted(unknown)}")
-    lists = {key: tuple(raw[key]) for key in ("compute_capabilities", "profiles")}
-    sidecar = Sidecar(**{**raw, **lists, "onnx_sha256": dict(raw["onnx_sha256"])})
-    texts = (sidecar.runtime, sidecar.runtime_version, sidecar.precision, sidecar.target, sidecar.bundle_sha256)
-    if not all(isinstance(text, str) for text in (*texts, *sidecar.compute_capabilities)):
-        raise ValueError("a name is no text")
-    sizes = sidecar.profiles
-    if not sizes or any(type(n) is not int or n < 1 for n in sizes) or list(sizes) != sorted(set(sizes)):
-        raise ValueError(f"profiles {sizes}")
+        raise refuse(f"{path} is about other engines", got=sidecar.folder)
     return sidecar

@@ -1,7 +1,7 @@
 """The two TensorRTs, which share one Python interface: native TensorRT, and TensorRT for RTX.
 
 Native TensorRT compiles for the GPU it finds. TensorRT for RTX compiles ahead of time, without a GPU, for the
-generations it is told, and finishes on the GPU that runs the engine. They cannot read each other's engines.
+generations that it is given, and finishes on the GPU that runs the engine. They cannot read each other's engines.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from ser_batch.errors import EngineError
 
-_KEPT = 50
+_LAST_ERRORS = 50
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def make_log(trt: ModuleType) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: deque[str] = deque(maxlen=_KEPT)
+            self.errors: deque[str] = deque(maxlen=_LAST_ERRORS)
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):

@@ -7,9 +7,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from ser_batch import engines
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.engines import available_backends, open_engine
+from ser_batch.engines import BACKENDS, available_backends, open_engine
 from ser_batch.errors import EngineError
 
 
@@ -27,13 +26,13 @@ def fake_backend(
     module = ModuleType(f"fake_{name}")
     vars(module).update(members)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(engines.BACKENDS, name, module.__name__)
+    monkeypatch.setitem(BACKENDS, name, module.__name__)
     return module
 
 
-def test_onnxruntime_is_there_and_is_what_auto_picks(toy_bundle: Bundle) -> None:
+def test_onnxruntime_is_there_in_fp32_by_default(toy_bundle: Bundle) -> None:
     assert available_backends()["onnxruntime"] is None
-    engine = open_engine(toy_bundle, threads=1)
+    engine = open_engine(toy_bundle, "onnxruntime", threads=1)
     assert (engine.name, engine.precision, engine.device) == ("onnxruntime", "fp32", "cpu")
 
 
@@ -41,21 +40,6 @@ def test_a_backend_is_one_module_and_one_line(monkeypatch: pytest.MonkeyPatch, t
     fake_backend(monkeypatch, "abacus", None)
     assert available_backends()["abacus"] is None
     assert open_engine(toy_bundle, "abacus", threads=3, batch=16) == ("abacus", toy_bundle, 3, "fp32", 16)
-
-
-def test_auto_skips_what_cannot_run(monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle) -> None:
-    monkeypatch.setattr(engines, "BACKENDS", {})
-    fake_backend(monkeypatch, "broken", "it is broken")
-    fake_backend(monkeypatch, "abacus", None)
-    assert open_engine(toy_bundle)[0] == "abacus"  # type: ignore[index]
-
-
-def test_no_backend_at_all_lists_every_reason(monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle) -> None:
-    monkeypatch.setattr(engines, "BACKENDS", {})
-    fake_backend(monkeypatch, "one", "pip install one")
-    fake_backend(monkeypatch, "two", "pip install two")
-    with pytest.raises(EngineError, match="one: pip install one; two: pip install two"):
-        open_engine(toy_bundle)
 
 
 def test_an_unknown_backend_lists_what_exists(monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle) -> None:
@@ -80,7 +64,7 @@ def test_a_precision_the_backend_lacks_is_refused(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("threads", [0, -1])
 def test_no_threads_are_refused(toy_bundle: Bundle, threads: int) -> None:
     with pytest.raises(EngineError, match="at least one thread"):
-        open_engine(toy_bundle, threads=threads)
+        open_engine(toy_bundle, "onnxruntime", threads=threads)
 
 
 def test_asking_what_is_available_imports_no_runtime() -> None:
