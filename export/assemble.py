@@ -14,7 +14,7 @@ from export.elsewhere import read_evaluation
 from export.licences import licence_note
 from export.model_card import model_card
 from export.onnx_export import OPSET, Exported, export_branch
-from ser_batch.bundle.bundle import Branch, Bundle, write_bundle
+from ser_batch.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import ExportError, OutputError, TrainingError
 from ser_batch.machine import git_commit

@@ -20,7 +20,8 @@ from export.int8 import QUANTISED, to_int8
 from export.metadata import CALIBRATION_KEY, OPSET_KEY, PRECISION_KEY, SOURCE_KEY
 from export.speech import find_speech
 from ser_batch.bundle.bundle import Branch, Bundle
-from ser_batch.bundle.derived import add_derived, copy_bundle
+from ser_batch.bundle.manifest import graph_member
+from ser_batch.bundle.writing import add_artefacts, copy_bundle
 from ser_batch.errors import ExportError
 from ser_batch.recordings.sources import Source
 
@@ -76,11 +77,11 @@ def quantize(
     for precision in wanted:
         for branch in bundle.manifest.branches:
             graph, lowered = lower(bundle, branch, precision, speech, operators)
-            files[f"precisions/{precision}/{branch.name}.onnx"] = graph.SerializeToString(deterministic=True)
+            files[graph_member(branch, precision)] = graph.SerializeToString(deterministic=True)
             if progress is not None:
                 progress(lowered)
     target = bundle if out is None else copy_bundle(bundle, out)
-    return add_derived(target, files, replace=replace) if files else target
+    return add_artefacts(target, files, replace=replace) if files else target
 
 
 def check_request(precisions: Sequence[str], calibration: Path | None) -> list[str]:

@@ -17,7 +17,8 @@ from types import ModuleType
 from export.trt_build import Request, build_engine
 from export.trt_targets import Target, parse_target
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.derived import add_derived, copy_bundle
+from ser_batch.bundle.manifest import graph_member
+from ser_batch.bundle.writing import add_artefacts, copy_bundle
 from ser_batch.engines.cuda import driver_cuda, no_gpu, open_cuda_device
 from ser_batch.engines.tensorrt.library import LIBRARIES, NATIVE, RTX, Library, load, version
 from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar
@@ -77,7 +78,9 @@ def build_engines(
     library = choose_library(runtime)
     trt = load(library)
     target, gpu = _target(library, trt, gpus)
-    digests = {name: bundle.manifest.files[path.relative_to(bundle.root).as_posix()] for name, path in graphs.items()}
+    digests = {
+        branch.name: bundle.manifest.files[graph_member(branch, precision)] for branch in bundle.manifest.branches
+    }
     sidecar = Sidecar(
         runtime=library.name,
         runtime_version=version(trt),
@@ -98,10 +101,10 @@ def build_engines(
         raise OutputError(f"{out} exists already", remedy="Choose another path.")
     with tempfile.TemporaryDirectory() as folder:
         paths, seconds = _build(trt, sidecar, graphs, None if gpu else target, Path(folder), progress)
-        files = {sidecar.engine(name): path for name, path in paths.items()}
+        engines = {sidecar.engine(name): path for name, path in paths.items()}
         sizes = {name: path.stat().st_size for name, path in paths.items()}
         goal = bundle if out is None else copy_bundle(bundle, out)
-        added = add_derived(goal, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **files}, replace=replace)
+        added = add_artefacts(goal, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **engines}, replace=replace)
     return Built(added, sidecar, sizes, seconds)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from export.onnx_export import export_branch
-from ser_batch.bundle.bundle import Branch, Bundle, write_bundle
+from ser_batch.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.fusion import Fusion
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import InputError

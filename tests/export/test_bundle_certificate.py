@@ -16,7 +16,7 @@ from export.certificate_table import markdown
 from export.cli import FAILED, USAGE, main
 from export.parity import verify
 from ser_batch.bundle.bundle import Bundle, load_bundle
-from ser_batch.bundle.derived import add_derived
+from ser_batch.bundle.writing import add_artefacts
 from ser_batch.clips import ClipRule
 from ser_batch.engines import evidence
 from ser_batch.engines.certificate import machine_id
@@ -113,7 +113,7 @@ def test_a_damaged_certificate_is_replaced(bundle: Bundle) -> None:
 def test_adding_a_graph_keeps_the_certificate(bundle: Bundle) -> None:
     command(bundle)
     before = (bundle.root / "certificate.json").read_bytes()
-    assert (add_derived(bundle, {"precisions/int8/x.onnx": b"x"}).root / "certificate.json").read_bytes() == before
+    assert (add_artefacts(bundle, {"precisions/int8/x.onnx": b"x"}).root / "certificate.json").read_bytes() == before
 
 
 def test_where_the_bundle_cannot_be_written_the_command_says_so_and_goes_on(

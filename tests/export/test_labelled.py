@@ -230,10 +230,10 @@ def test_clips_are_taken_evenly_over_the_folder(folder: Path) -> None:
 
 
 def test_a_graph_made_from_another_model_fails(tmp_path: Path, bundle: Bundle) -> None:
-    from ser_batch.bundle.derived import add_derived, copy_bundle
+    from ser_batch.bundle.writing import add_artefacts, copy_bundle
 
     copy = copy_bundle(bundle, tmp_path / "copy")
     foreign = toy_graph(toy_weights("wav2vec2", len(LABELS), 1), CLIP.samples, labels=LABELS)
     onnx.helper.set_model_props(foreign, {"labels": "[]", "source_sha256": 64 * "0"})
-    changed = add_derived(copy, {"precisions/int8/wav2vec2.onnx": foreign.SerializeToString()})
+    changed = add_artefacts(copy, {"precisions/int8/wav2vec2.onnx": foreign.SerializeToString()})
     assert "precisions/int8/wav2vec2.onnx was not made from this bundle's wav2vec2.onnx" in verify(changed).failures

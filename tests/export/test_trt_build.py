@@ -291,7 +291,7 @@ def test_a_bundle_that_cannot_be_written_is_left_alone(bundle: Bundle, monkeypat
     def full(*arguments: Any, **options: Any) -> None:
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr(export.trt_engines, "add_derived", full)
+    monkeypatch.setattr(export.trt_engines, "add_artefacts", full)
     with pytest.raises(OutputError, match="disk is full"):
         build(bundle)
     assert json.loads((bundle.root / "manifest.json").read_text())["files"] == dict(bundle.manifest.files)

@@ -14,6 +14,7 @@ from functools import partial
 
 from ser_batch import strict_json
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.manifest import graph_member
 from ser_batch.errors import BundleError
 
 SIDECAR_FILE = "sidecar.json"
@@ -101,8 +102,8 @@ def misfits(sidecar: Sidecar, bundle: Bundle, here: Here) -> Iterator[str]:
     if sidecar.bundle_sha256 != bundle.sha256:
         yield f"they were built for another bundle ({sidecar.bundle_sha256[:12]})"
     for branch in bundle.manifest.branches:
-        graph = bundle.graph(branch, sidecar.precision).relative_to(bundle.root).as_posix()
-        if sidecar.onnx_sha256.get(branch.name) != bundle.manifest.files[graph]:
+        graph = graph_member(branch, sidecar.precision)
+        if sidecar.onnx_sha256.get(branch.name) != bundle.manifest.files.get(graph, "absent"):
             yield f"branch {branch.name} was built from another graph than {graph}"
         if sidecar.engine(branch.name) not in bundle.manifest.files:
             yield f"branch {branch.name} has no engine"
@@ -126,7 +127,7 @@ def _read(bundle: Bundle, member: str) -> Sidecar:
         raise refuse(f"{path} cannot be read", got=error.strerror) from error
     value = strict_json.parse(raw, str(path), refuse)
     strict_json.check_schema(value, SCHEMA_VERSION, str(path), refuse)
-    sidecar = strict_json.decode(Sidecar, value, str(path), refuse)
+    sidecar = strict_json.decode(Sidecar, value, str(path), refuse, complete=True)
     if sidecar.folder + SIDECAR_FILE != member:
         raise refuse(f"{path} is about other engines", got=sidecar.folder)
     return sidecar

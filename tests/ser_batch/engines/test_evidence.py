@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.derived import add_derived
+from ser_batch.bundle.writing import add_artefacts
 from ser_batch.clips import ClipRule
 from ser_batch.engines.evidence import EVIDENCE_CLIPS, EVIDENCE_FILE, Proof, proofs
 from ser_batch.errors import InputError
@@ -22,7 +22,7 @@ GRAPH = "precisions/int8/wav2vec2.onnx"
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return add_derived(make_toy_bundle(tmp_path / "bundle", clip=SMALL), {GRAPH: b"graph"})
+    return add_artefacts(make_toy_bundle(tmp_path / "bundle", clip=SMALL), {GRAPH: b"graph"})
 
 
 def entry(bundle: Bundle, **changes: Any) -> dict[str, Any]:

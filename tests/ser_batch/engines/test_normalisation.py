@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from export.cli import FAILED, main
 from export.parity import verify
 from ser_batch.bundle.bundle import Bundle, load_bundle
-from ser_batch.bundle.manifest import EVIDENCE_FILES
+from ser_batch.bundle.manifest import CERTIFICATE_FILES
 from ser_batch.bundle.reference import Reference, save_reference, synthetic_clips
 from ser_batch.engines import open_engine
 from support.bundles import reseal
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         rows = engine.run(clips)
     root = Path(shutil.copytree(bundle.root, tmp_path_factory.mktemp("bundles") / "trained"))
     save_reference(Reference(clips, rows, bundle.fusion(rows)), root / "reference.npz")
-    for name in EVIDENCE_FILES:
+    for name in CERTIFICATE_FILES:
         (root / name).unlink(missing_ok=True)
     reseal(root)
     return load_bundle(root)

@@ -15,7 +15,7 @@ import pytest
 import export.trt_engines
 from export.trt_engines import build_engines
 from ser_batch.bundle.bundle import Bundle, load_bundle
-from ser_batch.bundle.derived import add_derived
+from ser_batch.bundle.writing import add_artefacts
 from ser_batch.clips import ClipRule
 from ser_batch.engines.cuda import no_gpu
 from ser_batch.engines.tensorrt import engine as backend
@@ -216,7 +216,7 @@ def test_engines_of_a_library_that_is_not_here_are_refused(
 def edited(bundle: Bundle, **changes: Any) -> Bundle:
     member = FOLDER + SIDECAR_FILE
     content = json.loads(bundle.path(member).read_text()) | changes
-    return add_derived(bundle, {member: json.dumps(content).encode()}, replace=True)
+    return add_artefacts(bundle, {member: json.dumps(content).encode()}, replace=True)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_an_engine_that_the_manifest_does_not_list_is_refused_with_its_bundle(bu
 
 def test_a_damaged_engine_is_refused_by_the_runtime(bundle: Bundle, gpu: Any) -> None:
     trt = gpu()
-    made = add_derived(built(bundle), {FOLDER + "wav2vec2.engine": b"no engine"}, replace=True)
+    made = add_artefacts(built(bundle), {FOLDER + "wav2vec2.engine": b"no engine"}, replace=True)
     with pytest.raises(EngineError, match=r"wav2vec2 cannot be loaded; got Serialization .* Build it again"):
         open_on(trt.device, made, "fp32")
 

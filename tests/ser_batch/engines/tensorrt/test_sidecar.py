@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.derived import add_derived
+from ser_batch.bundle.writing import add_artefacts
 from ser_batch.clips import ClipRule
 from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Here, misfits, read_sidecars, rebuild_command
 from ser_batch.errors import BundleError
@@ -55,12 +55,14 @@ def test_another_model_is_a_misfit(bundle: Bundle) -> None:
 
 def test_a_branch_without_engine_is_a_misfit(bundle: Bundle) -> None:
     sidecar = sidecar_of(bundle)
-    made = add_derived(bundle, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), sidecar.engine("wav2vec2"): b"code"})
+    made = add_artefacts(
+        bundle, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), sidecar.engine("wav2vec2"): b"code"}
+    )
     assert list(misfits(sidecar, made, HERE)) == ["branch spectrogram has no engine"]
 
 
 def test_no_sidecar_is_read_that_is_no_json(bundle: Bundle) -> None:
-    made = add_derived(bundle, {"engines/x/" + SIDECAR_FILE: b"{"})
+    made = add_artefacts(bundle, {"engines/x/" + SIDECAR_FILE: b"{"})
     with pytest.raises(BundleError, match=r"engines/x/sidecar.json is not valid JSON; got .*Build the engines"):
         read_sidecars(made)
 

@@ -1,4 +1,4 @@
-"""Whether a directory holds exactly the files it should, unchanged and inside itself."""
+"""The files of a bundle: exactly those that its manifest lists, unchanged and inside it; and arrays in .npz files."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ import hashlib
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ser_batch.errors import BundleError
 
+Array = npt.NDArray[Any]
 
-def verify_files(root: Path, files: Mapping[str, str], manifest_file: str, evidence: Collection[str] = ()) -> None:
-    """Check that `root` holds exactly `files` (path -> sha256) and the manifest, each with its sha256.
+
+def verify_files(root: Path, files: Mapping[str, str], manifest_file: str, optional: Collection[str] = ()) -> None:
+    """Check that `root` holds the manifest and exactly `files` (path -> sha256), each with its sha256.
 
     Args:
-        evidence: files that may be there, too, without a sha256.
+        optional: files that may be there, too, without a sha256.
 
     Raises:
         BundleError: a file is missing, damaged, not listed, not regular, or links out of `root`.
     """
-    unlisted = members(root) - {manifest_file, *files, *evidence}
+    unlisted = members(root) - {manifest_file, *files, *optional}
     if unlisted:
         raise BundleError("files are not listed in the manifest", got=sorted(unlisted))
-    for member in evidence:
+    for member in optional:
         check_inside(root, member)
     for member, expected in files.items():
         check_inside(root, member)
@@ -67,3 +73,28 @@ def sha256_of(path: Path) -> str:
     """Sha256 of a file, in lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write `arrays` to `path`, compressed; equal arrays give equal bytes, so their sha256 is stable."""
+    # An open file, because given a name numpy would append ".npz" to it.
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path, names: frozenset[str]) -> dict[str, Array]:
+    """Read every array of `path`, whose names must be exactly `names`.
+
+    Raises:
+        BundleError: the file is missing or damaged, holds pickled objects, or has other names.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = set(archive.files)
+            arrays = {name: archive[name] for name in archive.files} if found == names else {}
+    except Exception as error:
+        # Damaged bytes raise whatever the zip, deflate and npy parsers meet first: there is no closed list.
+        raise BundleError(f"{path} is not a readable .npz of plain arrays", got=error) from error
+    if found != names:
+        raise BundleError(f"{path} holds other arrays", got=sorted(found), expected=sorted(names))
+    return arrays
