@@ -2,7 +2,7 @@
 
 Weights are int8 a column, activations int8 a tensor, both symmetric, as TensorRT asks and ONNX Runtime and OpenVINO
 take. Only matrix products with a constant weight are quantised; input, output and everything else stay float32. The
-convolutions are left out, unless they are asked for and `ser-export verify --audio` allows it: quantised with the rest
+convolutions are left out, unless they are asked for and `ser-batch verify --audio` allows it: quantised with the rest
 they made wav2vec 2.0 base unusable (max |Δp| 0.95).
 """
 
@@ -19,10 +19,10 @@ import numpy as np
 import onnx
 
 from export.kept import kept_nodes
-from export.speech import read_batches
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import ExportError
 from ser_batch.recordings.sources import Source
+from ser_batch.verification.speech import read_batches
 
 QUANTISED = ("MatMul",)
 """Operators that are quantised; with "Conv" the convolutions would be, too."""

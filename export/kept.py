@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx
 
-from export.metadata import FRONTEND_KEY
+from ser_batch.engines.protocol import FRONTEND_KEY
 from ser_batch.errors import ExportError
 
 FRAGILE = frozenset(

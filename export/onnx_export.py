@@ -25,16 +25,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from export.metadata import BRANCH_KEY, FRONTEND_KEY, LABELS_KEY, OPSET_KEY
 from ser_batch.bundle.fusion import Probabilities
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import ClipRule, Waveform
+from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY
 from ser_batch.errors import ExportError
 
 OPSET = 20
 """23 brings Attention operators that TensorRT for RTX refuses; 18 needs half as many nodes again."""
 TOLERANCE = 1e-4
 """Largest |Δp| between torch and the graph, both in float32."""
+BRANCH_KEY, OPSET_KEY = "branch", "opset"
+"""Keys of the metadata beside `LABELS_KEY` and `FRONTEND_KEY`."""
 INPUT, OUTPUT = "waveform", "probabilities"
 PRODUCER = "ser-batch"
 FRONTEND_MODULES = frozenset({"branch.decimate", "branch.frontend", "branch.standardise"})

@@ -22,8 +22,8 @@ from bench.samples import Series
 from bench.smoke import deltas
 from bench.startup import Startup
 from bench.tables import markdown, tables
-from ser_batch.engines.evidence import EVIDENCE_FILE, EVIDENCE_SCHEMA
 from ser_batch.errors import InputError, OutputError
+from support.certificates import entry_of, speech_of, write_certificate
 
 
 def measurement(batch: int, seconds: float, bundle: str = "toy-000000000000") -> Measurement:
@@ -139,13 +139,13 @@ def test_device_memory_is_shown_where_an_engine_tells_it():
 def test_precision_stands_against_accuracy_where_the_bundle_has_a_certificate(toy_bundle, tmp_path):
     assert speech_accuracy(toy_bundle) == {}
     bundle = replace(toy_bundle, root=tmp_path)
-    speech = {"corpus": "toys", "clips": 200, "outputs": [{"output": "fused", "accuracy": 0.75, "flips": 3}]}
     member, digest = next(iter(bundle.manifest.files.items()))
-    entry = {"backend": "onnxruntime", "precision": "fp32", "graphs": {member: digest}, "speech": speech}
-    stale = entry | {"precision": "int8", "graphs": {member: "0"}}
-    unheard = entry | {"precision": "bf16", "speech": None}
-    content = {"schema_version": EVIDENCE_SCHEMA, "model_sha256": bundle.sha256, "entries": [entry, stale, unheard]}
-    (tmp_path / EVIDENCE_FILE).write_text(json.dumps(content))
+    entry = entry_of(
+        backend="onnxruntime", precision="fp32", graphs={member: digest}, speech=speech_of(200, 3, accuracy=0.75)
+    )
+    stale = replace(entry, precision="int8", graphs={member: "0"})
+    without_speech = replace(entry, precision="bf16", speech=None)
+    certificate = write_certificate(bundle, entry, stale, without_speech)
     found = speech_accuracy(bundle)
     assert found == {"onnxruntime fp32": Accuracy("toys", 200, 0.75, 3)}
     result = latency(measurement(1, 0.01)) | {"accuracy": {k: asdict(a) for k, a in found.items()}}
@@ -153,8 +153,8 @@ def test_precision_stands_against_accuracy_where_the_bundle_has_a_certificate(to
         "Precision against accuracy",
         "Precision against agreement with the reference",
     ]
-    (tmp_path / EVIDENCE_FILE).write_text(json.dumps(content | {"entries": [{"speech": 1}]}))
-    with pytest.raises(InputError, match=r"certificate of .* is damaged"):
+    certificate.write_text("{}")
+    with pytest.raises(InputError, match=r"certificate .*Delete it"):
         speech_accuracy(bundle)
 
 

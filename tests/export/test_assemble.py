@@ -11,10 +11,10 @@ import torch
 import export.assemble
 from export.assemble import assemble, training_command
 from export.licences import licence_note
-from export.metadata import read_metadata
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Fusion
 from ser_batch.errors import ExportError, OutputError
+from ser_batch.verification.metadata import read_metadata
 from support.toy_run import CLIP, CONFIG, make_toy_run
 from training.configfile import load_config
 from training.data.ravdess import LABELS

@@ -13,10 +13,10 @@ from onnx import TensorProto, numpy_helper
 
 from export.int8 import to_int8
 from export.kept import frontend_tensor, kept_nodes
-from export.speech import find_speech
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import ExportError
 from ser_batch.recordings.sources import Source
+from ser_batch.verification.speech import find_speech
 from support.graphs import chain
 from support.toy_speech import write_speech
 

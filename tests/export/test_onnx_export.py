@@ -13,11 +13,11 @@ from torch import Tensor, nn
 import training
 from export.emulation import emulated, session
 from export.float_precision import to_float_precision
-from export.metadata import read_metadata
 from export.onnx_export import OPSET, TOLERANCE, Exported, export_branch
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import ClipRule
 from ser_batch.errors import ExportError
+from ser_batch.verification.metadata import read_metadata
 from support.toy_encoders import ARCHITECTURES
 from support.toy_run import CLIP, CONTEXT, SPECTROGRAM
 from training.config import ContextConfig

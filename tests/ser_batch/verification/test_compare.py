@@ -12,12 +12,13 @@ import numpy as np
 import onnx
 import pytest
 
-import export.candidates
-from export.parity import TOLERANCES, Comparison, Report, compare, verify
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Fusion
 from ser_batch.clips import ClipRule
 from ser_batch.errors import BundleError, EngineError
+from ser_batch.verification import compare as comparing
+from ser_batch.verification.compare import Comparison, Report, candidates, compare, compare_reference
+from ser_batch.verification.records import TOLERANCES
 from support import toy
 from support.toy import BRANCHES, LABELS, make_toy_bundle, toy_fusion, toy_graph, toy_weights
 
@@ -29,8 +30,12 @@ Edit = Callable[[dict[str, Any]], None]
 def broken(path: Path, edit: Edit | None = None, **options: Any) -> Report:
     bundle = make_toy_bundle(path / "bundle", clip=CLIP, edit=edit, **options)
     # One runtime, the one that is there in every development install: what fails is the bundle.
-    reasons = export.candidates.available_backends()
+    reasons = comparing.available_backends()
     return verify(bundle, ["onnxruntime"] if reasons["onnxruntime"] is None else None)
+
+
+def verify(bundle: Bundle, backends: list[str] | None = None) -> Report:
+    return compare_reference(bundle, candidates(bundle, backends))
 
 
 def replace_graphs(change: Callable[[str], onnx.ModelProto]) -> Edit:
@@ -124,7 +129,7 @@ def test_permuted_columns_in_a_graph_fail(tmp_path: Path) -> None:
         return toy_graph(toy_weights(name, len(LABELS))[:, order], CLIP.samples, labels=LABELS)
 
     report = broken(tmp_path, replace_graphs(permuted))
-    assert {c.output for c in report.comparisons if (c.max_difference or 0) > TOLERANCES["fp32"]} == {
+    assert {c.output for c in report.comparisons if (c.max_difference or 0) > TOLERANCES["fp32"].max_difference} == {
         *BRANCHES,
         "fused",
     }
@@ -166,7 +171,7 @@ def test_a_graph_that_no_runtime_takes_fails(tmp_path: Path) -> None:
 
 
 def test_nothing_compared_fails_when_no_runtime_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.candidates, "available_backends", lambda: {"onnxruntime": "it is not installed"})
+    monkeypatch.setattr(comparing, "available_backends", lambda: {"onnxruntime": "it is not installed"})
     report = broken(tmp_path)
     assert report.failures == ("nothing was compared (onnxruntime: it is not installed)",)
     assert report.absent == {"onnxruntime": "it is not installed"}
@@ -198,8 +203,8 @@ def comparison(**changes: Any) -> Comparison:
     ("changes", "reasons"),
     [
         ({}, 0),
-        ({"max_difference": TOLERANCES["fp32"]}, 0),
-        ({"max_difference": 1.1 * TOLERANCES["fp32"]}, 1),
+        ({"max_difference": TOLERANCES["fp32"].max_difference}, 0),
+        ({"max_difference": 1.1 * TOLERANCES["fp32"].max_difference}, 1),
         ({"rows": 0, "max_difference": None, "mean_difference": None}, 1),
         ({"non_finite": 1}, 1),
         ({"flips": 1}, 1),
@@ -207,7 +212,7 @@ def comparison(**changes: Any) -> Comparison:
         ({"precision": "fp8"}, 1),
     ],
 )
-def test_each_gate(changes: dict[str, Any], reasons: int) -> None:
+def test_each_tolerance(changes: dict[str, Any], reasons: int) -> None:
     assert len(list(comparison(**changes).failures())) == reasons
 
 

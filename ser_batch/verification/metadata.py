@@ -12,29 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY
-from ser_batch.errors import ExportError
+from ser_batch.errors import BundleError
 
-__all__ = [
-    "BRANCH_KEY",
-    "CALIBRATION_KEY",
-    "FRONTEND_KEY",
-    "LABELS_KEY",
-    "OPSET_KEY",
-    "PRECISION_KEY",
-    "SOURCE_KEY",
-    "read_metadata",
-]
-
-BRANCH_KEY = "branch"
-OPSET_KEY = "opset"
-PRECISION_KEY = "precision"
-"""Of a graph made from another: "int8"."""
 SOURCE_KEY = "source_sha256"
-"""Of the fp32 graph that it was made from."""
-CALIBRATION_KEY = "calibration"
-"""What its ranges were taken from."""
-
+"""Key under which a graph of lower precision names the sha256 of the fp32 graph that it was made from."""
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -43,14 +24,14 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The `metadata_props` of an ONNX file, key → value.
 
     Raises:
-        ExportError: the file cannot be read, or is not a protobuf message.
+        BundleError: the file cannot be read, or is not a protobuf message.
     """
     try:
         with path.open("rb") as file:
             entries = [dict(_fields(io.BytesIO(entry), {_KEY, _VALUE})) for entry in _metadata_entries(file)]
         return {entry[_KEY].decode(): entry.get(_VALUE, b"").decode() for entry in entries}
     except (OSError, EOFError, KeyError, ValueError) as error:
-        raise ExportError(f"{path} is not a readable ONNX model", got=error or type(error).__name__) from error
+        raise BundleError(f"{path} is not a readable ONNX model", got=error or type(error).__name__) from error
 
 
 def _metadata_entries(file: BinaryIO) -> Iterator[bytes]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export.metadata import read_metadata
-from ser_batch.errors import ExportError
+from ser_batch.errors import BundleError
+from ser_batch.verification.metadata import read_metadata
 from support.toy import LABELS, toy_graph, toy_weights
 
 
@@ -40,7 +40,7 @@ def test_every_truncation_is_an_error_or_loses_only_whole_fields(tmp_path: Path)
         cut.write_bytes(whole[:length])
         try:
             assert set(read_metadata(cut)) <= {"labels"}
-        except ExportError:
+        except BundleError:
             errors += 1
     assert errors > len(whole) * 0.9
 
@@ -48,10 +48,10 @@ def test_every_truncation_is_an_error_or_loses_only_whole_fields(tmp_path: Path)
 @pytest.mark.parametrize("content", [b"not a model at all", b"\xff" * 40, b"\x0b\x0c"])
 def test_refuses_what_is_no_protobuf(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(ExportError, match="not a readable ONNX model"):
+    with pytest.raises(BundleError, match="not a readable ONNX model"):
         read_metadata(tmp_path / "model.onnx")
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"absent\.onnx"):
+    with pytest.raises(BundleError, match=r"absent\.onnx"):
         read_metadata(tmp_path / "absent.onnx")

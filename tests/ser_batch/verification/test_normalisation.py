@@ -1,4 +1,4 @@
-"""A trained bundle with its normalisation made wrong in one way each: `ser-export verify` fails every one.
+"""A trained bundle with its normalisation made wrong in one way each: `ser-batch verify` fails every one.
 
 Trained, since untrained branches give nearly the same for every clip, whatever is wrong before them: the embedded
 bundle's graphs, with reference clips as an export takes them today.
@@ -16,12 +16,13 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export.cli import FAILED, main
-from export.parity import verify
 from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.bundle.manifest import CERTIFICATE_FILES
 from ser_batch.bundle.reference import Reference, save_reference, synthetic_clips
+from ser_batch.cli import main
 from ser_batch.engines import open_engine
+from ser_batch.verification.cli import FAILED
+from ser_batch.verification.compare import Report, candidates, compare_reference
 from support.bundles import reseal
 
 
@@ -39,8 +40,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(root)
 
 
+def verified(bundle: Bundle) -> Report:
+    return compare_reference(bundle, candidates(bundle, ["onnxruntime"], threads=1))
+
+
 def test_the_trained_bundle_itself_passes(trained: Bundle) -> None:
-    assert verify(trained, ["onnxruntime"], threads=1).passed
+    assert verified(trained).passed
 
 
 Change = Callable[[onnx.ModelProto], None]
@@ -117,7 +122,7 @@ def test_a_wrong_normalisation_fails(trained: Bundle, tmp_path: Path, branch: st
     onnx.checker.check_model(model)
     onnx.save(model, root / f"{branch}.onnx")
     reseal(root)
-    report = verify(load_bundle(root), ["onnxruntime"], threads=1)
+    report = verified(load_bundle(root))
     assert not report.passed
     assert any(f"onnxruntime fp32, {branch}" in reason for reason in report.failures), report.failures
 
