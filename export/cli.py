@@ -19,9 +19,9 @@ from ser_batch.errors import SerError
 from ser_batch.verification.cli import EXIT_CODES, HELP, verify_bundle, verify_options
 
 if TYPE_CHECKING:
-    from export.onnx_export import Exported
+    from export.onnx import Exported
     from export.precision import Lowered
-    from export.trt_engines import Progress
+    from export.tensorrt import Progress
 
 Command = Callable[..., Any]
 
@@ -95,7 +95,7 @@ def onnx(
 
     check_request(precisions, calibration)
     if calibration is not None:
-        find_speech(calibration)  # none there is told before the bundle is made, and not after
+        find_speech(calibration)  # if there is none, the bundle should not be made first
     show = lambda export: click.echo(_export_line(export))  # noqa: E731
     assembled = assemble(
         load_run(run), out, name=name, licence=licence, overwrite=overwrite, evaluations=evaluations, progress=show
@@ -175,7 +175,7 @@ def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **
     """
     if bundle is None and options["out"] is None:
         raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
-    from export.trt_engines import build_engines
+    from export.tensorrt import build_engines
     from ser_batch.bundle.bundle import load_bundle
 
     with _build_progress() as progress:

@@ -16,7 +16,7 @@ import onnx
 from export.emulation import emulated, session
 from export.float_precision import TYPES, to_float_precision
 from export.int8 import QUANTISED, to_int8
-from export.onnx_export import OPSET_KEY
+from export.onnx import OPSET_KEY
 from ser_batch.bundle.bundle import Branch, Bundle
 from ser_batch.bundle.manifest import graph_member
 from ser_batch.bundle.writing import add_artefacts, copy_bundle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from export.trt_engines import build_engines, choose_library
+from export.tensorrt import build_engines, choose_library
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import Engine, open_engine
 from ser_batch.engines.cuda import open_cuda_device

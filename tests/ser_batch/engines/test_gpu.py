@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.trt_engines import build_engines, choose_library
+from export.tensorrt import build_engines, choose_library
 from ser_batch.bundle.bundle import Bundle, default_root, load_bundle
 from ser_batch.engines import available_backends, open_engine
 from ser_batch.engines.cuda import no_gpu, open_cuda_device

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import export.trt_engines
-from export.trt_engines import build_engines
+import export.tensorrt
+from export.tensorrt import build_engines
 from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.bundle.writing import add_artefacts
 from ser_batch.clips import ClipRule
@@ -44,8 +44,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTensorRt]:
     def put(**device: Any) -> FakeTensorRt:
         trt = FakeTensorRt(FakeDevice(**device))
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
-        monkeypatch.setattr(export.trt_engines, "no_gpu", lambda: None)
-        monkeypatch.setattr(export.trt_engines, "open_cuda_device", lambda: FakeDevice())
+        monkeypatch.setattr(export.tensorrt, "no_gpu", lambda: None)
+        monkeypatch.setattr(export.tensorrt, "open_cuda_device", lambda: FakeDevice())
         monkeypatch.setattr(backend, "open_cuda_device", lambda: trt.device)
         return trt
 

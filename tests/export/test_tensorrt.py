@@ -12,11 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import export.trt_engines
+import export.tensorrt
 from export.cli import USAGE, main
-from export.trt_build import Request, build_engine
-from export.trt_engines import build_engines, choose_library, timing_cache_path
-from export.trt_targets import Target, parse_target, supported_capabilities
+from export.tensorrt import build_engines, choose_library, timing_cache_path
+from export.tensorrt_builder import Request, Target, build_engine, parse_target, supported_capabilities
 from ser_batch.bundle.bundle import Bundle, default_root, load_bundle
 from ser_batch.clips import ClipRule
 from ser_batch.engines.cuda import no_gpu
@@ -43,8 +42,8 @@ def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorRt:
     trt = FakeTensorRt(FakeDevice())
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(export.trt_engines, "no_gpu", lambda: None)
-    monkeypatch.setattr(export.trt_engines, "open_cuda_device", lambda: FakeDevice())
+    monkeypatch.setattr(export.tensorrt, "no_gpu", lambda: None)
+    monkeypatch.setattr(export.tensorrt, "open_cuda_device", lambda: FakeDevice())
     return trt
 
 
@@ -210,7 +209,7 @@ def test_what_native_refuses(bundle: Bundle, native: FakeTensorRt, attribute: st
 def test_native_needs_the_gpu_it_builds_for(
     bundle: Bundle, native: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.trt_engines, "no_gpu", lambda: "there is no NVIDIA driver")
+    monkeypatch.setattr(export.tensorrt, "no_gpu", lambda: "there is no NVIDIA driver")
     with pytest.raises(ExportError, match=r"there is no NVIDIA driver\. .*for named GPUs: --runtime trt-rtx"):
         build(bundle, runtime="trt")
 
@@ -291,7 +290,7 @@ def test_a_bundle_that_cannot_be_written_is_left_alone(bundle: Bundle, monkeypat
     def full(*arguments: Any, **options: Any) -> None:
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr(export.trt_engines, "add_artefacts", full)
+    monkeypatch.setattr(export.tensorrt, "add_artefacts", full)
     with pytest.raises(OutputError, match="disk is full"):
         build(bundle)
     assert json.loads((bundle.root / "manifest.json").read_text())["files"] == dict(bundle.manifest.files)

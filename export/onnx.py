@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +29,7 @@ from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY
 from ser_batch.errors import ExportError
+from ser_batch.machine import package_version
 
 OPSET = 20
 """23 brings Attention operators that TensorRT for RTX refuses; 18 needs half as many nodes again."""
@@ -179,7 +179,7 @@ def _describe(proto: onnx.ModelProto, name: str, labels: tuple[str, ...]) -> Non
         del part.metadata_props[:]
         part.doc_string = ""
     graph.name = name
-    proto.producer_name, proto.producer_version = PRODUCER, version(PRODUCER)
+    proto.producer_name, proto.producer_version = PRODUCER, str(package_version(PRODUCER))
     properties = {LABELS_KEY: json.dumps(labels, ensure_ascii=False), BRANCH_KEY: name, OPSET_KEY: str(OPSET)}
     if frontend is not None:
         properties[FRONTEND_KEY] = frontend

@@ -14,8 +14,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
-from export.trt_build import Request, build_engine
-from export.trt_targets import Target, parse_target
+from export.tensorrt_builder import Request, Target, build_engine, parse_target
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.manifest import graph_member
 from ser_batch.bundle.writing import add_artefacts, copy_bundle
@@ -23,6 +22,7 @@ from ser_batch.engines.cuda import driver_cuda, no_gpu, open_cuda_device
 from ser_batch.engines.tensorrt.library import LIBRARIES, NATIVE, RTX, Library, load, version
 from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar
 from ser_batch.errors import ExportError, OutputError
+from ser_batch.files import write_atomically
 from ser_batch.machine import cache_folder
 
 AUTO = "auto"
@@ -78,10 +78,25 @@ def build_engines(
     library = choose_library(runtime)
     trt = load(library)
     target, gpu = _target(library, trt, gpus)
-    digests = {
-        branch.name: bundle.manifest.files[graph_member(branch, precision)] for branch in bundle.manifest.branches
-    }
-    sidecar = Sidecar(
+    sidecar = _sidecar(bundle, precision, sizes, library, target, gpu)
+    if not replace and sidecar.folder + SIDECAR_FILE in bundle.manifest.files:
+        raise OutputError(f"bundle {bundle.id} has {sidecar.folder} already", remedy="Build it again: --replace.")
+    if out is not None and os.path.lexists(out):
+        raise OutputError(f"{out} exists already", remedy="Choose another path.")
+    with tempfile.TemporaryDirectory() as folder:
+        paths, seconds = _build(trt, sidecar, graphs, None if gpu else target, Path(folder), progress)
+        engines = {sidecar.engine(name): path for name, path in paths.items()}
+        lengths = {name: path.stat().st_size for name, path in paths.items()}
+        goal = bundle if out is None else copy_bundle(bundle, out)
+        added = add_artefacts(goal, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **engines}, replace=replace)
+    return Built(added, sidecar, lengths, seconds)
+
+
+def _sidecar(
+    bundle: Bundle, precision: str, sizes: tuple[int, ...], library: Library, target: Target, gpu: str | None
+) -> Sidecar:
+    trt, files = load(library), bundle.manifest.files
+    return Sidecar(
         runtime=library.name,
         runtime_version=version(trt),
         precision=precision,
@@ -92,20 +107,9 @@ def build_engines(
         driver=driver_cuda(),
         profiles=sizes,
         bundle_sha256=bundle.sha256,
-        onnx_sha256=digests,
+        onnx_sha256={branch.name: files[graph_member(branch, precision)] for branch in bundle.manifest.branches},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    if not replace and sidecar.folder + SIDECAR_FILE in bundle.manifest.files:
-        raise OutputError(f"bundle {bundle.id} has {sidecar.folder} already", remedy="Build it again: --replace.")
-    if out is not None and os.path.lexists(out):
-        raise OutputError(f"{out} exists already", remedy="Choose another path.")
-    with tempfile.TemporaryDirectory() as folder:
-        paths, seconds = _build(trt, sidecar, graphs, None if gpu else target, Path(folder), progress)
-        engines = {sidecar.engine(name): path for name, path in paths.items()}
-        sizes = {name: path.stat().st_size for name, path in paths.items()}
-        goal = bundle if out is None else copy_bundle(bundle, out)
-        added = add_artefacts(goal, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **engines}, replace=replace)
-    return Built(added, sidecar, sizes, seconds)
 
 
 def choose_library(runtime: str) -> Library:
@@ -166,13 +170,13 @@ def _build(
     paths, seconds = {}, {}
     for name, graph in graphs.items():
         began = time.perf_counter()
-        told = None if progress is None else partial(progress, name)
+        report = None if progress is None else partial(progress, name)
         request = Request(name, graph, sidecar.profiles, target)
-        plan, measured = build_engine(trt, request, timing_cache=_read(timings), progress=told)
+        plan, measured = build_engine(trt, request, timing_cache=_read(timings), progress=report)
         paths[name] = folder / f"{name}.engine"
         # Written out at once: an engine is as large as its model, and the builder's copy is freed with `plan`.
         paths[name].write_bytes(memoryview(plan))
-        _keep(timings, measured)
+        _store(timings, measured)
         seconds[name] = time.perf_counter() - began
     return paths, seconds
 
@@ -188,14 +192,12 @@ def _read(path: Path | None) -> bytes | None:
     return path.read_bytes() if path.is_file() else b""
 
 
-def _keep(path: Path | None, measured: bytes | None) -> None:
+def _store(path: Path | None, measured: bytes | None) -> None:
     if path is None or measured is None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(f".{os.getpid()}")
-        new.write_bytes(measured)
-        new.replace(path)
+        write_atomically(path, measured)
     except OSError as error:
         raise OutputError(f"the timing cache {path} cannot be written", got=error.strerror) from error
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import training
 from export.emulation import emulated, session
 from export.float_precision import to_float_precision
-from export.onnx_export import OPSET, TOLERANCE, Exported, export_branch
+from export.onnx import OPSET, TOLERANCE, Exported, export_branch, frontend_output
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import ClipRule
 from ser_batch.errors import ExportError
@@ -194,3 +194,54 @@ def test_full_size_is_as_clean_and_takes_every_precision(
         (rows,) = session(emulated(model, precision)).run(None, {"waveform": synthetic_clips(ClipRule())})
         assert np.abs(rows - exported.probabilities).max() < 5e-2
     print(exported.nodes, exported.seconds, exported.max_difference)
+
+
+Node = tuple[str, list[str], str, str | None]
+"""Operator, inputs, output, and the module that the exporter notes."""
+CLEAN: list[Node] = [
+    ("Identity", ["waveform"], "decimated", "branch.decimate"),
+    ("Neg", ["decimated"], "half", None),  # the exporter leaves some nodes without notes
+    ("Neg", ["half"], "features", "branch.frontend"),
+    ("Relu", ["features"], "probabilities", "branch.encoder"),
+]
+
+
+def noted(nodes: list[Node]) -> onnx.ModelProto:
+    made = []
+    for kind, inputs, output, module in nodes:
+        node = onnx.helper.make_node(kind, inputs, [output])
+        if module is not None:
+            entry = node.metadata_props.add()
+            entry.key, entry.value = "pkg.torch.onnx.name_scopes", repr(["", "branch", module, kind])
+        made.append(node)
+    tensors = [
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 8])]
+        for name in ("waveform", "probabilities")
+    ]
+    return onnx.helper.make_model(onnx.helper.make_graph(made, "branch", *tensors))
+
+
+def test_a_front_end_ends_in_the_last_tensor_of_its_modules() -> None:
+    assert frontend_output(noted(CLEAN)) == "features"
+
+
+def test_standardising_belongs_to_the_front_end() -> None:
+    last = ("Relu", ["standard"], "probabilities", "branch.cnn")
+    nodes = [*CLEAN[:-1], ("Neg", ["features"], "standard", "branch.standardise"), last]
+    assert frontend_output(noted(nodes)) == "standard"
+
+
+def test_a_branch_without_front_end_has_none() -> None:
+    assert frontend_output(noted([("Relu", ["waveform"], "probabilities", "branch.encoder")])) is None
+
+
+def test_a_batch_size_read_off_the_waveform_is_no_way_past_the_front_end() -> None:
+    shape = ("Shape", ["waveform"], "size", None)
+    nodes = [*CLEAN[:-1], shape, ("Reshape", ["features", "size"], "probabilities", "branch.encoder")]
+    assert frontend_output(noted(nodes)) == "features"
+
+
+def test_sound_that_bypasses_the_front_end_is_refused() -> None:
+    nodes = [*CLEAN[:-1], ("Add", ["features", "decimated"], "probabilities", "branch.encoder")]
+    with pytest.raises(ExportError, match="does not end in one tensor; got a way from waveform to probabilities past"):
+        frontend_output(noted(nodes))

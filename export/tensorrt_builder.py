@@ -2,6 +2,9 @@
 
 The network is strongly typed: the graph states each tensor's type, and the builder changes none. Each batch size is
 an optimisation profile of its own, because one wide profile is slow at all of its sizes (NVIDIA/TensorRT#3300).
+
+TensorRT for RTX builds for named GPU generations and compute capabilities; source of those:
+https://developer.nvidia.com/cuda-gpus.
 """
 
 from __future__ import annotations
@@ -12,16 +15,35 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from export.trt_targets import Target, enumerator
 from ser_batch.engines.tensorrt.library import make_log
 from ser_batch.errors import ExportError
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase of the build, the steps of it that are done, and how many it has."""
 
+GENERATIONS = {
+    "turing": ("7.5",),
+    "ampere": ("8.0", "8.6"),
+    "ada": ("8.9",),
+    "hopper": ("9.0",),
+    "blackwell": ("12.0", "12.1"),
+}
+"""Generation → compute capabilities; of Blackwell those of its graphics cards, not of its data centre cards."""
+DEFAULT = ("ampere", "ada", "blackwell")
+"""Turing has no fp32 matrix products in TensorRT for RTX, and the front-ends of the branches are made of them."""
+_NONE = ("NONE", "CURRENT")
 _NO_MEMORY = ("out of memory", "outofmemory", "insufficient memory", "bad_alloc")
 _NO_DRIVER = ("driver version is insufficient", "no cuda-capable device", "cuda initialization failure", "error 35")
 _NO_FP32_PRODUCTS = "fp32 gemm is not supported"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one engine is to run on."""
+
+    name: str
+    """For the folder of the engines: "ampere-ada"."""
+    capabilities: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -118,16 +140,16 @@ def _make_monitor(trt: ModuleType, progress: Progress | None) -> Any:
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self._steps[phase_name] = num_steps
-            self._tell(phase_name, 0)
+            self._report(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self._tell(phase_name, step + 1)
+            self._report(phase_name, step + 1)
             return not self.interrupted
 
         def phase_finish(self, phase_name: str) -> None:
-            self._tell(phase_name, self._steps.get(phase_name, 0))
+            self._report(phase_name, self._steps.get(phase_name, 0))
 
-        def _tell(self, phase: str, done: int) -> None:
+        def _report(self, phase: str, done: int) -> None:
             try:
                 if progress is not None and not self.interrupted:
                     progress(phase, done, self._steps.get(phase, done))
@@ -160,3 +182,46 @@ def _refusal(request: Request, errors: Iterable[str], nodes: Sequence[str] = ())
     else:
         what, remedy = "TensorRT refuses", None
     return ExportError(f"{what} branch {request.branch}", got=lines[0] if lines else None, remedy=remedy)
+
+
+def parse_target(gpus: Sequence[str], trt: ModuleType) -> Target:
+    """The target that covers `gpus`, generations ("ada") or compute capabilities ("8.9"); none: `DEFAULT`.
+
+    Args:
+        trt: TensorRT for RTX, which knows what it can compile for.
+
+    Raises:
+        ExportError: no such generation or capability, or one it does not compile for.
+    """
+    known = {cap: name for name, caps in GENERATIONS.items() for cap in caps}
+    capabilities: list[str] = []
+    for gpu in (names := tuple(dict.fromkeys(gpu.lower() for gpu in gpus)) or DEFAULT):
+        found = GENERATIONS.get(gpu, (gpu,) if gpu in known else ())
+        if not found:
+            raise ExportError(
+                "there is no such GPU generation or compute capability",
+                got=gpu,
+                expected=", ".join([*GENERATIONS, *known]),
+            )
+        capabilities += [capability for capability in found if capability not in capabilities]
+    supported = supported_capabilities(trt)
+    refused = [capability for capability in capabilities if capability not in supported]
+    if refused:
+        raise ExportError(
+            f"TensorRT for RTX {trt.__version__} does not build for compute capability {', '.join(refused)}",
+            got=", ".join(names),
+            expected=", ".join(supported),
+            remedy="On such a GPU build with native TensorRT (--runtime trt), or run --backend onnxruntime-cuda.",
+        )
+    return Target("-".join(name.replace(".", "") if name in known else name for name in names), tuple(capabilities))
+
+
+def supported_capabilities(trt: ModuleType) -> tuple[str, ...]:
+    """What `trt` can compile for ahead of time, ascending: its enumeration has a member SM89 for 8.9."""
+    members = [name.removeprefix("SM") for name in trt.ComputeCapability.__members__ if name not in _NONE]
+    return tuple(f"{number[:-1]}.{number[-1]}" for number in sorted(members, key=int))
+
+
+def enumerator(capability: str, trt: ModuleType) -> object:
+    """The member of `trt`'s enumeration for a capability that it supports."""
+    return getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}")
