@@ -45,6 +45,11 @@ class Bundle:
         """The labels, in the order of every probability row."""
         return self.manifest.labels
 
+    @property
+    def as_argument(self) -> str:
+        """How a command that adds to the bundle names it: the embedded one is a part of the program, and is copied."""
+        return "--out DIR" if self.root == default_root() else str(self.root)
+
     def path(self, member: str) -> Path:
         """Where a file of the bundle lies.
 
@@ -66,7 +71,7 @@ class Bundle:
             raise BundleError(
                 f"bundle {self.id} has no {precision} graph of branch {branch.name}",
                 expected=member,
-                remedy=f"Make it: ser-export quantize {self.root} --precision {precision}",
+                remedy=f"Make it: ser-export quantize {self.as_argument} --precision {precision}",
             )
         return self.path(member)
 

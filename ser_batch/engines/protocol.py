@@ -34,7 +34,7 @@ BACKENDS: dict[str, str] = {
 }
 """Backend -> module, the portable default first."""
 LABELS_KEY = "labels"
-"""Key of the ONNX metadata_props under which an exported graph carries its labels, as a JSON list."""
+"""Key of the ONNX metadata_props under which an exported graph states its labels, as a JSON list."""
 FRONTEND_KEY = "frontend_output"
 """Key under which it names the tensor where its front-end ends: all before it stays in fp32 at every precision."""
 
@@ -171,7 +171,7 @@ def check_tensor(
 
 
 def check_labels(branch: Branch, raw: str | None, bundle: Bundle) -> None:
-    """Check the labels an ONNX graph carries against the manifest's, order included; None: it has none.
+    """Check the labels that an ONNX graph states against the manifest's, order included; None: it has none.
 
     Raises:
         EngineError: they differ, so every probability would be read under a wrong label.
@@ -185,7 +185,7 @@ def check_labels(branch: Branch, raw: str | None, bundle: Bundle) -> None:
     if labels != list(bundle.labels):
         permuted = isinstance(labels, list) and sorted(map(str, labels)) == sorted(bundle.labels)
         raise EngineError(
-            f"{bundle.path(branch.file)} carries {'permuted' if permuted else 'other'} labels",
+            f"{bundle.path(branch.file)} has {'permuted' if permuted else 'other'} labels",
             got=labels,
             expected=f"{list(bundle.labels)} as in the manifest",
             remedy="Export the bundle again; do not edit its labels by hand.",

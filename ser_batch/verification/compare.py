@@ -229,7 +229,7 @@ def outputs_of(bundle: Bundle, engine: Engine, waveform: Waveform) -> dict[str, 
 def label_failures(bundle: Bundle) -> Iterator[str]:
     """Where labels are written beside the manifest, they must be the same in the same order.
 
-    No probability can show labels that were permuted consistently, so each graph must carry them, and those that
+    No probability can show labels that were permuted consistently, so each graph must state them, and those that
     the training run recorded count as a further witness.
     """
     expected = list(bundle.labels)
@@ -238,7 +238,7 @@ def label_failures(bundle: Bundle) -> Iterator[str]:
         witnesses["the training run's record"] = bundle.manifest.provenance["labels"]
     for witness, labels in witnesses.items():
         if labels is None:
-            yield f"{witness} carries no labels, so their order cannot be checked"
+            yield f"{witness} has no labels, so their order cannot be checked"
         elif labels != expected:
             permuted = isinstance(labels, list) and sorted(map(str, labels)) == sorted(expected)
             yield f"{witness} has {'permuted' if permuted else 'other'} labels: {labels!r}, the manifest {expected}"
@@ -283,7 +283,7 @@ def _compare_candidate(bundle: Bundle, reference: Reference, candidate: Candidat
 
 
 def _graph_labels(bundle: Bundle, branch: Branch) -> Any:
-    """The labels a graph carries, in whatever form; None if it has none, or is no graph."""
+    """The labels that a graph states, in whatever form; None if it has none, or is no graph."""
     try:
         raw = read_metadata(bundle.path(branch.file)).get(LABELS_KEY)
     except BundleError:

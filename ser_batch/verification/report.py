@@ -20,7 +20,7 @@ def print_verification(done: Verification) -> None:
     """Tables of everything compared, then what was not, what failed, and the verdict."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     if done.report.comparisons:
         console.print(_reference_table(done.report))
     if done.speech is not None and done.speech.results:

@@ -141,7 +141,7 @@ def certify_machine(bundle: Bundle, report: Report, threads: int | None = None) 
     labels_are_sound = not list(label_failures(bundle))
     found: dict[Key, list[Comparison]] = {}
     for comparison in report.comparisons:
-        if comparison.engine in BACKENDS:  # torch and emulations are evidence, and nothing to choose
+        if comparison.engine in BACKENDS:  # torch and emulations are nothing that `auto` could choose
             found.setdefault(comparison.key, []).append(comparison)
     speeds, now, entries = relative_speeds(bundle, list(found), threads), _now(), []
     for (backend, precision), comparisons in found.items():

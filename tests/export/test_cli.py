@@ -59,8 +59,8 @@ def test_what_comes_last_is_checked_first(
     assert main(["onnx", str(toy_run), "--out", str(out), *int8]) == USAGE and not out.exists()
     assert "no audio" in capsys.readouterr().err
     assert main(["verify", str(toy_bundle.root), "--json", str(tmp_path / "absent" / "r.json")]) == USAGE
-    told = capsys.readouterr()
-    assert "no folder" in told.err and not told.out
+    shown = capsys.readouterr()
+    assert "no folder" in shown.err and not shown.out
 
 
 def test_onnx_without_torch_says_what_to_install(

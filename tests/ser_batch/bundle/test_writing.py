@@ -157,6 +157,9 @@ def test_a_graph_of_lower_precision_is_found_and_a_missing_one_says_how_to_make_
     assert add_artefacts(bundle, GRAPHS).graph(branch, "int8").read_bytes() == b"wav2vec2"
     with pytest.raises(BundleError, match=r"no fp16 graph of branch wav2vec2.*ser-export quantize .* --precision fp16"):
         bundle.graph(branch, "fp16")
+    embedded = load_bundle()
+    with pytest.raises(BundleError, match=r"ser-export quantize --out DIR --precision fp16"):
+        embedded.graph(embedded.manifest.branches[0], "fp16")
 
 
 def test_an_artefact_that_was_changed_or_slipped_in_is_refused(bundle: Bundle) -> None:

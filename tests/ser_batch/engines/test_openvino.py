@@ -187,7 +187,7 @@ def test_the_log_mel_of_real_speech_is_exact_in_bf16_too(exported_bundle: Bundle
     files = sorted(ravdess.glob("Actor_*/*"))[::180]
     waveform = np.stack([read_clip(path, exported_bundle.manifest.clip).waveform for path in files])
     frontend = OpenVinoEngine(exported_bundle, threads=1, precision="bf16")._stages["spectrogram"][0]
-    heard = np.concatenate([frontend([clip[None]])[0] for clip in waveform])
+    found = np.concatenate([frontend([clip[None]])[0] for clip in waveform])
     core = openvino.Core()
     path = exported_bundle.path("spectrogram.onnx")
     model = core.read_model(path)
@@ -198,7 +198,7 @@ def test_the_log_mel_of_real_speech_is_exact_in_bf16_too(exported_bundle: Bundle
     careless = core.compile_model(whole, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", **settings})
     exact = core.compile_model(whole, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **settings})([waveform])[0]
     # The toy run's statistics are mean 0 and deviation 1, so these are decibels.
-    assert np.abs(heard - exact).max() < 1e-3
+    assert np.abs(found - exact).max() < 1e-3
     assert np.abs(careless([waveform])[0] - exact).max() > 1, "bf16 does no harm here: the cut can go"
 
 

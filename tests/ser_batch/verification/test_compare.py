@@ -107,8 +107,8 @@ def test_values_that_are_not_finite_fail_and_are_counted(tmp_path: Path, monkeyp
         ({"edit": set_field(labels=PERMUTED)}, "wav2vec2.onnx has permuted labels"),
         ({"metadata_labels": PERMUTED}, "spectrogram.onnx has permuted labels"),
         ({"metadata_labels": tuple("abcdefgh")}, "wav2vec2.onnx has other labels"),
-        ({"metadata_labels": None}, "wav2vec2.onnx carries no labels"),
-        ({"metadata_labels": None, "edit": set_field(labels=PERMUTED)}, "carries no labels"),
+        ({"metadata_labels": None}, "wav2vec2.onnx has no labels"),
+        ({"metadata_labels": None, "edit": set_field(labels=PERMUTED)}, "has no labels"),
         (
             # Permuted in the manifest and the graphs alike: only the training run's record knows.
             {"metadata_labels": PERMUTED, "edit": set_field(labels=PERMUTED, provenance={"labels": list(LABELS)})},
