@@ -27,6 +27,7 @@ from ser_batch.verification.compare import (
     label_failures,
     source_failures,
 )
+from ser_batch.verification.page import markdown
 from ser_batch.verification.records import (
     BundleCertificate,
     BundleEntry,
@@ -37,7 +38,6 @@ from ser_batch.verification.records import (
     read_bundle_certificate,
     write_bundle_certificate,
 )
-from ser_batch.verification.report import markdown
 from ser_batch.verification.speech import LabelledSpeech, Progress, SpeechReport, compare_speech, find_labelled
 
 Extend = Callable[[Bundle, Candidates], Candidates]

@@ -20,6 +20,7 @@ from ser_batch.verification import auto
 from ser_batch.verification.auto import choose, proofs
 from ser_batch.verification.cli import FAILED
 from ser_batch.verification.compare import BASELINE, candidates, compare_reference
+from ser_batch.verification.page import markdown
 from ser_batch.verification.records import (
     BundleCertificate,
     machine_certificate_path,
@@ -28,7 +29,6 @@ from ser_batch.verification.records import (
     read_machine_certificate,
     write_bundle_certificate,
 )
-from ser_batch.verification.report import markdown
 from ser_batch.verification.verify import certify_bundle, certify_machine
 from support.toy import BRANCHES, LABELS, make_toy_bundle
 from support.toy_speech import write_speech
@@ -38,7 +38,9 @@ OUTPUTS = [*BRANCHES, "fused"]
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A bundle without certificates; one made in the same second elsewhere has the same sha256."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return make_toy_bundle(tmp_path / "bundle", clip=CLIP)
 
 
@@ -189,7 +191,10 @@ def test_it_writes_the_machine_s_certificate_by_which_auto_chooses(
     assert (choice.backend, choice.precision) == (fastest.backend, fastest.precision)
 
 
-def test_labels_that_are_permuted_fail_every_entry_of_the_machine_s(tmp_path: Path) -> None:
+def test_labels_that_are_permuted_fail_every_entry_of_the_machine_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     bundle = permuted(tmp_path / "bundle")
     report = compare_reference(bundle, candidates(bundle, ["onnxruntime"], threads=1))
     assert not report.passed and report.comparisons
