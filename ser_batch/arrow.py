@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -30,14 +31,15 @@ def numbers(values: npt.ArrayLike, dtype: npt.DTypeLike, valid: npt.NDArray[np.b
 def strings(values: Iterable[str | bytes | None], *, kind: pa.DataType | None = None) -> pa.Array:
     """`values` as an array of strings, or of `kind`, which may also be a large or a binary one; None is null."""
     kind = kind or pa.string()
-    held = list(values)
-    raw = [b"" if value is None else value.encode() if isinstance(value, str) else value for value in held]
-    width = np.int64 if kind in (pa.large_string(), pa.large_binary()) else np.int32
-    offsets = np.zeros(len(raw) + 1, dtype=width)
-    np.cumsum([len(text) for text in raw], out=offsets[1:])
-    valid = np.array([value is not None for value in held], dtype=bool)
-    buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(b"".join(raw))]
-    return pa.Array.from_buffers(kind, len(raw), buffers)
+    large = kind in (pa.large_string(), pa.large_binary())
+    # Gathered one by one: of a hundred thousand names there is never a second copy.
+    text, ends, valid = bytearray(), array("q" if large else "i", [0]), bytearray()
+    for value in values:
+        text += b"" if value is None else value.encode() if isinstance(value, str) else value
+        ends.append(len(text))
+        valid.append(value is not None)
+    buffers = [_bitmap(np.frombuffer(valid, np.bool_)), pa.py_buffer(ends), pa.py_buffer(text)]
+    return pa.Array.from_buffers(kind, len(valid), buffers)
 
 
 def words(indices: npt.ArrayLike, choices: Sequence[str], valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:

@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -80,6 +79,8 @@ def git_commit() -> str | None:
 
 def package_version(name: str) -> str | None:
     """The version of an installed distribution; None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

@@ -131,21 +131,16 @@ def _names_under(root: str) -> tuple[str, Iterator[str]]:
 
 def _columns(listings: Sequence[_Listing], *, prefixed: bool) -> dict[str, pa.Array]:
     """The columns of `Recordings`; `path` only where a name is not the whole way from the root."""
-    names = [name for listing in listings for name in listing.names]
     counts = [len(listing.names) for listing in listings]
-    homes = np.repeat(np.arange(len(listings)), counts)
-    columns = {
-        "name": strings(names, kind=pa.large_string()),
-        "root": roots(homes, [listing.root for listing in listings]),
-    }
-    if prefixed or not _plain(names, url=is_url(listings[0].root)):
-        given = [(listing.root, os.fsdecode(name)) for listing in listings for name in listing.names]
-        paths = [f"{root}/{name}" if is_url(root) else os.path.join(root, name) for root, name in given]
-        shown = (
-            [path if is_url(path) else os.path.normpath(path) for path in paths] if prefixed else [n for _, n in given]
-        )
-        columns["name"] = strings([printable(name) for name in shown], kind=pa.large_string())
-        columns["path"] = strings([os.fsencode(path) for path in paths], kind=pa.large_binary())
+    homes = np.repeat(np.arange(len(listings), dtype=np.int32), counts)
+    columns = {"root": roots(homes, [listing.root for listing in listings])}
+    if not prefixed and _plain(listings[0].names, url=is_url(listings[0].root)):
+        columns["name"] = strings(listings[0].names, kind=pa.large_string())
+    else:
+        names = (_shown(listing.root, name, prefixed) for listing in listings for name in listing.names)
+        paths = (os.fsencode(_path(listing.root, name)) for listing in listings for name in listing.names)
+        columns["name"] = strings(names, kind=pa.large_string())
+        columns["path"] = strings(paths, kind=pa.large_binary())
     for column, kept in (("size", "sizes"), ("mtime_ns", "times")):
         versions = [getattr(listing, kept) for listing in listings]
         if any(version is not None for version in versions):
@@ -154,15 +149,33 @@ def _columns(listings: Sequence[_Listing], *, prefixed: bool) -> dict[str, pa.Ar
     return columns
 
 
+def _path(root: str, name: bytes) -> str:
+    relative = os.fsdecode(name)
+    return f"{root}/{relative}" if is_url(root) else os.path.join(root, relative)
+
+
+def _shown(root: str, name: bytes, prefixed: bool) -> str:
+    """The name of a recording, which with several roots starts with its root."""
+    if not prefixed:
+        return printable(os.fsdecode(name))
+    path = _path(root, name)
+    return printable(path if is_url(path) else os.path.normpath(path))
+
+
 def _plain(names: Sequence[bytes], *, url: bool) -> bool:
     """Whether each name is UTF-8, and all that is below the root."""
+    return all(name.isascii() or _is_utf8(name) for name in names) and not (
+        # What a key is made of is its own business: `..` and empty parts are names there.
+        url and any(join("s3://b/r", name.decode()) != f"s3://b/r/{name.decode()}" for name in names)
+    )
+
+
+def _is_utf8(name: bytes) -> bool:
     try:
-        text = b"\n".join(names).decode("utf-8")
+        name.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    # What a key is made of is its own business: `..` and empty parts are names there.
-    odd = url and any(join("s3://b/r", name) != f"s3://b/r/{name}" for name in text.split("\n"))
-    return not odd and (os.sep == "/" or os.sep not in text)
+    return True
 
 
 def _repeated(recordings: Recordings) -> Iterator[int]:
