@@ -56,7 +56,7 @@ def run(
     from training.data.corpora import load_corpus
     from training.data.manifest import states_split
     from training.memory import keep_freed_memory
-    from training.progress import print_epoch, print_result
+    from training.progress import print_diagnostics, print_epoch, print_result
     from training.stages import train
 
     keep_freed_memory()
@@ -68,6 +68,7 @@ def run(
         config = replace(config, context=replace(config.context, backbone=backbone))
     how = {"device": device, "compiled": compiled, "progress": print_epoch, "cache": cache}
     result = train(config, corpus, out, only=only, **how)
+    print_diagnostics(out)
     if result:
         print_result(result["test"])
 

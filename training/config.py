@@ -81,7 +81,19 @@ class SpectrogramConfig:
     feed_forward: int = 512
     """Width of the encoder's feed-forward part (ancestor)."""
     transformer_dropout: float = 0.4
-    """Dropout in the encoder (ancestor); ReLU, post-norm and no positional encoding as there."""
+    """Dropout in the encoder (ancestor); ReLU as there."""
+    norm: Literal["post", "pre"] = "pre"
+    """Layer norm after each part of a Transformer layer (ancestor), or before it with one more at the encoder's end,
+    which lets gradients through from the first step (ours, as the paper is silent: Xiong et al. 2020, 2002.04745)."""
+    positions: Literal["none", "sinusoidal", "learned"] = "sinusoidal"
+    """Added to the frames before the Transformer: nothing (ancestor), or sines and cosines, or a learned table, without
+    which attention cannot tell an order (ours, as the paper is silent: Vaswani et al. 2017, section 3.5)."""
+    residual_mean: bool = True
+    """Add the frames' mean to what the cross-attention draws from them, so that the encoder learns before the attention
+    has (ours, as the paper is silent)."""
+    balance: bool = True
+    """Layer norm, without parameters, of both parts before the joint layer, the CNN's scaled by the root of the widths'
+    ratio, so that 64 numbers speak as loudly as 8704 (ours, as the paper is silent: Ba et al. 2016, 1607.06450)."""
     standardise: Literal["pixel", "bin", "global"] = "pixel"
     """Statistics a mel-and-frame pixel (ancestor), a mel bin, or one for all (III-B: from the training set)."""
 
@@ -224,6 +236,8 @@ class Stage:
     momentum: float = 0.8
     """SGD only (ancestor)."""
     weight_decay: float = 0.0
+    decay: Literal["all", "matrices"] = "matrices"
+    """What weight decay draws to zero: everything, or no norms, biases and positions (ours, as the paper is silent)."""
     penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     """Ridge only: those tried, in units of a standardised row's mean squared norm."""
     backbone_rate: float = 1.0

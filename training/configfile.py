@@ -16,6 +16,16 @@ from training.config import RunConfig
 
 RECIPES = Path(__file__).parent / "configs"
 """Where the named recipes lie."""
+BEFORE: dict[str, Any] = {
+    "spectrogram.norm": "post",
+    "spectrogram.positions": "none",
+    "spectrogram.residual_mean": False,
+    "spectrogram.balance": False,
+    "context_stage.decay": "all",
+    "spectrogram_stage.decay": "all",
+    "fusion_stage.decay": "all",
+}
+"""What runs did before a field existed, where its default is something else."""
 
 
 def load_config(recipe: str | Path, **overrides: Any) -> RunConfig:
@@ -35,9 +45,22 @@ def load_config(recipe: str | Path, **overrides: Any) -> RunConfig:
         raise TrainingError(f"{path} cannot be read: {error}") from error
     if not isinstance(raw, dict):
         raise TrainingError(f"{path} is not a table", got=type(raw).__name__)
-    # A run's own config.json has its recipe's name.
-    named = {} if path.suffix == ".json" else {"recipe": re.sub(r"[^\w.-]+", "-", path.stem)}
-    return from_dict(RunConfig, named | raw | overrides, where=path.name)
+    if path.suffix == ".json":  # a run's own, which has its recipe's name
+        _fill_in(raw)
+    else:
+        raw = {"recipe": re.sub(r"[^\w.-]+", "-", path.stem)} | raw
+    return from_dict(RunConfig, raw | overrides, where=path.name)
+
+
+def _fill_in(raw: dict[str, Any]) -> None:
+    """Add what a run's config.json does not say since the run was begun before there was such a field."""
+    for name, value in BEFORE.items():
+        *tables, field = name.split(".")
+        place: Any = raw
+        for table in tables:
+            place = place.get(table) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.setdefault(field, value)
 
 
 def from_dict(kind: Any, raw: Any, where: str) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from training.diagnostics import read_all, summary
 
 
 def print_epoch(stage: str, row: dict[str, float]) -> None:
@@ -25,3 +28,9 @@ def print_result(test: dict[str, dict[str, Any]]) -> None:
         figures = (scores["accuracy"], *(scores["macro"][name] for name in ("precision", "recall", "f1")))
         table.add_row(model, *(f"{100 * value:.2f}" for value in figures))
     Console().print(table)
+
+
+def print_diagnostics(run: Path) -> None:
+    """One line on standard error for each branch trained: which of its parts speak, and how far each moved."""
+    for name, found in read_all(run).items():
+        Console(stderr=True, highlight=False).print(f"{name:12} {summary(found)}", soft_wrap=True)

@@ -21,6 +21,7 @@ from training.config import RunConfig, Stage
 from training.data.corpus import Corpus
 from training.data.examples import CachedSet, FreshSet, VersionedSet, encode
 from training.data.splits import PARTS, folds_of
+from training.diagnostics import diagnose, weights
 from training.files import read_arrays, read_json, write_arrays, write_json
 from training.loop import Progress, fit, logits_of
 from training.material import Material, prepare
@@ -91,9 +92,9 @@ def train_spectrogram(material: Material, branches: dict[str, nn.Module]) -> Non
 
 def _train_branch(material: Material, name: str, branch: nn.Module, stage: Stage) -> None:
     branch.to(material.device)
-    held_out = None
-    if not material.config.refit:
-        held_out = (clean_features(material, branch, "validation"), material.targets("validation"))
+    start = weights(branch)
+    validation = (clean_features(material, branch, "validation"), material.targets("validation"))
+    held_out = None if material.config.refit else validation
     fit(
         name,
         branch,
@@ -106,6 +107,7 @@ def _train_branch(material: Material, name: str, branch: nn.Module, stage: Stage
         compiled=material.compiled,
         progress=material.progress,
     )
+    diagnose(branch, start, validation[0], material.folder / name, material.device)
 
 
 def training_set(material: Material, branch: nn.Module, parts: tuple[str, ...]) -> CachedSet | FreshSet | VersionedSet:

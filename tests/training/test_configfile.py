@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from ser_batch.errors import TrainingError
 from training.config import RunConfig, Stage, to_dict
-from training.configfile import RECIPES, from_dict, load_config
+from training.configfile import BEFORE, RECIPES, from_dict, load_config
 
 
 @pytest.mark.parametrize("recipe", sorted(p.stem for p in RECIPES.glob("*.toml")))
@@ -26,6 +26,21 @@ def test_every_recipe_loads_and_survives_a_runs_config_json(recipe: str, tmp_pat
 
 def test_the_papers_recipe_is_the_defaults() -> None:
     assert load_config("paper") == RunConfig()
+
+
+def test_a_run_begun_before_a_field_existed_does_as_it_did(tmp_path: Path) -> None:
+    raw = to_dict(load_config("paper"))
+    for name in BEFORE:
+        *tables, field = name.split(".")
+        place = raw
+        for table in tables:
+            place = place[table]
+        del place[field]
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    config = load_config(tmp_path / "config.json")
+    assert (config.spectrogram.norm, config.spectrogram.positions) == ("post", "none")
+    assert not config.spectrogram.residual_mean and not config.spectrogram.balance
+    assert config.context_stage.decay == config.spectrogram_stage.decay == "all"
 
 
 def test_the_defaults_are_table_2() -> None:
