@@ -43,6 +43,11 @@ class LogMelConfig:
     """Filter normalisation; torchaudio's default (ours)."""
     floor: float = 1e-10
     """Power below which the logarithm is clamped: −100 dB (torchaudio's and librosa's `amin`)."""
+    reference: Literal["full scale", "clip"] = "clip"
+    """Decibels of full scale (ancestor), or of the clip's own loudest band, its mean removed before, so that neither
+    level nor offset of a recording matter (ours, as the paper is silent: Whisper's log-mel, Radford et al. 2022)."""
+    dynamic_range: float = 80.0
+    """With `reference` clip: dB kept below the loudest band (ours, Whisper's)."""
 
     def __post_init__(self) -> None:
         if self.n_fft not in (2 * self.hop, 4 * self.hop) or self.n_fft % 64:
@@ -50,6 +55,10 @@ class LogMelConfig:
                 "the log-mel front-end frames by halves or quarters of n_fft",
                 got=f"n_fft {self.n_fft}, hop {self.hop}",
                 expected="n_fft a multiple of 64, and hop a half or a quarter of it",
+            )
+        if not 0 < self.dynamic_range < float("inf"):
+            raise TrainingError(
+                "the log-mel's dynamic_range", got=self.dynamic_range, expected="a positive number of dB"
             )
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise TrainingError(
@@ -133,6 +142,9 @@ class ContextConfig:
     """Keep the feature projection fixed too, so that frozen layers are computed once (ours; the paper trains it)."""
     normalise: bool | None = None
     """z-norm the waveform; None does as the checkpoint's preprocessor_config.json says, and yes where it is silent."""
+    level: Literal["full scale", "clip"] = "clip"
+    """Show the encoder a recording at the level it has, or each clip without its mean and at one level, so that neither
+    level nor offset of a recording matter (ours, as the paper is silent)."""
     spec_augment: bool = False
     """transformers' masking of frames while training (ours: the paper does not mention it)."""
     layer_weights: bool = False

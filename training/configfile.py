@@ -21,6 +21,8 @@ BEFORE: dict[str, Any] = {
     "spectrogram.positions": "none",
     "spectrogram.residual_mean": False,
     "spectrogram.balance": False,
+    "spectrogram.mel.reference": "full scale",
+    "context.level": "full scale",
     "context_stage.decay": "all",
     "spectrogram_stage.decay": "all",
     "fusion_stage.decay": "all",

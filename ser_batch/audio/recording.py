@@ -119,8 +119,14 @@ def read_clip(
 
 
 def level(samples: Waveform) -> float:
-    """RMS of `samples` (n,) in dBFS: 0 for a square wave of full scale, minus infinity for digital silence."""
-    power = float(np.dot(samples, samples)) / max(1, len(samples))
+    """RMS of `samples` (n,) in dBFS: 0 for a square wave of full scale, minus infinity for digital silence.
+
+    An offset is no sound: their mean does not count.
+    """
+    if not len(samples):
+        return -math.inf
+    sound = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    power = float(np.dot(sound, sound)) / len(sound)
     return 10 * math.log10(power) if power > 0 else -math.inf
 
 

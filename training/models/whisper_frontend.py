@@ -35,11 +35,14 @@ class WhisperLogMel(nn.Module):
 
     A frame of 400 samples every 160 is two and a half blocks of 160, so framing is three slices of blocks.
 
-    Shape: (B, T) float32 at 16 kHz → (B, n_mels, T // 160), (log₁₀ of the mel power + 4) / 4.
+    Shape: (B, T) float32 at 16 kHz → (B, n_mels, T // 160), (log₁₀ of the mel power + 4) / 4; with `relative` of the
+    mel power over that of the clip's loudest bin, so from −1 to 1 whatever the clip's level, which is the range that
+    Whisper was trained in.
     """
 
-    def __init__(self, n_mels: int = 80) -> None:
+    def __init__(self, n_mels: int = 80, relative: bool = False) -> None:
         super().__init__()
+        self.relative = relative
         filters = mel_bank(SAMPLE_RATE, N_FFT, n_mels, 0.0, SAMPLE_RATE / 2, "slaney", "slaney")
         for name, value in (("dft", windowed_dft()), ("filters", filters)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
@@ -51,6 +54,9 @@ class WhisperLogMel(nn.Module):
         framed = torch.cat([blocks[:, :frames], blocks[:, 1:-1], blocks[:, 2:, : N_FFT - 2 * HOP]], dim=2)
         real, imag = (framed @ self.dft).split(N_FFT // 2 + 1, dim=2)
         mel = (real * real + imag * imag) @ self.filters
+        if self.relative:
+            mel = mel / mel.amax(dim=(1, 2), keepdim=True).clamp(min=FLOOR)
+            return ((mel.clamp(min=10**-RANGE).log() * (1 / math.log(10.0)) + 4.0) / 4.0).transpose(1, 2)
         logarithm = mel.clamp(min=FLOOR).log() * (1 / math.log(10.0))
         loudest = logarithm.amax(dim=(1, 2), keepdim=True)
         return ((torch.maximum(logarithm, loudest - RANGE) + 4.0) / 4.0).transpose(1, 2)

@@ -57,3 +57,14 @@ def test_the_floor_is_80_db_below_each_clips_own_loudest_bin() -> None:
     np.testing.assert_allclose(together[1], ours(clips[1]), atol=1e-6)
     np.testing.assert_allclose(np.ptp(together, axis=(1, 2)), 2.0, atol=1e-6)
     np.testing.assert_allclose(together[0] - together[1], 0.5, atol=1e-4)  # 20 dB
+
+
+@pytest.mark.parametrize("name", ["noise", "tone", "sweep"])
+def test_relative_features_are_whispers_with_the_loudest_bin_at_one(name: str) -> None:
+    clip = torch.from_numpy(CLIPS[name].astype(np.float32))[None]
+    plain = WhisperLogMel()(clip)
+    torch.testing.assert_close(WhisperLogMel(relative=True)(clip), plain - plain.max() + 1, atol=1e-5, rtol=0)
+
+
+def test_relative_silence_is_the_lowest_value() -> None:
+    torch.testing.assert_close(WhisperLogMel(relative=True)(torch.zeros(1, SAMPLES)), torch.full((1, 80, 300), -1.0))
