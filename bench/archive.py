@@ -1,23 +1,72 @@
-"""An archive of any size, made of links to a few recordings, and whole runs of `ser-batch` over it."""
+"""The recordings that are scored: clips read into memory, and archives of any size and format made on the spot."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from bench.processes import SER_BATCH, Finished, run_process
-from ser_batch.errors import InputError
-from ser_batch.recordings.sources import Source
+import numpy as np
+import soundfile
+import soxr
+
+from ser_batch.audio.recording import read_clip, read_recording
+from ser_batch.bundle.reference import synthetic_clips
+from ser_batch.clips import ClipRule, Waveform
+from ser_batch.errors import AudioError, InputError, OutputError
+from ser_batch.recordings.sources import Source, find_audio
 from ser_batch.storage.urls import is_url
 
-SOME_FAILED = 3
-"""Exit code of `ser-batch run` where recordings, not the run, are bad."""
+RATE = 48_000
+"""Hz that recordings are read at, before they are resampled to a format's own rate."""
+BLOCK = 1 << 15
+"""Samples handed to an encoder at a time: libvorbis keeps a whole write on the stack, and long ones overflow it
+(https://github.com/xiph/vorbis/issues/99)."""
+
+T = TypeVar("T")
+
+
+def readable(sources: Sequence[Source], read: Callable[[str], T], limit: int) -> Iterator[tuple[Source, T]]:
+    """The first `limit` sources that `read` can read, each with what it made of their path.
+
+    Raises:
+        InputError: none can be read.
+    """
+    found, failure = 0, None
+    for source in sources:
+        if found == limit:
+            return
+        try:
+            content = read(source.path)
+        except AudioError as error:
+            failure = error
+            continue
+        found += 1
+        yield source, content
+    if not found:
+        raise InputError("there are no clips to measure with: no recording can be read", got=failure)
+
+
+def read_clips(sources: Sequence[Source], rule: ClipRule, limit: int) -> tuple[Waveform, list[Source]]:
+    """The clips of the first `limit` readable sources, (N, samples), and those sources.
+
+    Raises:
+        InputError: none can be read.
+    """
+    found = list(readable(sources, lambda path: read_clip(path, rule).waveform, limit))
+    return np.stack([clip for _, clip in found]), [source for source, _ in found]
+
+
+def decode_batch(sources: Sequence[Source], rule: ClipRule) -> Waveform:
+    """The clips of all `sources`, (N, samples); AudioError if one cannot be read."""
+    return np.stack([read_clip(source.path, rule).waveform for source in sources])
 
 
 def link_recordings(sources: Sequence[Source], audio: Path, count: int, start: int = 0) -> None:
-    """Add links to `sources`, going round, to the folder `audio`: numbers `start` … `start + count - 1`.
+    """Add links to `sources`, in turn, to the folder `audio`: numbers `start` … `start + count - 1`.
 
     Raises:
         InputError: a recording is in an object store.
@@ -31,18 +80,76 @@ def link_recordings(sources: Sequence[Source], audio: Path, count: int, start: i
         os.symlink(path, audio / f"{number:08d}{Path(path).suffix}")  # noqa: PTH211
 
 
-def run_archive(folder: Path, bundle: Path | None, backend: str, *flags: str) -> Finished:
-    """`ser-batch run` on `folder`/audio into `folder`/preds.parquet, in a process of its own.
+def synthetic_recordings(folder: Path, rule: ClipRule, count: int) -> list[Source]:
+    """Write `count` FLAC files of the reference clips' synthetic sounds, each at another level."""
+    clips = synthetic_clips(rule)
+    # A silent recording is not scored, and would make the pipeline look fast.
+    audible = clips[np.abs(clips).max(axis=1) > 0.01]
+    for number in range(count):
+        clip = audible[number % len(audible)]
+        level = 1 - number / (2 * count)
+        soundfile.write(folder / f"{number:05d}.flac", clip * level, rule.sample_rate, subtype="PCM_16")
+    return find_audio([folder])
 
-    Args:
-        backend: "name" or "name:precision".
-        flags: of `ser-batch run`, besides.
+
+@dataclass(frozen=True)
+class Format:
+    """How recordings are written; the names of container and encoding are those of soundfile."""
+
+    name: str
+    """Names the folder, too."""
+    container: str
+    encoding: str
+    rate: int
+    """Hz."""
+    ending: str
+
+    def write(self, path: Path, samples: Waveform) -> None:
+        """Write mono `samples` (n,) at this format's rate; OutputError if it cannot be written."""
+        try:
+            with soundfile.SoundFile(path, "w", self.rate, 1, self.encoding, format=self.container) as sound:
+                for start in range(0, len(samples), BLOCK):
+                    sound.write(samples[start : start + BLOCK])
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise OutputError(f"{path} cannot be written as {self.name}", got=error) from error
+
+
+FORMATS = (
+    Format("FLAC 48 kHz 16 bit", "FLAC", "PCM_16", 48_000, "flac"),
+    Format("WAV 48 kHz 16 bit", "WAV", "PCM_16", 48_000, "wav"),
+    Format("WAV 16 kHz 16 bit", "WAV", "PCM_16", 16_000, "wav"),
+    Format("MP3 48 kHz", "MP3", "MPEG_LAYER_III", 48_000, "mp3"),
+    Format("Ogg Opus 48 kHz", "OGG", "OPUS", 48_000, "opus"),
+    Format("Ogg Vorbis 48 kHz", "OGG", "VORBIS", 48_000, "ogg"),
+)
+
+
+def check_formats() -> tuple[tuple[Format, ...], dict[str, str]]:
+    """The formats that can be written here, and why others cannot."""
+    able = tuple(each for each in FORMATS if soundfile.check_format(each.container, each.encoding))
+    reason = f"libsndfile {soundfile.__libsndfile_version__} does not write it"
+    return able, {each.name: reason for each in FORMATS if each not in able}
+
+
+def transcode(
+    sources: Sequence[Source], formats: Sequence[Format], folder: Path, limit: int
+) -> dict[str, list[Source]]:
+    """Write the first `limit` readable recordings, whole and mixed down to mono, in each of `formats` under `folder`.
+
+    Lossy encoders run at their default quality.
+
+    Returns:
+        Name of the format → its recordings, in the order of `sources`.
 
     Raises:
-        EngineError: the run failed as a whole.
+        InputError: none can be read.
+        OutputError: a file cannot be written.
     """
-    name, _, precision = backend.partition(":")
-    command = [*SER_BATCH, "run", str(folder / "audio"), "--out", str(folder / "preds.parquet"), "--backend", name]
-    command += ["--precision", precision] if precision else []
-    command += ["--bundle", str(bundle)] if bundle else []
-    return run_process([*command, *flags], allowed=(0, SOME_FAILED))
+    for each in formats:
+        (folder / each.name).mkdir()
+    recordings = readable(sources, lambda path: read_recording(path, RATE).samples, limit)
+    for number, (_, samples) in enumerate(recordings):
+        for each in formats:
+            sound = samples if each.rate == RATE else soxr.resample(samples, RATE, each.rate, quality="HQ")
+            each.write(folder / each.name / f"{number:06d}.{each.ending}", sound)
+    return {each.name: list(find_audio([folder / each.name])) for each in formats}

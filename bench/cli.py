@@ -1,16 +1,19 @@
-"""`bench`: what measures (`measure_cli`, `archive_cli`), and what is made of results: `compare | report | smoke`."""
+"""`bench`: the commands that measure (`bench.commands`), and `compare`, `report` and `smoke`."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from bench.archive_cli import end_to_end, formats, resume, throughput
-from bench.measure_cli import latency, peers, startup, training
-from bench.options import BACKENDS, BUNDLE, JSON, PATH
+from bench.commands import BACKENDS, BUNDLE, JSON, MEASUREMENTS, PATH
 from ser_batch import command_line
+
+if TYPE_CHECKING:
+    from ser_batch.bundle.bundle import Bundle
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,7 +22,7 @@ def cli() -> None:
     """What scoring costs here, and beside what one would pick instead."""
 
 
-for _measurement in (latency, throughput, formats, resume, peers, end_to_end, startup, training):
+for _measurement in MEASUREMENTS:
     cli.add_command(_measurement)
 
 
@@ -29,12 +32,9 @@ for _measurement in (latency, throughput, formats, resume, peers, end_to_end, st
 @JSON
 def compare(first: Path, second: Path, json_path: Path | None) -> None:
     """Print the ratios of SECOND to FIRST, two results of one kind, row by row."""
-    import dataclasses
-
     from bench import results
     from bench.compare import compare as compare_results
-    from bench.console import show
-    from bench.tables import Table
+    from bench.tables import Table, show
 
     found = compare_results(results.read(first), results.read(second))
     rows = [(r.key, f"{r.first:.4g}", f"{r.second:.4g}", r.unit, f"{r.ratio:.3f}") for r in found.ratios]
@@ -47,42 +47,39 @@ def compare(first: Path, second: Path, json_path: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("given", metavar="[RESULT]...", nargs=-1, type=PATH)
+@click.argument("given", metavar="RESULT...", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, help="HTML page to write.")
-@click.option("--docs", is_flag=True, help="Write the generated part of docs/benchmarks.md from bench/results/.")
-def report(given: tuple[Path, ...], out: Path | None, docs: bool) -> None:
-    """Write an HTML page of RESULTs (default: the committed ones), or the page of the documentation."""
-    if not (out or docs):
-        raise click.UsageError("nothing to write: give --out PAGE.html, --docs, or both.")
-    from bench import page, results
-    from bench.report import write_report
+@click.option("--docs", "pages", type=PATH, multiple=True, help="Markdown page whose regions to renew; repeatable.")
+def report(given: tuple[Path, ...], out: Path | None, pages: tuple[Path, ...]) -> None:
+    """Write pages of every RESULT, a file or a folder of them: one in HTML, or the generated regions of Markdown.
 
+    `bench report bench/results --docs docs/benchmarks.md --docs docs/scaling.md` renews the documentation.
+    """
+    if not (out or pages):
+        raise click.UsageError("nothing to write: give --out PAGE.html, --docs PAGE.md, or both.")
+    from bench.report import renew_page, write_html
+    from bench.results import read_all
+
+    found = read_all(given)
     if out:
-        found = [(path.name, results.read(path)) for path in given] or results.committed()
-        if not found:
-            raise click.UsageError(f"no RESULT given, and none committed in {results.FOLDER}")
-        write_report(found, out)
-    if docs:
-        page.write_page()
+        write_html(found, out)
+    for page in pages:
+        renew_page(page, found)
 
 
 @cli.command()
 @BUNDLE
 @BACKENDS
 @JSON
-def smoke(bundle: Path | None, backends: tuple[str, ...], json_path: Path | None) -> None:
+def smoke(bundle: Bundle, backends: tuple[str, ...], json_path: Path | None) -> None:
     """Print a few ratios in under a minute beside the committed ones; it informs, and exits 0 whatever they are."""
     from bench import environment, results
-    from bench.backends import check_backends, check_bundle
-    from bench.console import show
+    from bench.backends import check_bundle
     from bench.smoke import COMMITTED, deltas, smoke_ratios
-    from bench.tables import Table
-    from ser_batch.bundle.bundle import load_bundle
+    from bench.tables import Table, show
 
     surroundings = environment.describe()
-    chosen, _ = check_backends(backends)
-    model = load_bundle(bundle)
-    ratios = smoke_ratios(model, check_bundle(model, chosen, backends)[0])
+    ratios = smoke_ratios(bundle, check_bundle(bundle, backends)[0])
     before = results.read(COMMITTED)["ratios"] if COMMITTED.is_file() else None
     rows = [(n, f"{r:.3f}", "no committed ratio" if d is None else f"{d:+.1%}") for n, r, d in deltas(ratios, before)]
     show(Table("bench smoke", ("ratio", "now", "Δ"), rows))

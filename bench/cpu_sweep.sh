@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Every committed CPU figure but those of larger bundles, one after the other, within about 12 minutes on two idle cores, and at most 18 more for
-# formats, resuming and the way from files to labels:
+# Measure every committed CPU figure but those of larger bundles, within about 12 minutes on two idle cores, and at most
+# 18 more for formats, resuming and end to end:
 #
-#   bash bench/cpu_sweep.sh FOLDER [--small]        results land in FOLDER, as a rule bench/results
-#   AUDIO=../shared/ravdess  NAME=epyc-2core        what is scored, and what the machine is called in file names
+#   bash bench/cpu_sweep.sh FOLDER [--small]        writes the results to FOLDER; bench/results holds the committed ones
+#   AUDIO=../shared/ravdess  NAME=epyc-2core        the recordings, and the machine's name in file names
 #   PEERS=0                                         leaves out the peers, the last and longest part
-#   OPTIMUM=ENV/bin/python                          compares optimum's export, too (docs/benchmarks.md says how ENV is made)
+#   OPTIMUM=ENV/bin/python                          compares optimum's export, too (docs/benchmarks.md shows how to make ENV)
 #
-# A part that fails or takes too long is named at the end and the others go on; --small only shows that all run.
+# FOLDER and AUDIO are relative to the checkout. A part that fails or takes too long is named at the end, and the others
+# go on; --small only shows that all of them run.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 out=${1:?usage: cpu_sweep.sh FOLDER [--small]}
@@ -19,7 +20,7 @@ python=${PYTHON:-python3}
 failed=() patience=1
 wav=$(mktemp -d) && trap 'rm -rf "$wav"' EXIT
 
-part() { # SECONDS NAME COMMAND...: a part of the sweep, cut off after so long
+part() { # SECONDS NAME COMMAND...: one part of the sweep, which ends after SECONDS at the latest
   local limit=$(($1 * patience)) what=$2 started=$SECONDS
   shift 2
   if timeout "$limit" "$python" -m bench "$@" --json "$out/$what.json" >"$out/$what.log" 2>&1; then
@@ -34,10 +35,10 @@ part() { # SECONDS NAME COMMAND...: a part of the sweep, cut off after so long
 if [ "$small" = --small ]; then
   # A rehearsal may be on a busy machine.
   patience=10 batches=(1 4) budget=(--warmup 1 --iterations 2) files=("$audio"/Actor_01/*-01.flac) clips=4 size=small
-  rounds=1 copies=8 heard=4 archives=(--files 20)
+  rounds=1 copies=8 files_scored=4 archives=(--files 20)
 else
   batches=(1 8 32 128 512) budget=(--warmup 1 --iterations 30 --seconds 1.5) files=("$audio") clips=64 size=compact
-  rounds=10 copies=240 heard=64 archives=(--files 1000 --files 5000)
+  rounds=10 copies=240 files_scored=64 archives=(--files 1000 --files 5000)
 fi
 first=$(find -L "${files[@]}" -name '*.flac' | sort | head -n 1)
 if [ -z "$first" ]; then
@@ -45,7 +46,7 @@ if [ -z "$first" ]; then
   exit 2
 fi
 
-# The same recordings without compression, to tell the decoder's share from the rest.
+# The same recordings without compression, which cost less to decode.
 find -L "${files[@]}" -name '*.flac' | sort | sed -n "1,${copies}p" | "$python" -c '
 import pathlib, sys, soundfile
 for line in sys.stdin.read().splitlines():
@@ -70,10 +71,10 @@ if [ "${PEERS:-1}" = 1 ]; then
   [ "$size" = small ] || part 460 "peers-base-$name" peers --size base --rounds 3 "${optimum[@]}"
   # As with the peers, a round at base size takes most of a minute.
   default=base && [ "$size" = small ] && default=small
-  part 420 "end-to-end-$default-$name" end-to-end "${files[@]}" --size "$default" --files "$heard" --repeats 3
+  part 420 "end-to-end-$default-$name" end-to-end "${files[@]}" --size "$default" --files "$files_scored" --repeats 3
 fi
 if [ ${#failed[@]} -gt 0 ]; then
   echo "failed: ${failed[*]}" >&2
   exit 1
 fi
-echo "all parts done in $SECONDS s; bench report --docs renews docs/benchmarks.md from bench/results"
+echo "all parts done in $SECONDS s; to renew the pages: bench report $out --docs docs/benchmarks.md --docs docs/scaling.md"

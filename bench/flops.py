@@ -1,7 +1,7 @@
-"""Floating point operations of a clip, counted from an ONNX graph: products only, two operations a multiply-add.
+"""Floating point operations per clip, counted from an ONNX graph: a multiply-add counts as two.
 
-Convolutions and matrix products are over 99 % of both branches; elementwise work is not counted. What is a product
-but is not understood is refused, so that no count is silently too small.
+Convolutions and matrix products are over 99 % of both branches; elementwise work is not counted. Graphs with operators
+whose products this module cannot count are refused, so that no count is too small in silence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ser_batch.bundle.bundle import Branch, Bundle
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import EngineError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -20,7 +20,7 @@ REFUSED = frozenset(
     {"Attention", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "GroupQueryAttention", "If", "LSTM"}
     | {"Loop", "MatMulInteger", "MultiHeadAttention", "QLinearConv", "QLinearMatMul", "RNN", "STFT", "Scan", "DFT"}
 )
-"""Operators with work inside that this module does not count."""
+"""Operators with products inside that this module does not count."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,8 @@ class FlopCount:
 
 
 def count_bundle(bundle: Bundle) -> dict[str, FlopCount]:
-    """Branch name -> operations of one clip. EngineError as `count_flops`."""
-    return {branch.name: count_branch(bundle, branch) for branch in bundle.manifest.branches}
-
-
-def count_branch(bundle: Bundle, branch: Branch) -> FlopCount:
-    """Operations of one clip through one branch."""
-    return count_flops(bundle.path(branch.file))
+    """Branch name → operations of one clip. EngineError as `count_flops`."""
+    return {branch.name: count_flops(bundle.path(branch.file)) for branch in bundle.manifest.branches}
 
 
 def count_flops(path: Path) -> FlopCount:
@@ -72,7 +67,7 @@ def count_flops(path: Path) -> FlopCount:
 
 
 def _shapes(model: Any) -> Shapes:
-    """Name -> shape of every tensor whose shape is known for a batch of one."""
+    """Name → shape of every tensor whose shape is known for a batch of one."""
     import onnx
 
     for tensor in model.graph.input:

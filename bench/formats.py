@@ -1,4 +1,4 @@
-"""End to end by format: the pipeline beside a plain loop over the same files, in turns, with the same engine."""
+"""`bench formats`: the pipeline beside a plain loop over the same files, format by format, with the same engine."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.archive import decode_batch
 from bench.backends import identity
-from bench.bare import decode_cpu
-from bench.interleave import in_turns, rotated
-from bench.plain_loop import plain_loop
-from bench.samples import Series, warnings
+from bench.throughput import decode_cpu, default_workers, run_pipeline
+from bench.timing import Series, rotated, time_in_turns, warnings
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.recordings.sources import Source
-from ser_batch.run.pipeline import RunSummary, Settings, run
+from ser_batch.run.pipeline import RunSummary
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class FormatRate:
     bytes_per_file: float
     """Mean."""
     audio_hours: float
-    """Of the recordings' sound that the model heard, in one pass of the pipeline."""
+    """Of the recordings' sound that the pipeline scored in one pass."""
     decode_cpu_seconds: float
     """CPU time that decoding a file takes, by the median file."""
     seconds: Series
-    """A pass of the pipeline, from listing in hand to the finished Parquet file and its summary."""
+    """Of a pass of the pipeline, from listing in hand to the finished Parquet file and its summary."""
     plain_seconds: Series
-    """A pass of the plain loop, to its Parquet file."""
+    """Of a pass of the plain loop, to its Parquet file."""
     files_per_second: float
     """Of the pipeline, by the median pass, like all rates here."""
     audio_hours_per_second: float
@@ -53,15 +54,15 @@ class FormatRate:
     speedup: float
     """Median over the rounds of (the plain loop's seconds / the pipeline's)."""
     differing: int
-    """Files that both gave a label, and not the same one."""
+    """Files that got a label from both, but not the same one."""
     unscored: int
-    """Files without a label from the pipeline, being silent where it listens; the plain loop scores them."""
+    """Files without a label from the pipeline, because they are silent; the plain loop scores them."""
     warnings: list[str]
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """Both ways through one format, one after the other."""
+    """The pipeline and the plain loop through one format, one after the other."""
 
     pipeline: float
     """Seconds."""
@@ -75,22 +76,22 @@ def measure_formats(
     engine: Engine,
     archives: Mapping[str, Sequence[Source]],
     *,
-    workers: int,
+    workers: int | None = None,
     batch: int = 16,
     repeats: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[FormatRate]:
     """Score every archive by the pipeline and by a plain loop, round by round; the first round is warm-up.
 
-    Each round starts with another format, and with the other of the two ways.
+    Each round starts with another format, and with the other of pipeline and loop.
 
     Args:
-        archives: name of the format -> its recordings, the same ones in each.
+        archives: name of the format → its recordings, the same ones in each.
 
     Raises:
         AudioError: a recording cannot be read.
     """
-    scorer = Scorer(bundle, engine)
+    scorer, workers = Scorer(bundle, engine), workers or default_workers()
     passes: dict[str, list[_Pass]] = {name: [] for name in archives}
     for turn in range(repeats + 1):
         for name in rotated(list(archives), turn):
@@ -101,28 +102,45 @@ def measure_formats(
     ]
 
 
-def _pass(
-    sources: Sequence[Source], scorer: Scorer, batch: int, workers: int, turn: int, clock: Callable[[], float]
-) -> _Pass:
-    settings = Settings(batch_size=batch, workers=workers)
-    with tempfile.TemporaryDirectory() as folder:
-        tables = {way: Path(folder) / f"{way}.parquet" for way in ("pipeline", "plain")}
-        summaries: list[RunSummary] = []
-        ways: dict[str, Callable[[], None]] = {
-            "pipeline": lambda: summaries.append(run(sources, scorer, tables["pipeline"], settings=settings)),
-            "plain": lambda: plain_loop(sources, scorer, tables["plain"], batch),
-        }
-        seconds = in_turns(ways, turn, clock)
-        return _Pass(**seconds, summary=summaries[0], differing=differing(**tables))
+def plain_loop(sources: Sequence[Source], scorer: Scorer, out: Path, batch: int) -> None:
+    """What a user would write without the pipeline: decode a batch, score it, and write one Parquet table at the end.
+
+    Raises:
+        AudioError: a recording cannot be read; a plain loop ends there.
+    """
+    rows = []
+    for start in range(0, len(sources), batch):
+        group = sources[start : start + batch]
+        fused = scorer.score(decode_batch(group, scorer.bundle.manifest.clip)).fused
+        for source, scores in zip(group, fused.tolist(), strict=True):
+            columns = {f"p_{label}": score for label, score in zip(scorer.labels, scores, strict=True)}
+            best = int(np.argmax(scores))
+            rows.append({"file": source.file, "label": scorer.labels[best], "score": scores[best], **columns})
+    pq.write_table(pa.Table.from_pylist(rows), out)
 
 
 def differing(pipeline: Path, plain: Path) -> int:
-    """Files that have a label in both tables, and not the same one."""
+    """Files that have a label in both tables, but not the same one."""
     one, other = (
         {row["file"]: row["label"] for row in pq.read_table(path, columns=["file", "label"]).to_pylist()}
         for path in (pipeline, plain)
     )
     return sum(label is not None and label != other[file] for file, label in one.items())
+
+
+def _pass(
+    sources: Sequence[Source], scorer: Scorer, batch: int, workers: int, turn: int, clock: Callable[[], float]
+) -> _Pass:
+    with tempfile.TemporaryDirectory() as folder:
+        tables = {way: Path(folder) / f"{way}.parquet" for way in ("pipeline", "plain")}
+        summaries: list[RunSummary] = []
+
+        def pipeline() -> None:
+            summaries.append(run_pipeline(sources, scorer, tables["pipeline"], batch=batch, workers=workers))
+
+        calls = {"pipeline": pipeline, "plain": partial(plain_loop, sources, scorer, tables["plain"], batch)}
+        seconds = time_in_turns(calls, turn, clock)
+        return _Pass(**seconds, summary=summaries[0], differing=differing(**tables))
 
 
 def _measured(

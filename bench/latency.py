@@ -1,8 +1,9 @@
-"""Latency in a closed loop: a batch is scored, then the next; every backend, branch, and batch size.
+"""`bench latency`: a closed loop, one batch after the other, for every backend, branch and batch size.
 
-Stages of one measurement, each a series: `total` = the engine's run + the fusion; `compute`, `host_to_device`,
-`device_to_host` and `enqueue` as an engine's `timings()` tells them, and without it `compute` = the engine's run;
-`fusion`, the numpy product; `from_file`, decode + cut + score (with the scorer's checks), which only "fused" has.
+Each measurement has stages, each of them a series. `total` is the engine's run and the fusion; `compute`,
+`host_to_device`, `device_to_host` and `enqueue` come from the engine's `timings()`, and without it `compute` is the
+engine's run; `fusion` is the numpy product; `from_file`, which only "fused" has, is decode + cut + score with the
+scorer's checks.
 """
 
 from __future__ import annotations
@@ -10,17 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from bench.backends import check_batch, identity, open_backend
+from bench.archive import decode_batch, read_clips
+from bench.backends import branch_view, check_batch, identity, open_backend, targets_of
 from bench.flops import count_bundle
-from bench.memory import peak_resident, reset_peak
 from bench.peak import Peak, best
-from bench.samples import Series, warnings
-from bench.targets import Timed, branch_view, read_clips, take, targets_of
-from ser_batch.audio.recording import read_clip
+from bench.processes import peak_resident, reset_peak
+from bench.timing import Series, take, warnings
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import FUSED, Fusion
 from ser_batch.clips import Waveform
@@ -31,13 +29,22 @@ from ser_batch.recordings.sources import Source
 
 Clock = Callable[[], float]
 BATCH_SIZES = (1, 2, 4, 8, 16)
-"""Measured unless told otherwise; a GPU is worth 1 … 512."""
+"""The default; on a GPU, ask for 1 … 512."""
 CLOSED = "closed loop"
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """An engine that also reports where the time of its last `run` went."""
+
+    def timings(self) -> Mapping[str, float]:
+        """Seconds of any of host_to_device, enqueue, compute and device_to_host."""
+        ...
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How often something is run: `warmup` calls unmeasured, then up to `iterations`, ended early by `seconds`."""
+    """How often a call is timed: `warmup` times without counting, then `iterations`, fewer once `seconds` are over."""
 
     warmup: int = 3
     iterations: int = 50
@@ -60,22 +67,22 @@ class Measurement:
     mode: str
     warmup: int
     stages: dict[str, Series]
-    """Stage → seconds a batch."""
+    """Stage → seconds per batch."""
     clips_per_second: float
     """batch / median total."""
     real_time_factor: float
-    """Seconds of clip a second."""
+    """Seconds of audio scored per second."""
     flops_per_clip: int | None
     """Counted from the graphs; None where they cannot be."""
     peak_share: float | None
-    """Operations a second over the measured peak of a matrix product in that precision; None without a peak."""
+    """Operations per second over the measured peak of a matrix product in that precision; None without a peak."""
     peak_rss: int
     """Largest resident memory in bytes since before the engine was opened."""
     device_memory: int | None
-    """Bytes, as the engine tells them; None where it does not."""
+    """Bytes, as the engine reports them; None where it does not."""
     warnings: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
-    """What only some modes have."""
+    """Facts that only some modes have."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Plan:
     budget: Budget = field(default_factory=Budget)
 
 
-def plan(
+def make_plan(
     bundle: Bundle,
     sources: Sequence[Source],
     backends: tuple[str, ...],
@@ -102,7 +109,7 @@ def plan(
     threads: int | None = None,
     budget: Budget | None = None,
 ) -> Plan:
-    """Read the clips and check the request; nothing runs yet.
+    """Check the request and read the clips; no engine runs yet.
 
     Raises:
         InputError: an unknown target, or no recording can be read.
@@ -115,7 +122,7 @@ def plan(
 
 
 def measure(plan: Plan, peaks: Sequence[Peak]) -> Iterator[Measurement]:
-    """One measurement after the other, batch sizes innermost; each with an engine opened for it."""
+    """One measurement after the other, batch sizes innermost, each with an engine opened for its batch size."""
     flops = flops_by_target(plan.bundle)
     for engine, target, batch in opened(plan):
         yield with_share(measure_engine(engine, plan, target, batch), flops.get(target), peaks)
@@ -148,7 +155,7 @@ def measure_engine(engine: Engine, plan: Plan, target: str, batch: int) -> Measu
 def measurement(
     plan: Plan, engine: Engine, target: str, batch: int, mode: str, stages: dict[str, Series], rate: float
 ) -> Measurement:
-    """What was found at `rate` clips a second, without operations, details and warnings."""
+    """A measurement of `rate` clips per second, still without operations, details and warnings."""
     return Measurement(
         **identity(plan.bundle, engine),
         target=target,
@@ -168,7 +175,7 @@ def measurement(
 def closed_loop(
     engine: Engine, fusion: Fusion | None, clips: Waveform, batch: int, budget: Budget, clock: Clock = time.perf_counter
 ) -> dict[str, Series]:
-    """Stage → series of `engine` on batches taken from `clips` (N, samples) in turn, `fusion` after it if given."""
+    """Stage → series of `engine`, and of `fusion` if given, on batches taken in turn from `clips` (N, samples)."""
     found: dict[str, list[float]] = {}
 
     def once(turn: int) -> float:
@@ -192,7 +199,7 @@ def closed_loop(
 
 
 def repeat(once: Callable[[int], float], budget: Budget, forget: Callable[[], None]) -> None:
-    """Call `once(turn)`, which returns its seconds, as `budget` says; `forget` drops what warm-up gathered."""
+    """Call `once(turn)`, which returns its seconds, as often as `budget` allows; `forget` drops the warm-up."""
     for turn in range(budget.warmup):
         once(turn)
     forget()
@@ -210,7 +217,7 @@ def _from_files(scorer: Scorer, sources: Sequence[Source], batch: int, budget: B
     def once(turn: int) -> float:
         chosen = [sources[i % len(sources)] for i in range(turn * batch, (turn + 1) * batch)]
         started = time.perf_counter()
-        scorer.score(np.stack([read_clip(source.path, rule).waveform for source in chosen]))
+        scorer.score(decode_batch(chosen, rule))
         raw.append(time.perf_counter() - started)
         return raw[-1]
 
@@ -219,7 +226,7 @@ def _from_files(scorer: Scorer, sources: Sequence[Source], batch: int, budget: B
 
 
 def flops_by_target(bundle: Bundle) -> dict[str, int]:
-    """Target → operations a clip; empty where onnx is missing or a graph cannot be counted."""
+    """Target → operations per clip; empty where onnx is missing or a graph cannot be counted."""
     try:
         counts = {name: count.total for name, count in count_bundle(bundle).items()}
     except EngineError:
@@ -228,7 +235,7 @@ def flops_by_target(bundle: Bundle) -> dict[str, int]:
 
 
 def with_share(found: Measurement, flops: int | None, peaks: Sequence[Peak]) -> Measurement:
-    """`found` with its operations a clip and its share of the peak in its precision."""
+    """`found` with its operations per clip and its share of the peak in its precision."""
     peak = best(peaks, found.precision, found.device)
     compute = found.stages["compute"].median
     share = flops * found.batch / compute / peak.flops if flops and peak else None
@@ -236,6 +243,6 @@ def with_share(found: Measurement, flops: int | None, peaks: Sequence[Peak]) -> 
 
 
 def device_memory(engine: Engine) -> int | None:
-    """Bytes held on the device at most, where the engine tells."""
-    tell: Callable[[], Mapping[str, int] | int] | None = getattr(engine, "device_memory", None)
-    return None if tell is None else int(tell())  # type: ignore[arg-type]
+    """Bytes held on the device at most; None from an engine that does not report them."""
+    report: Callable[[], int] | None = getattr(engine, "device_memory", None)
+    return None if report is None else int(report())

@@ -1,16 +1,20 @@
-"""Two loads other than the closed loop: clips that arrive at a fixed rate, and all clips at once.
+"""`bench latency --rate` and `--offline`: clips that arrive at a fixed rate, and clips that are all there at once.
 
-At a fixed rate a clip's latency is counted from its arrival, waiting included, whatever the server was doing then:
-a closed loop alone would hide that (coordinated omission).
+At a fixed rate a clip's latency counts from its arrival, waiting included, whatever the server was doing then: a
+closed loop alone would hide that (coordinated omission).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from bench.samples import Series
+from bench.latency import Measurement, Plan, flops_by_target, measurement, opened, repeat, with_share
+from bench.peak import Peak
+from bench.timing import Series, take, warnings
+from ser_batch.bundle.fusion import FUSED
+from ser_batch.engines import Engine
 from ser_batch.errors import InputError
 
 FIXED, OFFLINE = "fixed rate", "offline"
@@ -20,12 +24,12 @@ KEEPS_UP = 0.95
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What clips saw that arrived at a fixed rate; series of a value a clip, in seconds."""
+    """Clips that arrived at a fixed rate; `queueing` and `latency` have one value per clip, in seconds."""
 
     rate: float
-    """Clips a second that arrived."""
+    """Clips per second that arrived."""
     achieved: float
-    """Clips a second that were served."""
+    """Clips per second that were served."""
     queueing: Series
     """From arrival until its batch began."""
     latency: Series
@@ -90,3 +94,62 @@ def offline(
     for start in range(0, clips, batch):
         serve(min(batch, clips - start))
     return clock() - began
+
+
+def measure_fixed_rate(plan: Plan, rate: float, clips: int) -> Iterator[Measurement]:
+    """`clips` clips arriving at `rate` per second, for each backend, target and batch size.
+
+    Stages: `total` is the latency from a clip's arrival, `queueing` its wait, `compute` a batch's service.
+    """
+    if not rate > 0:
+        raise InputError("the fixed rate must be positive", got=rate, expected="clips per second")
+    for engine, target, batch, serve in _servers(plan):
+        found = fixed_rate(serve, rate, clips, batch=batch)
+        stages = {"total": found.latency, "queueing": found.queueing, "compute": found.service}
+        details = {"rate": rate, "achieved": found.achieved, "saturated": found.saturated}
+        # Latencies that spread under load are the result, not a sign of a bad measurement.
+        behind = [f"saturated: {found.achieved:.1f} of {rate:g} clips/s were served"] if found.saturated else []
+        measured = measurement(plan, engine, target, batch, FIXED, stages, found.achieved)
+        # A batch here is whatever waits, so no share of the peak follows from it.
+        yield replace(measured, details=details, warnings=behind)
+
+
+def measure_offline(plan: Plan, peaks: Sequence[Peak], clips: int) -> Iterator[Measurement]:
+    """`clips` clips that are all there, scored as fast as can be, as often as the plan's budget allows."""
+    flops = flops_by_target(plan.bundle)
+    for engine, target, batch, serve in _servers(plan):
+        raw: list[float] = []
+
+        def once(_: int, serve: Callable[[int], object] = serve, batch: int = batch, raw: list[float] = raw) -> float:
+            raw.append(offline(serve, clips, batch))
+            return raw[-1]
+
+        # `_servers` has warmed the engine up.
+        repeat(once, replace(plan.budget, warmup=0), forget=raw.clear)
+        whole = Series.of(raw)
+        each = Series.of([seconds * batch / clips for seconds in raw])
+        stages = {"total": each, "compute": each, "whole": whole}
+        found = measurement(plan, engine, target, batch, OFFLINE, stages, clips / whole.median)
+        found = replace(found, details={"clips": clips}, warnings=warnings(stages))
+        yield with_share(found, flops.get(target), peaks)
+
+
+def _servers(plan: Plan) -> Iterator[tuple[Engine, str, int, Callable[[int], object]]]:
+    """Each warm engine with a function that scores the next clips, fusion included."""
+    for engine, target, batch in opened(plan):
+        serve = _server(engine, plan, target)
+        for _ in range(plan.budget.warmup):
+            serve(batch)
+        yield engine, target, batch, serve
+
+
+def _server(engine: Engine, plan: Plan, target: str) -> Callable[[int], object]:
+    served = 0
+
+    def serve(count: int) -> object:
+        nonlocal served
+        rows = engine.run(take(plan.clips, count, served))
+        served += 1
+        return plan.bundle.fusion(rows) if target == FUSED else rows
+
+    return serve

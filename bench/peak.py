@@ -1,7 +1,7 @@
-"""The fastest matrix product this machine does, measured in the same run as what is compared with it.
+"""The fastest matrix product of this machine, measured in the same run as the engines that are compared with it.
 
-Measured in a process of its own, so that neither torch's memory nor its threads touch the benchmark: `measure_peaks`
-starts `python -m bench.peak`.
+It is measured in a process of its own (`python -m bench.peak`), so that neither torch's memory nor its threads touch
+the benchmark.
 """
 
 from __future__ import annotations
@@ -17,10 +17,22 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ser_batch.errors import EngineError
+from ser_batch.strict_json import decode, parse
 
 REPEATS = 5
 SECONDS = 1.0
 """Spent on one library and precision, at most, after its first product."""
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Precision → torch's name of it."""
+TF32 = "tf32"
+"""CUDA libraries may use it for "fp32" products; here it counts as another precision."""
+_SIZES = {"cpu": 2048, "cuda": 8192}
+_SMALL = 128
+_PROBE, _TOO_LONG = 256, 0.5
+"""On a CPU: the size tried first, and the seconds of a full product beyond which its rate is kept; some CPUs crawl in
+float16."""
+_PRODUCTS = {"cpu": 1, "cuda": 10}
+"""Products queued together, so that submitting them does not count."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +45,14 @@ class Peak:
     size: int
     """Rows and columns of the two matrices."""
     flops: float
-    """Operations a second, a multiplication and an addition counting as two."""
+    """Operations per second, a multiplication and an addition counting as two."""
 
 
 def measure_peaks(device: str = "cpu", small: bool = False) -> list[Peak]:
     """Peaks of every precision at hand on `device` ("cpu" or "cuda"), measured in a child process.
 
     Args:
-        small: matrices too small to show the machine's peak, for tests of the path.
+        small: use matrices too small to show the machine's peak, to rehearse a measurement.
 
     Raises:
         EngineError: the child failed.
@@ -49,8 +61,10 @@ def measure_peaks(device: str = "cpu", small: bool = False) -> list[Peak]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]
-        raise EngineError(f"the matrix product's peak cannot be measured on {device}", got=reason)
-    return [Peak(**peak) for peak in json.loads(done.stdout.strip().rpartition("\n")[2])]
+        raise EngineError(f"the peak of a matrix product cannot be measured on {device}", got=reason)
+    where = "the output of `python -m bench.peak`"
+    peaks = parse(done.stdout.strip().rpartition("\n")[2], where, EngineError)
+    return [decode(Peak, peak, where, EngineError) for peak in peaks]
 
 
 def best(peaks: Sequence[Peak], precision: str, device: str) -> Peak | None:
@@ -60,7 +74,7 @@ def best(peaks: Sequence[Peak], precision: str, device: str) -> Peak | None:
 
 
 def best_rate(multiply: Callable[[], object], size: int) -> float:
-    """Operations a second of the fastest of `REPEATS` calls, fewer where they take long; the first is warm-up."""
+    """Operations per second of the fastest of `REPEATS` calls, fewer where they take long; the first is warm-up."""
     multiply()
     times: list[float] = []
     while len(times) < REPEATS and sum(times) < SECONDS:
@@ -70,21 +84,64 @@ def best_rate(multiply: Callable[[], object], size: int) -> float:
     return 2 * size**3 / min(times)
 
 
-def _numpy_peak(size: int) -> Peak:
+def numpy_peak(size: int = _SIZES["cpu"]) -> Peak:
+    """numpy's product in float32."""
     rng = np.random.default_rng(0)
     left, right = rng.standard_normal((2, size, size), dtype=np.float32)
     out = np.empty((size, size), dtype=np.float32)
     return Peak("numpy", "fp32", "cpu", size, best_rate(lambda: np.matmul(left, right, out=out), size))
 
 
-def _main(device: str, small: bool) -> None:
-    peaks = [_numpy_peak(128 if small else 2048)] if device == "cpu" else []
-    if importlib.util.find_spec("torch") is not None:
-        from bench.peers.torch_peak import torch_peaks
+def check_device(device: str) -> None:
+    """EngineError if `device` is neither "cpu" nor "cuda", or is "cuda" and torch sees no GPU."""
+    import torch
 
-        peaks += torch_peaks(device, 128 if small else None)
+    if device not in ("cpu", "cuda"):
+        raise EngineError("torch is measured on no such device", got=device, expected="cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EngineError("torch sees no CUDA device here", got=f"torch {torch.__version__}", expected="an NVIDIA GPU")
+
+
+def torch_peaks(device: str, size: int | None = None) -> list[Peak]:
+    """torch's product in each precision on `device`; EngineError as `check_device`."""
+    import torch
+
+    check_device(device)
+    size, peaks = size or _SIZES[device], []
+    for precision in [*DTYPES, *([TF32] if device == "cuda" else [])]:
+        torch.backends.cuda.matmul.allow_tf32 = precision == TF32
+        dtype = DTYPES.get(precision, "float32")
+        measured = min(_PROBE, size) if device == "cpu" else size
+        rate = _torch_rate(device, dtype, measured)
+        if measured < size and 2 * size**3 / rate < _TOO_LONG:
+            measured, rate = size, _torch_rate(device, dtype, size)
+        peaks.append(Peak("torch", precision, device, measured, rate))
+    return peaks
+
+
+def _torch_rate(device: str, dtype: str, size: int) -> float:
+    import torch
+
+    # Random values, since a product of zeros draws less power and runs faster than any real one.
+    left, right = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    products = _PRODUCTS[device]
+
+    def multiply() -> None:
+        for _ in range(products):
+            torch.mm(left, right)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    with torch.inference_mode():
+        return products * best_rate(multiply, size)
+
+
+def _main(device: str, size: int | None) -> None:
+    peaks = [numpy_peak(size or _SIZES["cpu"])] if device == "cpu" else []
+    if importlib.util.find_spec("torch") is not None:
+        peaks += torch_peaks(device, size)
     sys.stdout.write(json.dumps([asdict(peak) for peak in peaks]) + "\n")
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], small="small" in sys.argv[2:])
+    _main(sys.argv[1], _SMALL if "small" in sys.argv[2:] else None)

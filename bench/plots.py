@@ -12,7 +12,7 @@ Curves = dict[str, list[dict[str, Any]]]
 
 
 def plots(result: Document) -> list[tuple[str, bytes]]:
-    """(title, SVG) of every plot that the result's latencies allow; none for results without.
+    """(title, SVG) of every plot that the latencies of a result allow; none for a result without latencies.
 
     Raises:
         InputError: matplotlib is missing.
@@ -21,8 +21,8 @@ def plots(result: Document) -> list[tuple[str, bytes]]:
     if not curves:
         return []
     found = [
-        ("Latency against batch size", _plot(curves, "batch", "ms", "batch size", "median latency, ms a batch")),
-        ("Throughput against latency", _plot(curves, "ms", "rate", "median latency, ms a batch", "clips/s")),
+        ("Latency against batch size", _plot(curves, "batch", "ms", "batch size", "median latency, ms per batch")),
+        ("Throughput against latency", _plot(curves, "ms", "rate", "median latency, ms per batch", "clips/s")),
     ]
     best = _best(curves)
     if accuracy := result.get("accuracy"):
@@ -89,7 +89,7 @@ def _best(curves: Curves) -> dict[str, float]:
 
 
 def _engines(best: dict[str, float], values: dict[str, float], label: str, *, log: bool = False) -> bytes:
-    """A point an engine: its rate, and a value of it."""
+    """One point per engine: its rate, and its value."""
     figure, axes = _figure()
     for engine, rate in best.items():
         if engine in values:
@@ -112,7 +112,7 @@ def _figure() -> tuple[Any, Any]:
 def _svg(figure: Any, axes: Any) -> bytes:
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        # Beside the plot: inside it would cover curves.
+        # Beside the plot: inside, it would cover curves.
         figure.legend(fontsize="x-small", loc="outside right upper")
     out = io.BytesIO()
     # Without a date, the same result gives the same page.

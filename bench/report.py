@@ -1,18 +1,26 @@
-"""`bench report`: one HTML file of results, with plots inside, that needs nothing beside it."""
+"""`bench report`: results as one HTML file with plots inside, or as the generated regions of a Markdown page.
+
+A region lies between `<!-- generated: NAME; … -->` and `<!-- end of NAME -->`; the rest of the page is written by hand.
+"""
 
 from __future__ import annotations
 
 import base64
 import html
 import json
+import re
 from pathlib import Path
 
-from bench.clocks import clocks_line
-from bench.environment import summary
+from bench.environment import clocks_line, machine_line
 from bench.plots import plots
-from bench.results import NUMBERS, Document
-from bench.tables import Table, tables
-from ser_batch.errors import OutputError
+from bench.results import KINDS, Document, warnings_of
+from bench.scaling import scaling_table
+from bench.tables import Table, markdown, tables
+from ser_batch.errors import InputError, OutputError
+from ser_batch.files import write_atomically
+
+Results = list[tuple[str, Document]]
+"""(path, result)."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
@@ -22,33 +30,89 @@ th, td { padding: .2rem .6rem; border-bottom: 1px solid #ccc; text-align: right;
 th:first-child, td:first-child { text-align: left }
 img { max-width: 100% } .warning { color: #a40 } pre { overflow-x: auto; background: #f5f5f5; padding: .5rem }
 """
-_ABOUT = (
-    *("command", "label", "branch", "backend", "precision", "target", "format", "step", "files", "batch", "workers"),
-    "mode",
-)
-"""What tells the row that a warning is about."""
+_REGION = re.compile(r"(<!-- generated: (\w+);[^>]*-->)(.*?)(<!-- end of \2 -->)", re.DOTALL)
+_SECTIONS = {
+    "latency": ("Latency", "bench latency AUDIO --json latency.json"),
+    "throughput": ("Throughput from files", "bench throughput AUDIO --json throughput.json"),
+    "formats": ("Formats of recordings", "bench formats AUDIO --json formats.json"),
+    "resume": ("Resuming a finished run", "bench resume AUDIO --json resume.json"),
+    "peers": ("Beside what a user would pick instead", "bench peers --size base --json peers.json"),
+    "end_to_end": (
+        "From files to labels, beside what a user would write instead",
+        "bench end-to-end AUDIO --json end-to-end.json",
+    ),
+    "startup": ("Start-up", "bench startup FILE --json startup.json"),
+    "training": ("Training", "bench training --json training.json"),
+    "smoke": ("Smoke ratios", "bench smoke --json smoke.json"),
+    "gpu_sweep": ("On a GPU", "bash bench/gpu_sweep.sh FOLDER"),
+}
+"""Kind of result → its title, and the command that makes one."""
 
 
-def write_report(results: list[tuple[str, Document]], out: Path) -> None:
-    """Write the page of (name, result) pairs to `out`; OutputError if it cannot be."""
-    body = "\n".join(_section(name, result) for name, result in results)
+def write_html(results: Results, out: Path) -> None:
+    """Write the HTML page of `results` to `out`; OutputError if it cannot be written."""
+    body = "\n".join(_html_section(Path(name).name, result) for name, result in results)
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>ser-batch benchmarks</title><style>{_STYLE}</style><h1>ser-batch benchmarks</h1>\n{body}\n</html>\n"
     )
+    _write(out, page)
+
+
+def renew_page(page: Path, results: Results) -> None:
+    """Replace every generated region of a Markdown page by what `results` give.
+
+    Raises:
+        InputError: the page cannot be read, or has no region, an unknown one or one that is not closed.
+        OutputError: the page cannot be written.
+    """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{out} cannot be written", got=error.strerror) from error
+        raise InputError(f"{page} cannot be read", got=error.strerror) from error
+    names = re.findall(r"<!-- generated: (\w+)", text)
+    if not names or len(names) != len(_REGION.findall(text)) or not set(names) <= set(REGIONS):
+        expected = f"<!-- generated: NAME; … --> … <!-- end of NAME -->, NAME being {' or '.join(REGIONS)}"
+        raise InputError(f"{page} has no generated region, or a damaged one", got=", ".join(names), expected=expected)
+    _write(page, _REGION.sub(lambda found: f"{found[1]}\n\n{REGIONS[found[2]](results)}\n\n{found[4]}", text))
+
+
+def sections(results: Results) -> str:
+    """A section in Markdown for each kind of result, with machine, versions, commit and command of each result."""
+    written = []
+    for kind in KINDS:
+        title, command = _SECTIONS[kind]
+        body = "\n\n".join(_section(name, result) for name, result in results if result["kind"] == kind)
+        written.append(f"## {title}\n\n{body or f'No result yet: `{command}` makes one.'}")
+    return "\n\n".join(written)
+
+
+REGIONS = {"results": sections, "scaling": scaling_table}
+"""Name of a generated region → what fills it."""
 
 
 def _section(name: str, result: Document) -> str:
     environment = result["environment"]
+    versions = ", ".join(f"{package} {number}" for package, number in environment["packages"].items())
+    load, clocks = environment["load_average_at_start"], clocks_line(environment)
+    facts = [
+        f"`{name}`: {machine_line(environment)}.",
+        f"{environment['time']}, commit {environment['git'] or 'unknown'}, load average {load} at the start;",
+        *([f"{clocks};"] if clocks else []),
+        f"Python {environment['python']}, {versions}. Command: `{environment['command']}`",
+    ]
+    parts = [" ".join(facts)]
+    parts += [f"**{table.title}**\n\n{markdown(table)}" for table in tables(result)]
+    parts += [f"Left out: {name}: {reason}" for name, reason in result.get("absent", {}).items()]
+    return "\n\n".join(parts)
+
+
+def _html_section(name: str, result: Document) -> str:
+    environment = result["environment"]
     title = html.escape(f"{name}: {result['kind']}")
-    machine = "; ".join(filter(None, [summary(environment), clocks_line(environment)]))
+    machine = "; ".join(filter(None, [machine_line(environment), clocks_line(environment)]))
     parts = [f"<h2>{title}</h2>", f"<p>{html.escape(machine)}</p>"]
-    parts += [_table(table) for table in tables(result)]
+    parts += [_html_table(table) for table in tables(result)]
     for caption, svg in plots(result):
         # As an image, so that the identifiers inside one plot do not meet those of the next.
         data = base64.b64encode(svg).decode()
@@ -58,22 +122,15 @@ def _section(name: str, result: Document) -> str:
     return "\n".join([*parts, f"<details><summary>Environment</summary><pre>{details}</pre></details>"])
 
 
-def warnings_of(result: Document) -> list[str]:
-    """Every warning of a result, each with what it is about, and why things were left out."""
-    found = []
-    for row in [
-        *result.get("measurements", []),
-        *result.get("candidates", []),
-        *result.get("commands", []),
-        *result.get("branches", []),
-        *result.get("steps", []),
-    ]:
-        about = ", ".join(NUMBERS.get(key, "{}").format(row[key]) for key in _ABOUT if key in row)
-        found += [f"{about}: {warning}" for warning in row["warnings"]]
-    return [*found, *(f"left out: {name}: {reason}" for name, reason in result.get("absent", {}).items())]
-
-
-def _table(table: Table) -> str:
+def _html_table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(cell)}" for cell in table.columns)
     rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) for row in table.rows)
     return f"<h3>{html.escape(table.title)}</h3><table><tr>{head}{rows}</table>"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written", got=error.strerror) from error

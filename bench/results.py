@@ -1,74 +1,89 @@
-"""Results on disk: one JSON document a command, raw values included, and a flat Parquet table of them."""
+"""Results on disk: one JSON document per command, raw values included, and a flat Parquet table of timings."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.environment import concluded
+from bench.environment import with_clocks_at_end
 from ser_batch.errors import InputError, OutputError
+from ser_batch.files import write_json
+from ser_batch.strict_json import parse
 
 SCHEMA_VERSION = 1
 KINDS = (
-    "latency",
-    "throughput",
-    "formats",
-    "resume",
-    "peers",
-    "end_to_end",
-    "startup",
-    "training",
-    "smoke",
+    *("latency", "throughput", "formats", "resume", "peers", "end_to_end", "startup", "training", "smoke"),
     "gpu_sweep",
 )
-FOLDER = Path(__file__).parent / "results"
-"""Where results that docs/benchmarks.md shows are committed."""
 IDENTITY = ("bundle", "backend", "precision", "device", "target", "batch", "mode")
-"""Columns that tell one latency measurement from another."""
+"""Columns that identify a latency measurement."""
 NUMBERS = {"batch": "batch {}", "workers": "{} workers", "files": "{} files"}
-"""How the numbers among a row's fields are written, where they stand beside names."""
+"""How a row's numbers are written beside its names."""
+_ABOUT = (
+    *("command", "label", "branch", "backend", "precision", "target", "format", "step", "files", "batch", "workers"),
+    "mode",
+)
+"""The fields that identify the row that a warning is about."""
+_LISTS = ("measurements", "candidates", "commands", "branches", "steps")
+"""Where the rows of a result are."""
 
 Document = dict[str, Any]
 
 
 def document(kind: str, environment: dict[str, Any], **content: Any) -> Document:
     """A result as plain JSON types: its kind and environment, then what the command found; call it right after."""
-    return {"schema_version": SCHEMA_VERSION, "kind": kind, "environment": concluded(environment), **_plain(content)}
+    head = {"schema_version": SCHEMA_VERSION, "kind": kind, "environment": with_clocks_at_end(environment)}
+    return {**head, **_plain(content)}
 
 
 def write(result: Document, path: Path) -> None:
-    """Write `result` as JSON; OutputError if it cannot be."""
+    """Write `result` as JSON; OutputError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(path, result)
     except OSError as error:
         raise OutputError(f"{path} cannot be written", got=error.strerror) from error
 
 
 def read(path: Path) -> Document:
-    """Read a result; InputError if it is none, or of another schema."""
+    """Read a result; InputError if the file is not one, or one of another schema."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read", got=error.strerror) from error
-    except ValueError as error:
-        raise InputError(f"{path} is no benchmark result", got=error) from error
+    result = parse(raw, str(path), InputError)
     if not isinstance(result, dict) or result.get("kind") not in KINDS:
-        raise InputError(f"{path} is no benchmark result", expected=f"a kind of {', '.join(KINDS)}")
+        raise InputError(f"{path} is not a benchmark result", expected=f"a kind of {', '.join(KINDS)}")
     if result.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{path} is of another schema", got=result.get("schema_version"), expected=SCHEMA_VERSION)
+        raise InputError(f"{path} has another schema", got=result.get("schema_version"), expected=SCHEMA_VERSION)
     return result
 
 
-def committed(folder: Path = FOLDER) -> list[tuple[str, Document]]:
-    """(file name, result) of every committed result, ordered by name."""
-    return [(path.name, read(path)) for path in sorted(folder.glob("*.json"))]
+def read_all(paths: Sequence[Path]) -> list[tuple[str, Document]]:
+    """(path, result) of every result in `paths`, which are files or folders; those of a folder in order of name.
+
+    Raises:
+        InputError: a file is not a result, or there is none.
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    if not files:
+        raise InputError("there are no results to show", got=", ".join(map(str, paths)), expected="*.json")
+    return [(str(file), read(file)) for file in files]
+
+
+def warnings_of(result: Document) -> list[str]:
+    """Every warning of a result with the row that it is about, and why backends were left out."""
+    found = []
+    for row in (row for name in _LISTS for row in result.get(name, [])):
+        about = ", ".join(NUMBERS.get(key, "{}").format(row[key]) for key in _ABOUT if key in row)
+        found += [f"{about}: {warning}" for warning in row["warnings"]]
+    return [*found, *(f"left out: {name}: {reason}" for name, reason in result.get("absent", {}).items())]
 
 
 def write_parquet(result: Document, path: Path) -> None:
-    """Write the raw timings, a row a value: the columns of `IDENTITY`, `stage`, `turn`, `seconds`.
+    """Write the raw timings, one row per value: the columns of `IDENTITY`, `stage`, `turn`, `seconds`.
 
     Raises:
         InputError: the result has no measurements.

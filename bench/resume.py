@@ -1,28 +1,27 @@
-"""What going on with a finished run costs: `ser-batch run --resume` with nothing left to do, and with a few new files.
+"""`bench resume`: what `ser-batch run --resume` costs with nothing left to do, and with a few new files.
 
-Each is a whole process, from start to exit. What looking alone costs is the time beyond that of the same command on an
-archive of one file: the rest is the start of Python, of the engine and of the decoders, whatever the archive.
+Each timing is of a whole process, from start to exit. To check an archive costs the time beyond that of the same
+command on an archive of one file: the rest is the start of Python, engine and decoders, whatever the archive.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.archive import link_recordings, run_archive
-from bench.processes import Finished
-from bench.samples import Series, warnings
-from bench.targets import check_positive
+from bench.archive import link_recordings
+from bench.processes import Finished, run_archive
+from bench.timing import Series, warnings
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.errors import EngineError
+from ser_batch.errors import EngineError, InputError
 from ser_batch.recordings.sources import Source
+from ser_batch.strict_json import parse
 
 COUNTS = (1000, 5000)
 NEW = 100
-"""One file in so many is new in the last step; at least one."""
+"""In the last step one file in a hundred is new; at least one is."""
 WHOLE, NOTHING, ADDED = "from nothing", "--resume, nothing to do", "--resume, 1 % new"
 
 
@@ -35,9 +34,9 @@ class ResumeStep:
     """As it was asked for."""
     step: str
     files: int
-    """In the archive, those that are new among them."""
+    """In the archive, new ones included."""
     scored: int
-    """Recordings that the process made rows for; read from its own summary, as `reused` is."""
+    """Recordings that the process made rows for, by its own summary, as is `reused`."""
     reused: int
     """Recordings whose rows an earlier process had made."""
     seconds: Series
@@ -45,7 +44,7 @@ class ResumeStep:
     peak_rss: int
     """Bytes, of the largest process of all repetitions."""
     looking: float | None
-    """With nothing to do, seconds a thousand files beyond the archive of one; None elsewhere.
+    """With nothing to do, seconds per thousand files beyond the archive of one file; None in the other steps.
 
     Noise can make it negative where the archive is small.
     """
@@ -55,17 +54,18 @@ class ResumeStep:
 def measure_resume(
     sources: Sequence[Source], counts: Sequence[int], bundle: Bundle, backend: str, repeats: int = 3
 ) -> Iterator[ResumeStep]:
-    """Three steps for an archive of one file, then for each of `counts` above: see `WHOLE`, `NOTHING` and `ADDED`.
+    """The steps `WHOLE`, `NOTHING` and `ADDED` for an archive of one file, then for each of `counts`.
 
     Args:
         backend: "name" or "name:precision".
-        repeats: of the command with nothing to do, which leaves everything as it was.
+        repeats: of the step with nothing to do, which leaves everything as it was.
 
     Raises:
         InputError: a count or `repeats` below 1.
         EngineError: a run failed as a whole.
     """
-    check_positive(files=counts, repeats=repeats)
+    if min([*counts, repeats]) < 1 or not counts:
+        raise InputError("numbers of files and repeats must be at least 1", got=f"{list(counts)} and {repeats}")
     floor = None
     for count in (1, *sorted({*counts} - {1})):
         for step in _steps(sources, count, bundle, backend, repeats, floor):
@@ -83,14 +83,14 @@ def _steps(
         folder = Path(name)
         audio = folder / "audio"
 
-        def go_on() -> Finished:
+        def resume() -> Finished:
             return run_archive(folder, bundle.root, backend, "--json", "--resume")
 
         link_recordings(sources, audio, count)
         yield _step(bundle, backend, WHOLE, count, [run_archive(folder, bundle.root, backend, "--json")])
-        yield _step(bundle, backend, NOTHING, count, [go_on() for _ in range(repeats)], floor)
+        yield _step(bundle, backend, NOTHING, count, [resume() for _ in range(repeats)], floor)
         link_recordings(sources, audio, new, start=count)
-        yield _step(bundle, backend, ADDED, count + new, [go_on()])
+        yield _step(bundle, backend, ADDED, count + new, [resume()])
 
 
 def _step(
@@ -117,5 +117,5 @@ def _summary(done: Finished) -> dict[str, int]:
     ends = [line for line in done.output.splitlines() if line.startswith('{"event": "end"')]
     if not ends:
         raise EngineError("ser-batch run --json ended without its summary", got=done.output[-200:])
-    summary: dict[str, int] = json.loads(ends[-1])
+    summary: dict[str, int] = parse(ends[-1], "the summary of ser-batch run --json", EngineError)
     return summary

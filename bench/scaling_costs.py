@@ -1,6 +1,6 @@
-"""What a clip costs the process that lists and writes, in bytes and CPU time: `python -m bench.scaling_costs [N]`.
+"""What the process that lists and writes needs per clip, in bytes and CPU time: `python -m bench.scaling_costs [N]`.
 
-Neither depends on how busy the machine is. Rows are made up: nothing is decoded or scored.
+Neither depends on how busy the machine is. The rows are made up: nothing is decoded or scored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ser_batch.recordings.sources import Source
 
 NAME = "2026/11/22/session-0001/recording-{:09}.wav"
 TASK = 512
-"""Rows of an answer."""
+"""Rows that an actor sends back at a time."""
 
 
 def resident() -> int:
@@ -42,7 +42,7 @@ def resident() -> int:
 
 
 def bytes_each(count: int, make: Callable[[], Any]) -> float:
-    """Memory that what `make` makes of `count` clips keeps, a clip."""
+    """Bytes per clip of what `make` makes of `count` clips."""
     before = resident()
     made = make()
     grown = resident() - before
@@ -51,7 +51,7 @@ def bytes_each(count: int, make: Callable[[], Any]) -> float:
 
 
 def memory(count: int) -> dict[str, float]:
-    """Bytes a clip, each with nothing of the others in memory."""
+    """Bytes per clip, each measured without the others in memory."""
     names = range(count)
     before = resident()
     listing = bytes_each(count, lambda: Names(sorted(NAME.format(n).encode() for n in names)))
@@ -65,7 +65,7 @@ def memory(count: int) -> dict[str, float]:
 
 
 def answers(bundle: Bundle, table: pa.Schema, sources: list[Source]) -> Iterator[pa.Table]:
-    """What actors would send back."""
+    """The tables that actors would send back."""
     chance = np.random.default_rng(0)
     segment = Segment(0.0, 3.0, 3.0, 48_000, 1, -20.0)
     for first in range(0, len(sources), TASK):
@@ -77,7 +77,7 @@ def answers(bundle: Bundle, table: pa.Schema, sources: list[Source]) -> Iterator
 
 
 def cpu(count: int, folder: Path) -> dict[str, float]:
-    """Microseconds of CPU time a clip of what a driver on Ray does, Ray's own part left out."""
+    """Microseconds of CPU time per clip of what a driver on Ray does, without Ray's own part."""
     bundle = load_bundle()
     table = schema(bundle, Opened("onnxruntime", "fp32", "cpu", ""), Hearing(bundle.manifest.clip))
     sources = [Source(f"/mnt/{NAME.format(n)}", NAME.format(n)) for n in range(count)]
@@ -102,6 +102,6 @@ def cpu(count: int, folder: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     clips = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    print("bytes a clip:", {name: round(value, 1) for name, value in memory(clips).items()})
+    print("bytes per clip:", {name: round(value, 1) for name, value in memory(clips).items()})
     with tempfile.TemporaryDirectory() as scratch:
-        print("CPU µs a clip:", {name: round(value, 1) for name, value in cpu(clips // 10, Path(scratch)).items()})
+        print("CPU µs per clip:", {name: round(value, 1) for name, value in cpu(clips // 10, Path(scratch)).items()})

@@ -1,4 +1,4 @@
-"""How long one waits for a single answer: `ser-batch --help`, and `ser-batch run` on one file, from process to exit."""
+"""`bench startup`: how long `ser-batch --help` and `ser-batch run` on one file take, from process start to exit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.processes import SER_BATCH, run_process
-from bench.samples import Series, warnings
+from bench.timing import Series, warnings
 from ser_batch.errors import InputError
 
 
@@ -25,19 +25,19 @@ class Startup:
     warnings: list[str]
 
 
-def measure_startup(audio: Path, bundle: Path | None, backend: str = "auto", repeats: int = 10) -> list[Startup]:
-    """Time Python alone (the floor), `--help`, and `run` on one file; the first of each is warm-up.
+def measure_startup(audio: Path, bundle: Path, backend: str = "auto", repeats: int = 10) -> list[Startup]:
+    """Time Python alone (the least possible), `--help`, and `run` on one file; the first of each is warm-up.
 
     Raises:
-        InputError: `audio` is no file.
+        InputError: `audio` is not a file.
         EngineError: a command failed.
     """
     if not audio.is_file():
-        raise InputError(f"{audio} is no file", expected="one recording")
+        raise InputError(f"{audio} is not a file", expected="one recording")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "preds.parquet"
-        run = ["run", str(audio), "--out", str(out), "--overwrite", "--quiet", "--backend", backend]
-        run += ["--bundle", str(bundle)] if bundle else []
+        run = ["run", str(audio), "--out", str(out), "--overwrite", "--quiet"]
+        run += ["--backend", backend, "--bundle", str(bundle)]
         shown = f"ser-batch run {audio.name} --out preds.parquet"
         return [
             _measure("python -c pass", [sys.executable, "-c", "pass"], repeats),

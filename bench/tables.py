@@ -1,7 +1,8 @@
-"""Results as tables: one description of the columns, for the terminal and for Markdown alike."""
+"""Results as tables: one description of the columns, for the terminal, for Markdown and for HTML."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,22 @@ def markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def show(table: Table) -> None:
+    """Print `table` on the terminal."""
+    import rich.console
+    import rich.table
+    import rich.text
+
+    shown = rich.table.Table(title=table.title, title_justify="left")
+    for number, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in table.rows:
+        # As text: a name may hold what rich reads as markup.
+        shown.add_row(*(rich.text.Text(cell) for cell in row))
+    # A pipe has no width, and a narrow guess would break every row.
+    rich.console.Console(width=None if sys.stdout.isatty() else 240).print(shown)
+
+
 def _latency(result: Document) -> list[Table]:
     found = result["measurements"]
     stages = [
@@ -40,7 +57,7 @@ def _latency(result: Document) -> list[Table]:
     ]
     columns = ("target", "backend", "mode", "batch", "p50", "p90", "p95", "p99", "sd", "CoV", "compute")
     rest = ("clips/s", "× real time", "GFLOP/clip", "of peak", "RSS")
-    # Where no engine tells, as on a CPU, there is nothing to show.
+    # No engine on a CPU reports any.
     device = ("device memory",) if any(m["device_memory"] for m in found) else ()
     rows = [
         (
@@ -59,12 +76,12 @@ def _latency(result: Document) -> list[Table]:
         for m in found
     ]
     shown = (*columns, *(name.replace("_", " ") for name in stages), *rest, *device, "n")
-    return [Table("Latency, ms a batch", shown, rows), *_peaks(result)]
+    return [Table("Latency, ms per batch", shown, rows), *_peaks(result)]
 
 
 def _throughput(result: Document) -> list[Table]:
-    columns = ("backend", "workers", "batch", "files", "failed", "files/s", "audio h/s", "of bare engine", "start s")
-    rest = ("steady files/s", "of bare engine", "engine clips/s", "decode files/s")
+    columns = ("backend", "workers", "batch", "files", "failed", "files/s", "audio h/s", "of engine alone", "start s")
+    rest = ("steady files/s", "of engine alone", "engine clips/s", "decode files/s")
     cpu = ("engine CPU ms", "decode CPU ms", "pipeline CPU ms", "most time in", "RSS", "n")
     rows = [
         (
@@ -83,7 +100,7 @@ def _throughput(result: Document) -> list[Table]:
 
 
 def _formats(result: Document) -> list[Table]:
-    columns = ("format", "backend", "workers", "batch", "files", "KiB a file", "decode CPU ms", "files/s", "audio h/s")
+    columns = ("format", "backend", "workers", "batch", "files", "KiB per file", "decode CPU ms", "files/s")
     rows = [
         (
             *(m["format"], f"{m['backend']} {m['precision']}, {m['device']}", str(m["workers"]), str(m["batch"])),
@@ -94,12 +111,12 @@ def _formats(result: Document) -> list[Table]:
         )
         for m in result["measurements"]
     ]
-    rest = ("plain loop files/s", "pipeline / plain loop", "labels that differ", "without a label", "n")
+    rest = ("audio h/s", "plain loop files/s", "pipeline / plain loop", "labels that differ", "without a label", "n")
     return [Table("The same recordings in several formats", (*columns, *rest), rows)]
 
 
 def _resume(result: Document) -> list[Table]:
-    columns = ("files", "run", "backend", "scored", "reused", "seconds", "RSS", "looking, s a 1,000 files", "n")
+    columns = ("files", "run", "backend", "scored", "reused", "seconds", "RSS", "check, s per 1,000 files", "n")
     rows = [
         (
             *(str(s["files"]), s["step"], s["backend"], str(s["scored"]), str(s["reused"])),
@@ -113,7 +130,7 @@ def _resume(result: Document) -> list[Table]:
 
 
 _CPU = ("engine", "decode", "pipeline")
-"""Of what the CPU time a clip is shown."""
+"""Stages whose CPU time per clip is shown."""
 
 
 def _peers(result: Document) -> list[Table]:
@@ -126,11 +143,11 @@ def _peers(result: Document) -> list[Table]:
         )
         for c in result["candidates"]
     ]
-    # Results from before optimum was compared say nothing of graphs.
+    # Results from before optimum was compared have no graphs.
     graphs = [(g["maker"], g["begins"], str(g["nodes"]), str(g["opset"])) for g in result.get("graphs", [])]
     found = [Table(f"Peers, branch {result['target']} of {result['model']}", columns, rows)]
     if graphs:
-        found.append(Table("The ONNX graphs", ("made by", "begins at", "nodes", "opset"), graphs))
+        found.append(Table("The ONNX graphs", ("exported by", "input", "nodes", "opset"), graphs))
     return [*found, *_peaks(result)]
 
 

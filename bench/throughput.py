@@ -1,29 +1,47 @@
-"""End to end through `ser_batch.run.pipeline`: files a second, beside the bare engine and the bare decoder."""
+"""`bench throughput`: files per second through the pipeline, beside the engine alone and the decoder alone.
+
+CPU time counts the work itself, so it hardly changes when others use the machine. Where decoders and engine share the
+cores, no pipeline is faster than the CPU time of both allows.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.archive import link_recordings, run_archive
+from bench.archive import link_recordings, read_clips
 from bench.backends import identity, open_backend
-from bench.bare import Bare, bare_rate, cpu_seconds, decode_cpu, decode_rate
-from bench.memory import peak_resident, reset_peak
-from bench.samples import Series, warnings
-from bench.targets import read_clips
+from bench.processes import cpu_seconds, peak_resident, reset_peak, run_archive
+from bench.timing import Series, take, warnings
+from ser_batch.audio.hearing import Hearing
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import Waveform
+from ser_batch.decode.source import decode
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import InputError
 from ser_batch.recordings.sources import Source
-from ser_batch.run.pipeline import RunSummary, Settings, run
+from ser_batch.run.pipeline import RunSummary, Settings, default_workers, run
+from ser_batch.run.progress import Tally
 
 ENOUGH = 480
-"""Clips scored to know the bare engine."""
-BARE_CLIPS = 64
-"""Clips held in memory for the bare engine, scored in turn."""
+"""Clips scored to know the rate of the engine alone."""
+IN_MEMORY = 64
+"""Clips held in memory for the engine alone, scored in turn."""
+FEW = 64
+"""Files decoded to know the CPU time of one."""
+
+
+@dataclass(frozen=True)
+class EngineAlone:
+    """The scorer without decoding, on clips in memory."""
+
+    clips_per_second: float
+    cpu_seconds: float
+    """CPU time per clip, of all threads."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +57,9 @@ class Throughput:
     files: int
     failures: int
     audio_hours: float
-    """Of the recordings' sound that the model heard, in one pass."""
+    """Of the recordings' sound that was scored in one pass."""
     seconds: Series
-    """A pass, from listing in hand to the finished Parquet file."""
+    """Of a pass, from listing in hand to the finished Parquet file."""
     files_per_second: float
     """By the median pass, like all rates here."""
     audio_hours_per_second: float
@@ -50,21 +68,21 @@ class Throughput:
     engine_clips_per_second: float
     """The scorer alone on clips in memory, in batches of the same size."""
     engine_share: float
-    """Files a second of the pipeline over those of the bare engine."""
+    """Files per second of the pipeline over clips per second of the engine alone."""
     startup_seconds: float
     """From the start of a pass to its first batch's rows, less what that batch takes at the steady rate."""
     finish_seconds: float
     """From the last batch's rows to the finished file."""
     steady_files_per_second: float
-    """From the first batch's rows to those of the last; all files, where there is but one batch."""
+    """From the first batch's rows to those of the last; of all files where there is only one batch."""
     steady_share: float
-    """The same over the bare engine's rate."""
+    """The same over the rate of the engine alone."""
     cpu_seconds: dict[str, float]
-    """CPU time a clip: of the engine alone, of decoding alone, and of the pipeline with all its processes."""
+    """CPU time per clip: of the engine alone, of decoding alone, and of the pipeline with all its processes."""
     bottleneck: tuple[str, float]
     """The stage that took most of the last pass, as the run's summary names it, and its share."""
     peak_rss: int
-    """Bytes, of the process that scores; its decoders are others."""
+    """Bytes, of the process that scores, without its decode processes."""
     warnings: list[str]
 
 
@@ -78,43 +96,79 @@ class MemoryPoint:
     """Bytes, of the largest of its processes."""
 
 
+def run_pipeline(
+    sources: Sequence[Source],
+    scorer: Scorer,
+    out: Path,
+    *,
+    batch: int,
+    workers: int,
+    progress: Callable[[Tally], None] | None = None,
+) -> RunSummary:
+    """Score `sources` to the Parquet file `out` as `ser-batch run` does."""
+    return run(sources, scorer, out, settings=Settings(batch_size=batch, workers=workers), progress=progress)
+
+
 def measure_throughput(
     bundle: Bundle,
     sources: Sequence[Source],
     backends: Sequence[str],
     *,
-    workers: Sequence[int],
+    workers: Sequence[int] = (),
     batch: int = 16,
     repeats: int = 3,
     threads: int | None = None,
 ) -> Iterator[Throughput]:
     """One figure for each backend and number of workers; the first pass of each backend is warm-up.
 
+    Args:
+        workers: none means as many as `ser-batch run` would start.
+
     Raises:
         InputError: no recording can be read.
     """
-    clips, _ = read_clips(sources, bundle.manifest.clip, BARE_CLIPS)
+    clips, _ = read_clips(sources, bundle.manifest.clip, IN_MEMORY)
     for backend in backends:
         reset_peak()
         engine = open_backend(bundle, backend, threads, batch)
         try:
-            bare = bare_rate(Scorer(bundle, engine), clips, batch, min(len(sources), ENOUGH))
-            for count in workers:
-                yield measure_pipeline(bundle, engine, sources, workers=count, batch=batch, repeats=repeats, bare=bare)
+            alone = measure_engine_alone(bundle, engine, clips, batch, min(len(sources), ENOUGH))
+            for count in workers or (None,):
+                yield measure_pipeline(bundle, engine, sources, alone, workers=count, batch=batch, repeats=repeats)
         finally:
             engine.close()
 
 
+def measure_engine_alone(bundle: Bundle, engine: Engine, clips: Waveform, batch: int, count: int) -> EngineAlone:
+    """The scorer on at least `count` clips in memory after one batch of warm-up, by the median batch."""
+    scorer = Scorer(bundle, engine)
+    scorer.score(take(clips, batch, 0))
+    turns = max(3, -(-count // batch))
+    times = []
+    used = cpu_seconds()
+    for turn in range(turns):
+        waveform = take(clips, batch, turn)
+        started = time.perf_counter()
+        scorer.score(waveform)
+        times.append(time.perf_counter() - started)
+    return EngineAlone(batch / Series.of(times).median, (cpu_seconds() - used) / turns / batch)
+
+
 def measure_pipeline(
-    bundle: Bundle, engine: Engine, sources: Sequence[Source], *, workers: int, batch: int, repeats: int, bare: Bare
+    bundle: Bundle,
+    engine: Engine,
+    sources: Sequence[Source],
+    alone: EngineAlone,
+    *,
+    workers: int | None,
+    batch: int,
+    repeats: int,
 ) -> Throughput:
-    """The pipeline around an open engine, `bare` being that engine on its own."""
-    scorer, passes = Scorer(bundle, engine), []
+    """The pipeline around an open engine, which `alone` was measured of."""
+    scorer, passes, workers = Scorer(bundle, engine), [], workers or default_workers()
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(repeats + 1):
-            done, summary = _pass(
-                sources, scorer, Path(folder) / f"{turn}.parquet", Settings(batch_size=batch, workers=workers)
-            )
+            done, summary = _pass(sources, scorer, Path(folder) / f"{turn}.parquet", batch, workers)
             passes.append(done)
     seconds, start, finish, steady, used = (Series.of(raw) for raw in zip(*passes[1:], strict=True))
     rate = len(sources) / seconds.median
@@ -129,14 +183,14 @@ def measure_pipeline(
         files_per_second=rate,
         audio_hours_per_second=summary.audio_hours / seconds.median,
         decode_files_per_second=decode_rate(bundle, sources, workers, batch, repeats),
-        engine_clips_per_second=bare.clips_per_second,
-        engine_share=rate / bare.clips_per_second,
+        engine_clips_per_second=alone.clips_per_second,
+        engine_share=rate / alone.clips_per_second,
         startup_seconds=start.median,
         finish_seconds=finish.median,
         steady_files_per_second=steady.median,
-        steady_share=steady.median / bare.clips_per_second,
+        steady_share=steady.median / alone.clips_per_second,
         cpu_seconds={
-            "engine": bare.cpu_seconds,
+            "engine": alone.cpu_seconds,
             "decode": decode_cpu(bundle, sources),
             "pipeline": used.median / len(sources),
         },
@@ -147,13 +201,18 @@ def measure_pipeline(
 
 
 def _pass(
-    sources: Sequence[Source], scorer: Scorer, out: Path, settings: Settings
+    sources: Sequence[Source], scorer: Scorer, out: Path, batch: int, workers: int
 ) -> tuple[tuple[float, float, float, float, float], RunSummary]:
-    """One run: seconds in all, of the start and of the end, files a second between them, CPU seconds; its summary."""
+    """One run and its summary: seconds in all, of start and end, files per second between them, CPU seconds."""
     marks: list[tuple[float, int]] = []
     used = cpu_seconds()
-    summary = run(
-        sources, scorer, out, settings=settings, progress=lambda tally: marks.append((tally.seconds, tally.files))
+    summary = run_pipeline(
+        sources,
+        scorer,
+        out,
+        batch=batch,
+        workers=workers,
+        progress=lambda tally: marks.append((tally.seconds, tally.files)),
     )
     (first, few), (last, all_) = marks[0], marks[-1]
     steady = (all_ - few) / (last - first) if all_ > few else all_ / last
@@ -161,10 +220,34 @@ def _pass(
     return times, summary
 
 
+def decode_rate(bundle: Bundle, sources: Sequence[Source], workers: int, batch: int, repeats: int) -> float:
+    """Files per second of the decode stage alone, by the median pass; the start of its processes does not count."""
+    raw = []
+    for _ in range(repeats):
+        with Settings(batch_size=batch, workers=workers).open_pool(Hearing(bundle.manifest.clip)) as pool:
+            started = time.perf_counter()
+            for _ in pool.decode(sources):
+                pass
+            raw.append(time.perf_counter() - started)
+    return len(sources) / Series.of(raw).median
+
+
+def decode_cpu(bundle: Bundle, sources: Sequence[Source]) -> float:
+    """Seconds of CPU time that decoding a file takes in this process, by the median file."""
+    hearing = Hearing(bundle.manifest.clip)
+    raw = []
+    for source in sources[:FEW]:
+        started = time.process_time()
+        for _ in decode(source, hearing):
+            pass
+        raw.append(time.process_time() - started)
+    return Series.of(raw).median
+
+
 def measure_memory(
-    sources: Sequence[Source], counts: Sequence[int], bundle: Path | None, backend: str
+    sources: Sequence[Source], counts: Sequence[int], bundle: Path, backend: str
 ) -> Iterator[MemoryPoint]:
-    """Memory against the number of files: `ser-batch run` on folders of so many links to the files given.
+    """Memory against the number of files: `ser-batch run` on folders of `counts` links to the files given.
 
     Args:
         backend: "name" or "name:precision".

@@ -18,7 +18,7 @@ from ser_batch.bundle.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import ExportError, OutputError, TrainingError
 from ser_batch.machine import git_commit
-from training.configfile import load_config
+from training.config import load_config
 from training.runs import Run
 
 Progress = Callable[[Exported], None]

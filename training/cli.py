@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ser_batch import command_line
-from training.options import FOLDER, PATH, label_names
+from training.options import (
+    FOLDER,
+    PATH,
+    PROTOCOLS,
+    corpus_of,
+    corpus_options,
+    print_diagnostics,
+    print_result,
+    results_option,
+    runtime_of,
+    runtime_options,
+)
 from training.reproduction.cli import ablate, fusion, out_of_fold, protocol, reproduce, unfreeze
 
 
@@ -21,72 +33,52 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("recipe", default="paper")
-@click.option("--data", required=True, type=PATH, help="RAVDESS folder, or a .csv or .parquet manifest.")
+@corpus_options
 @click.option("--out", required=True, type=FOLDER, help="Folder of the run.")
-@click.option("--labels", help="Order of a manifest's classes, such as a,b,c.  [default: sorted]")
 @click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
 @click.option("--seed", type=int, help="Seed of split, augmentation, weights and order.  [default: the recipe's]")
 @click.option(
-    "--protocol", help="paper, emobox, sentence or given.  [default: given where a manifest states it, or the recipe's]"
+    "--protocol", type=PROTOCOLS, help="How to split.  [default: given if a table has a split column, or the recipe's]"
 )
 @click.option("--fold", type=int, help="Which of the protocol's splits, from 0.  [default: the recipe's]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--compile", "compiled", is_flag=True, help="torch.compile the branches; pays off in long stages.")
+@runtime_options
 @click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch and stop.")
-@click.option("--cache", type=FOLDER, help="Folder of features that several runs share.")
-def run(
-    recipe: str,
-    data: Path,
-    out: Path,
-    labels: str | None,
-    backbone: str | None,
-    seed: int | None,
-    protocol: str | None,
-    fold: int | None,
-    device: str,
-    compiled: bool,
-    only: str | None,
-    cache: Path | None,
-) -> None:
+def run(recipe: str, out: Path, backbone: str | None, only: Any, **given: Any) -> None:
     """Train, fuse and test one run of RECIPE: a name ("paper", "compact") or a .toml file.
 
-    A run that was killed goes on where it was when the same command is given again.
+    If a run was killed, give the same command again: it goes on where it was.
     """
-    from training.configfile import load_config
-    from training.data.corpora import load_corpus
-    from training.data.manifest import states_split
-    from training.memory import keep_freed_memory
-    from training.progress import print_diagnostics, print_epoch, print_result
+    from training.config import load_config
+    from training.data.table import states_split
     from training.stages import train
 
-    keep_freed_memory()
-    corpus = load_corpus(data, label_names(labels))
-    protocol = protocol or ("given" if states_split(corpus) else None)
-    given = {"seed": seed, "protocol": protocol, "fold": fold}
-    config = load_config(recipe, **{key: value for key, value in given.items() if value is not None})
+    corpus = corpus_of(given)
+    overrides = {name: given[name] for name in ("seed", "protocol", "fold") if given[name] is not None}
+    if states_split(corpus):
+        overrides.setdefault("protocol", "given")
+    config = load_config(recipe, **overrides)
     if backbone:
         config = replace(config, context=replace(config.context, backbone=backbone))
-    how = {"device": device, "compiled": compiled, "progress": print_epoch, "cache": cache}
-    result = train(config, corpus, out, only=only, **how)
+    result = train(config, corpus, out, runtime_of(given), only=only)
     print_diagnostics(out)
     if result:
         print_result(result["test"])
 
 
 @cli.command()
-@click.option("--page", type=PATH, help="Page to renew.  [default: docs/reproduction.md]")
-@click.option("--results", type=FOLDER, help="Folder of the JSON.  [default: training/results]")
+@click.option("--page", type=PATH, required=True, help="Page to renew, such as docs/reproduction.md.")
+@results_option
 @click.option("--figures", type=FOLDER, help="Also draw the figures there.")
-@click.option("--check", is_flag=True, help="Write nothing; exit 2 if the page is not what the results say.")
-def tables(page: Path | None, results: Path | None, figures: Path | None, check: bool) -> None:
-    """Renew the generated regions of docs/reproduction.md from committed results."""
-    from training.reproduction.page import PAGE, draw, is_current, renew
-    from training.reproduction.results import RESULTS, load
+@click.option("--check", is_flag=True, help="Write nothing; fail if the page is not what the results say.")
+def tables(page: Path, results: Path, figures: Path | None, check: bool) -> None:
+    """Renew the generated regions of a page from results."""
+    from training.reproduction.page import draw, is_current, renew
+    from training.reproduction.results import load
 
-    page, results = page or PAGE, results or RESULTS
     if check:
         if not is_current(page, results):
-            raise click.ClickException(f"{page} is not what {results} says; run ser-train tables")
+            remedy = f"run ser-train tables --page {page} --results {results}"
+            raise click.ClickException(f"{page} is not what the results in {results} say; {remedy}")
         return
     click.echo(f"{page}: {'renewed' if renew(page, results) else 'unchanged'}")
     if figures:

@@ -1,19 +1,38 @@
-"""The training configuration: one dataclass a part, one docstring a field, the paper's value as the default.
+"""The training configuration: one dataclass per part, the paper's value as the default; recipes as files.
 
-"Table II", "III-D" and the like are places in the paper; "ancestor" marks a value the paper leaves open and
-that is taken from the notebooks it descends from; "ours" marks a choice of this project. Every "ancestor" and
-"ours" is listed as an assumption in docs/reproduction.md.
+Every field says what it is and where its value comes from: `paper` names the place ("Table II", "III-D"), `ancestor`
+marks a value that the paper leaves open and that is taken from the notebooks it descends from, `ours` a choice of this
+project. What is the ancestor's or ours is listed as an assumption in docs/reproduction.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from ser_batch.clips import ClipRule
 from ser_batch.errors import TrainingError
+from ser_batch.strict_json import decode, parse
+
+RECIPES = Path(__file__).parent / "configs"
+"""Folder of the named recipes."""
+
+BEFORE: dict[str, Any] = {
+    "spectrogram.norm": "post",
+    "spectrogram.positions": "none",
+    "spectrogram.residual_mean": False,
+    "spectrogram.balance": False,
+    "spectrogram.mel.reference": "full scale",
+    "context.level": "full scale",
+    "context_stage.decay": "all",
+    "spectrogram_stage.decay": "all",
+    "fusion_stage.decay": "all",
+}
+"""What runs did before a field existed, where its default is something else."""
 
 SAMPLE_RATE = 48_000
 """Hz of every clip (III-B)."""
@@ -21,33 +40,58 @@ RESERVED = ("spectrogram", "fusion", "fused", "targets", "files")
 """Names that files and columns use for something else than the context branch."""
 
 
+def paper(place: str, text: str) -> dict[str, str]:
+    """Metadata of a field whose value the paper gives there, and what it is."""
+    return {"paper": place, "text": text}
+
+
+def ancestor(text: str) -> dict[str, str]:
+    """Metadata of a field, or of the part of it, that follows the notebooks that the paper descends from."""
+    return {"ancestor": text}
+
+
+def ours(text: str) -> dict[str, str]:
+    """Metadata of a field, or of the part of it, that is this project's choice."""
+    return {"ours": text}
+
+
 @dataclass(frozen=True)
 class LogMelConfig:
     """The log-mel spectrogram of the spectrogram branch (III-D.1)."""
 
-    sample_rate: int = 48_000
-    """Hz (III-B)."""
-    n_fft: int = 2048
-    """Samples a frame; with `hop` 512 and no centring the only power of two that gives 278 frames (III-D.1)."""
-    hop: int = 512
-    """Samples between frames."""
-    n_mels: int = 128
-    """Mel bands (III-D.1)."""
-    f_min: float = 0.0
-    """Hz, lower edge (ancestor)."""
-    f_max: float = 24_000.0
-    """Hz, upper edge (ancestor)."""
-    mel_scale: Literal["htk", "slaney"] = "htk"
-    """Mel scale; torchaudio's default (ours: the paper does not say)."""
-    mel_norm: Literal["none", "slaney"] = "none"
-    """Filter normalisation; torchaudio's default (ours)."""
-    floor: float = 1e-10
-    """Power below which the logarithm is clamped: −100 dB (torchaudio's and librosa's `amin`)."""
-    reference: Literal["full scale", "clip"] = "clip"
-    """Decibels of full scale (ancestor), or of the clip's own loudest band, its mean removed before, so that neither
-    level nor offset of a recording matter (ours, as the paper is silent: Whisper's log-mel, Radford et al. 2022)."""
-    dynamic_range: float = 80.0
-    """With `reference` clip: dB kept below the loudest band (ours, Whisper's)."""
+    sample_rate: int = field(default=48_000, metadata=paper("III-B", "Hz."))
+    n_fft: int = field(
+        default=2048,
+        metadata=paper("III-D.1", "278 frames per clip.")
+        | ours("Samples of a frame: with `hop` 512 and no centring the only power of two that gives so many frames."),
+    )
+    hop: int = field(
+        default=512, metadata=paper("III-D.1", "278 frames per clip.") | ours("Samples between frames: see `n_fft`.")
+    )
+    n_mels: int = field(default=128, metadata=paper("III-D.1", "Mel bands."))
+    f_min: float = field(default=0.0, metadata=ancestor("Hz, lower edge."))
+    f_max: float = field(default=24_000.0, metadata=ancestor("Hz, upper edge."))
+    mel_scale: Literal["htk", "slaney"] = field(
+        default="htk", metadata=ours("Mel scale: torchaudio's default, for the paper does not say.")
+    )
+    mel_norm: Literal["none", "slaney"] = field(
+        default="none", metadata=ours("Filter normalisation: torchaudio's default.")
+    )
+    floor: float = field(
+        default=1e-10,
+        metadata=ours("Power below which the logarithm is clamped: −100 dB, torchaudio's and librosa's `amin`."),
+    )
+    reference: Literal["full scale", "clip"] = field(
+        default="clip",
+        metadata=ancestor("Decibels of full scale.")
+        | ours(
+            "Of the clip's own loudest band, its mean removed before, so that neither level nor offset of a recording "
+            "matter: the paper is silent, Whisper's log-mel does so (Radford et al. 2022)."
+        ),
+    )
+    dynamic_range: float = field(
+        default=80.0, metadata=ours("With `reference` clip: dB kept below the loudest band, as Whisper does.")
+    )
 
     def __post_init__(self) -> None:
         if self.n_fft not in (2 * self.hop, 4 * self.hop) or self.n_fft % 64:
@@ -75,36 +119,61 @@ class LogMelConfig:
 class SpectrogramConfig:
     """The CNN–Transformer spectrogram branch (III-D.2)."""
 
-    mel: LogMelConfig = field(default_factory=LogMelConfig)
-    """The front-end."""
-    channels: tuple[int, ...] = (16, 32, 64, 64)
-    """Channels of the four residual blocks (III-D.2a)."""
-    cnn_dropout: float = 0.3
-    """After each block (ancestor)."""
-    pool: tuple[int, int] = (2, 4)
-    """Max-pooling of the raw spectrogram before the Transformer (III-D.2b)."""
-    layers: int = 4
-    """Transformer encoder layers (III-D.2b)."""
-    heads: int = 4
-    """Attention heads, of the encoder (III-D.2b) and of the cross-attention (ours)."""
-    feed_forward: int = 512
-    """Width of the encoder's feed-forward part (ancestor)."""
-    transformer_dropout: float = 0.4
-    """Dropout in the encoder (ancestor); ReLU as there."""
-    norm: Literal["post", "pre"] = "pre"
-    """Layer norm after each part of a Transformer layer (ancestor), or before it with one more at the encoder's end,
-    which lets gradients through from the first step (ours, as the paper is silent: Xiong et al. 2020, 2002.04745)."""
-    positions: Literal["none", "sinusoidal", "learned"] = "sinusoidal"
-    """Added to the frames before the Transformer: nothing (ancestor), or sines and cosines, or a learned table, without
-    which attention cannot tell an order (ours, as the paper is silent: Vaswani et al. 2017, section 3.5)."""
-    residual_mean: bool = True
-    """Add the frames' mean to what the cross-attention draws from them, so that the encoder learns before the attention
-    has (ours, as the paper is silent)."""
-    balance: bool = True
-    """Layer norm, without parameters, of both parts before the joint layer, the CNN's scaled by the root of the widths'
-    ratio, so that 64 numbers speak as loudly as 8704 (ours, as the paper is silent: Ba et al. 2016, 1607.06450)."""
-    standardise: Literal["pixel", "bin", "global"] = "pixel"
-    """Statistics a mel-and-frame pixel (ancestor), a mel bin, or one for all (III-B: from the training set)."""
+    mel: LogMelConfig = field(default_factory=LogMelConfig, metadata=paper("III-D.1", "The front-end."))
+    channels: tuple[int, ...] = field(
+        default=(16, 32, 64, 64), metadata=paper("III-D.2a", "Channels of the four residual blocks.")
+    )
+    cnn_dropout: float = field(default=0.3, metadata=ancestor("After each block."))
+    pool: tuple[int, int] = field(
+        default=(2, 4),
+        metadata=paper("III-D.2b", "Pooling window before the Transformer.")
+        | ancestor(
+            "Max-pooling, of the raw spectrogram as III-D.3 has it; III-D.2b can be read as the convolutions' output."
+        ),
+    )
+    layers: int = field(default=4, metadata=paper("III-D.2b", "Transformer encoder layers."))
+    heads: int = field(
+        default=4,
+        metadata=paper("III-D.2b", "Attention heads of the encoder.") | ours("The cross-attention has as many."),
+    )
+    feed_forward: int = field(default=512, metadata=ancestor("Width of the encoder's feed-forward part."))
+    transformer_dropout: float = field(default=0.4, metadata=ancestor("Dropout in the encoder; ReLU as there."))
+    norm: Literal["post", "pre"] = field(
+        default="pre",
+        metadata=ancestor("Layer norm after each part of a Transformer layer (`post`).")
+        | ours(
+            "Before it, with one more at the encoder's end, which lets gradients through from the first step: the "
+            "paper is silent (Xiong et al. 2020, arXiv 2002.04745)."
+        ),
+    )
+    positions: Literal["none", "sinusoidal", "learned"] = field(
+        default="sinusoidal",
+        metadata=ancestor("Nothing tells the Transformer where a frame is (`none`).")
+        | ours(
+            "Sines and cosines added to the frames, or a learned table, without which attention cannot tell an order: "
+            "the paper is silent (Vaswani et al. 2017, section 3.5)."
+        ),
+    )
+    residual_mean: bool = field(
+        default=True,
+        metadata=ours(
+            "Add the frames' mean to what the cross-attention draws from them, so that the encoder learns before the "
+            "attention has: the paper is silent, the ancestors have no cross-attention."
+        ),
+    )
+    balance: bool = field(
+        default=True,
+        metadata=ours(
+            "Layer norm, without parameters, of both parts before the joint layer, the CNN's scaled by the root of the "
+            "widths' ratio, so that 64 numbers speak as loudly as 8704: the paper is silent (Ba et al. 2016, arXiv "
+            "1607.06450)."
+        ),
+    )
+    standardise: Literal["pixel", "bin", "global"] = field(
+        default="pixel",
+        metadata=paper("III-B", "From the training set.")
+        | ancestor("Statistics per mel-and-frame pixel; or per mel bin, or one for all."),
+    )
 
     def __post_init__(self) -> None:
         if min(*self.pool, self.heads, self.layers) < 1:
@@ -125,42 +194,93 @@ class SpectrogramConfig:
 class ContextConfig:
     """The context branch: wav2vec 2.0, or another speech encoder in its place (III-C)."""
 
-    backbone: str = "facebook/wav2vec2-base"
-    """Hub name or folder of a transformers checkpoint, or `scratch` for `architecture` with random weights."""
-    name: str = "wav2vec2"
-    """Name of the branch in bundles, columns and tables; say which backbone it is when it is not wav2vec 2.0."""
-    architecture: dict[str, Any] = field(default_factory=dict)
-    """With `scratch`: fields of transformers' configuration class that differ from its defaults (Wav2Vec2Config's
-    are base, 12 × 768); `model_type` chooses another family of training.models.backbones."""
-    layers: int = 0
-    """Lowest Transformer layers kept, those above removed; 0 keeps all (ours: middle layers carry emotion best)."""
-    unfrozen_layers: int = 3
-    """Top Transformer layers trained beside the feature projection (III-C.2); −1 trains the whole context network."""
-    freeze_feature_encoder: bool = True
-    """Keep the convolutional encoder fixed (III-C.2); False only makes sense when training from scratch."""
-    freeze_projection: bool = False
-    """Keep the feature projection fixed too, so that frozen layers are computed once (ours; the paper trains it)."""
-    normalise: bool | None = None
-    """z-norm the waveform; None does as the checkpoint's preprocessor_config.json says, and yes where it is silent."""
-    level: Literal["full scale", "clip"] = "clip"
-    """Show the encoder a recording at the level it has, or each clip without its mean and at one level, so that neither
-    level nor offset of a recording matter (ours, as the paper is silent)."""
-    spec_augment: bool = False
-    """transformers' masking of frames while training (ours: the paper does not mention it)."""
-    layer_weights: bool = False
-    """Weigh the pooled, layer-normalised outputs of all layers instead of the last one's (ours)."""
-    concatenate_layers: bool = False
-    """With `layer_weights`: show the classifier all layers' statistics side by side, standardised, instead of their
-    weighted sum (ours)."""
-    pooling: Literal["mean", "mean+std", "mean+std+thirds+deltas"] = "mean"
-    """Pooling over time (III-C.3); beside the mean (ours): the deviation, the means of the clip's three thirds, and
-    the deviations of the differences from one and from four frames before."""
-    hidden: tuple[int, ...] = (256, 256)
-    """Widths of the MLP's hidden layers (III-C.3); none leaves a linear classifier (ours)."""
-    dropout: float = 0.3
-    """After each hidden layer of the MLP (III-C.3)."""
-    input_dropout: float = 0.0
-    """Before the classifier (ours)."""
+    backbone: str = field(
+        default="facebook/wav2vec2-base",
+        metadata=paper(
+            "III-C",
+            "Hub name or folder of a transformers checkpoint, or `scratch` for `architecture` with random weights.",
+        ),
+    )
+    name: str = field(
+        default="wav2vec2",
+        metadata=ours(
+            "Name of the branch in bundles, columns and tables; say which backbone it is when it is not wav2vec 2.0."
+        ),
+    )
+    architecture: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=ours(
+            "With `scratch`: fields of transformers' configuration class that differ from its defaults "
+            "(Wav2Vec2Config's are base, 12 × 768); `model_type` chooses another family of training.models.backbones."
+        ),
+    )
+    layers: int = field(
+        default=0,
+        metadata=ours(
+            "Lowest Transformer layers kept, those above removed; 0 keeps all (middle layers carry emotion best)."
+        ),
+    )
+    unfrozen_layers: int = field(
+        default=3,
+        metadata=paper(
+            "III-C.2",
+            "Top Transformer layers trained beside the feature projection; −1 trains the whole context network.",
+        ),
+    )
+    freeze_feature_encoder: bool = field(
+        default=True,
+        metadata=paper(
+            "III-C.2", "Keep the convolutional encoder fixed; False only makes sense when training from scratch."
+        ),
+    )
+    freeze_projection: bool = field(
+        default=False,
+        metadata=paper("III-C.2", "The feature projection trains.")
+        | ours("True keeps it fixed, so that frozen layers are computed once."),
+    )
+    normalise: bool | None = field(
+        default=None,
+        metadata=ours(
+            "z-norm the waveform; None does as the checkpoint's preprocessor_config.json says, and yes where it is "
+            "silent."
+        ),
+    )
+    level: Literal["full scale", "clip"] = field(
+        default="clip",
+        metadata=ours(
+            "Show the encoder a recording at its own level (`full scale`), or each clip without its mean and at one "
+            "level, so that neither level nor offset of a recording matter: the paper is silent."
+        ),
+    )
+    spec_augment: bool = field(
+        default=False,
+        metadata=ours("transformers' masking of frames while training, which the paper does not mention."),
+    )
+    layer_weights: bool = field(
+        default=False,
+        metadata=ours("Weigh the pooled, layer-normalised outputs of all layers instead of the last one's."),
+    )
+    concatenate_layers: bool = field(
+        default=False,
+        metadata=ours(
+            "With `layer_weights`: show the classifier all layers' statistics side by side, standardised, instead of "
+            "their weighted sum."
+        ),
+    )
+    pooling: Literal["mean", "mean+std", "mean+std+thirds+deltas"] = field(
+        default="mean",
+        metadata=paper("III-C.3", "The mean over time.")
+        | ours(
+            "Beside it: the deviation, the means of the clip's three thirds, and the deviations of the differences "
+            "from one and from four frames before."
+        ),
+    )
+    hidden: tuple[int, ...] = field(
+        default=(256, 256),
+        metadata=paper("III-C.3", "Widths of the MLP's hidden layers.") | ours("None leaves a linear classifier."),
+    )
+    dropout: float = field(default=0.3, metadata=paper("III-C.3", "After each hidden layer of the MLP."))
+    input_dropout: float = field(default=0.0, metadata=ours("Before the classifier."))
 
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.hidden):
@@ -190,25 +310,39 @@ class ContextConfig:
 class AugmentConfig:
     """Augmentation of training clips (IV-A); validation and test clips are never touched."""
 
-    snrs: tuple[float, ...] = (10.0, 20.0, 30.0)
-    """dB of the white Gaussian noise added to the copies."""
-    keep_original: bool = True
-    """Train on the clean clip beside its copies ("original + 3", 4588 clips) or on the copies alone (3441)."""
-    fresh: bool = False
-    """Draw a new version of each clip every epoch instead of fixed copies (ours)."""
-    crop_jitter: float = 0.0
-    """With `fresh`: seconds by which the crop's start moves, either way (ours)."""
-    gain: float = 0.0
-    """With `fresh`: dB by which the level changes, either way (ours)."""
-    speeds: tuple[float, ...] = (1.0,)
-    """With `fresh`: speeds, pitch included, one drawn a clip (ours)."""
-    time_mask: int = 0
-    """With `fresh`: widest stretch of spectrogram frames masked, twice a clip (ours, SpecAugment)."""
-    band_mask: int = 0
-    """With `fresh`: widest stretch of mel bands masked, twice a clip (ours, SpecAugment)."""
-    versions: int = 0
-    """With `fresh`: versions of each recording drawn once, of which an epoch takes one, as it takes the clean clip, if
-    kept; their features are computed once and shared by all splits and seeds. 0 draws a new one every epoch (ours)."""
+    snrs: tuple[float, ...] = field(
+        default=(10.0, 20.0, 30.0), metadata=paper("IV-A", "dB of the white Gaussian noise added to the copies.")
+    )
+    keep_original: bool = field(
+        default=True,
+        metadata=paper("IV-A", '"Original + 3": 4588 clips.')
+        | ours("Train on the clean clip beside its copies; the paper can be read as the copies alone (3441), too."),
+    )
+    fresh: bool = field(
+        default=False, metadata=ours("Draw a new version of each clip every epoch instead of fixed copies.")
+    )
+    crop_jitter: float = field(
+        default=0.0, metadata=ours("With `fresh`: seconds by which the crop's start moves, either way.")
+    )
+    gain: float = field(default=0.0, metadata=ours("With `fresh`: dB by which the level changes, either way."))
+    speeds: tuple[float, ...] = field(
+        default=(1.0,), metadata=ours("With `fresh`: speeds, pitch included, one drawn per clip.")
+    )
+    time_mask: int = field(
+        default=0,
+        metadata=ours("With `fresh`: widest stretch of spectrogram frames masked, twice per clip (SpecAugment)."),
+    )
+    band_mask: int = field(
+        default=0, metadata=ours("With `fresh`: widest stretch of mel bands masked, twice per clip (SpecAugment).")
+    )
+    versions: int = field(
+        default=0,
+        metadata=ours(
+            "With `fresh`: versions of each recording drawn once, of which an epoch takes one, as it takes the clean "
+            "clip, if kept; their features are computed once and shared by all splits and seeds. 0 draws a new one "
+            "every epoch."
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not self.snrs and not self.keep_original:
@@ -230,38 +364,46 @@ class AugmentConfig:
 class Stage:
     """Optimiser, schedule and stopping rule of one stage (Table II)."""
 
-    optimizer: Literal["adamw", "sgd", "adam", "ridge"]
-    """Or, for a linear head over frozen layers, ridge regression in closed form (ours, training.ridge)."""
-    learning_rate: float
-    epochs: int
-    patience: int
-    """Epochs without a better `monitor` before the stage stops."""
-    monitor: Literal["accuracy", "loss", "macro_f1"]
-    """Validation figure that decides which epoch is kept."""
-    schedule: Literal["cosine", "step", "constant", "one_cycle"] = "constant"
-    step_size: int = 10
-    """Epochs between drops of the step schedule."""
-    step_gamma: float = 0.7
-    """Factor of each drop of the step schedule."""
-    cycles: int = 1
-    """Times the one-cycle schedule is run through within `epochs`."""
-    momentum: float = 0.8
-    """SGD only (ancestor)."""
-    weight_decay: float = 0.0
-    decay: Literal["all", "matrices"] = "matrices"
-    """What weight decay draws to zero: everything, or no norms, biases and positions (ours, as the paper is silent)."""
-    penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    """Ridge only: those tried, in units of a standardised row's mean squared norm."""
-    backbone_rate: float = 1.0
-    """Factor of the learning rate for the top layer of a pretrained backbone (ours)."""
-    layer_decay: float = 1.0
-    """Factor from each of its layers to the one below (ours)."""
-    batch_size: int = 32
-    clip_norm: float = 1.0
-    """Global gradient norm clipped to this; 0 turns clipping off."""
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    """Beta parameter of mixup; 0 turns it off (the paper has none)."""
+    optimizer: Literal["adamw", "sgd", "adam", "ridge"] = field(
+        metadata=paper("Table II", "AdamW, SGD or Adam.")
+        | ours("Or, for a linear head over frozen layers, ridge regression in closed form (training.models.ridge).")
+    )
+    learning_rate: float = field(metadata=paper("Table II", "Of the optimiser, before the schedule."))
+    epochs: int = field(metadata=paper("Table II", "At most."))
+    patience: int = field(metadata=paper("Table II", "Epochs without a better `monitor` before the stage stops."))
+    monitor: Literal["accuracy", "loss", "macro_f1"] = field(
+        metadata=paper("Table II", "Validation figure that decides which epoch is kept.")
+    )
+    schedule: Literal["cosine", "step", "constant", "one_cycle"] = field(
+        default="constant",
+        metadata=paper("Table II", "Of the learning rate, by epoch.") | ours("one_cycle moves every step."),
+    )
+    step_size: int = field(default=10, metadata=paper("Table II", "Epochs between drops of the step schedule."))
+    step_gamma: float = field(default=0.7, metadata=paper("Table II", "Factor of each drop of the step schedule."))
+    cycles: int = field(default=1, metadata=ours("Times the one-cycle schedule is run through within `epochs`."))
+    momentum: float = field(default=0.8, metadata=ancestor("SGD only."))
+    weight_decay: float = field(default=0.0, metadata=ours("Of the optimiser: none unless the stage names one."))
+    decay: Literal["all", "matrices"] = field(
+        default="matrices",
+        metadata=ancestor("Weight decay draws every parameter to zero (`all`).")
+        | ours("No norms, biases and positions: the paper is silent."),
+    )
+    penalties: tuple[float, ...] = field(
+        default=(0.03, 0.1, 0.3, 1.0),
+        metadata=ours("Ridge only: those tried, in units of a standardised row's mean squared norm."),
+    )
+    backbone_rate: float = field(
+        default=1.0, metadata=ours("Factor of the learning rate for the top layer of a pretrained backbone.")
+    )
+    layer_decay: float = field(default=1.0, metadata=ours("Factor from each of its layers to the one below."))
+    batch_size: int = field(default=32, metadata=paper("Table II", "Clips per step."))
+    clip_norm: float = field(
+        default=1.0, metadata=paper("IV-B.2", "Global gradient norm clipped to this; 0 turns clipping off.")
+    )
+    label_smoothing: float = field(default=0.0, metadata=ours("Share of a target that goes to all classes alike."))
+    mixup: float = field(
+        default=0.0, metadata=ours("Beta parameter of mixup, which the paper has none of; 0 turns it off.")
+    )
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "patience": 1, "batch_size": 2, "step_size": 1, "clip_norm": 0, "mixup": 0}
@@ -283,17 +425,29 @@ class Stage:
 class FusionConfig:
     """The logistic regression over the branches' probabilities (III-E)."""
 
-    fit_on: Literal["training", "validation", "out-of-fold"] = "training"
-    """Whose probabilities the fusion is fitted on: the paper does not say; training ones are overconfident."""
-    folds: int = 5
-    """With `out-of-fold`: folds of the training clips, both branches trained once a fold (ours)."""
-    solver: Literal["adam", "lbfgs", "shrunk"] = "adam"
-    """Table II's Adam, the exact optimum of the L2-penalised problem (ours), or that of one in which the penalty draws
-    towards a weighted sum of the branches instead of to nothing (ours, training.models.shrunk_fusion)."""
-    inverse_penalty: float = 1.0
-    """scikit-learn's C of the `lbfgs` solver."""
-    shrinkage: float = 1.0
-    """Of the `shrunk` solver: its penalty, beside the mean cross-entropy of a clip."""
+    fit_on: Literal["training", "validation", "out-of-fold"] = field(
+        default="training",
+        metadata=ours(
+            "Whose probabilities the fusion is fitted on, which the paper does not say; training ones are "
+            "overconfident."
+        ),
+    )
+    folds: int = field(
+        default=5,
+        metadata=ours("With `out-of-fold`: folds of the training clips, both branches trained once per fold."),
+    )
+    solver: Literal["adam", "lbfgs", "shrunk"] = field(
+        default="adam",
+        metadata=paper("Table II", "Adam.")
+        | ours(
+            "Or the exact optimum of the L2-penalised problem (`lbfgs`), or that of one in which the penalty draws "
+            "towards a weighted sum of the branches instead of to nothing (`shrunk`, training.models.fusion)."
+        ),
+    )
+    inverse_penalty: float = field(default=1.0, metadata=ours("scikit-learn's C of the `lbfgs` solver."))
+    shrinkage: float = field(
+        default=1.0, metadata=ours("Penalty of the `shrunk` solver, beside the mean cross-entropy of a clip.")
+    )
 
     def __post_init__(self) -> None:
         if self.folds < 2:
@@ -316,26 +470,42 @@ FUSION_STAGE = Stage("adam", 5e-4, epochs=30, patience=5, monitor="macro_f1")
 class RunConfig:
     """Everything that decides what a run trains; with the corpus and the seed it fixes the result."""
 
-    recipe: str = "paper"
-    """Name under which results are reported."""
-    seed: int = 0
-    """Of the split, the augmentation, the initial weights and the order of batches."""
-    protocol: Literal["paper", "emobox", "sentence", "given"] = "paper"
-    """Which split (training.data.splits)."""
-    fold: int = 0
-    """Which of the protocol's splits, from 0."""
-    refit: bool = False
-    """Once validation clips have chosen, train on them too: the ridge penalty and its temperature are settled before,
-    an epoch-wise stage runs its whole schedule, and the fusion meets both parts out of fold (ours)."""
-    clip: ClipRule = field(default_factory=ClipRule)
-    """Which three seconds are heard (III-B)."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    context: ContextConfig = field(default_factory=ContextConfig)
-    spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    context_stage: Stage = CONTEXT_STAGE
-    spectrogram_stage: Stage = SPECTROGRAM_STAGE
-    fusion_stage: Stage = FUSION_STAGE
+    recipe: str = field(default="paper", metadata=ours("Name under which results are reported."))
+    seed: int = field(
+        default=0, metadata=ours("Of the split, the augmentation, the initial weights and the order of batches.")
+    )
+    protocol: Literal["paper", "emobox", "sentence", "given"] = field(
+        default="paper",
+        metadata=paper("Table I", "The random split.") | ours("The other splits (training.data.splits)."),
+    )
+    fold: int = field(default=0, metadata=ours("Which of the protocol's splits, from 0."))
+    refit: bool = field(
+        default=False,
+        metadata=ours(
+            "Once validation clips have chosen, train on them too: the ridge penalty and its temperature are settled "
+            "before, an epoch-wise stage runs its whole schedule, and the fusion meets both parts out of fold."
+        ),
+    )
+    clip: ClipRule = field(
+        default_factory=ClipRule,
+        metadata=paper("III-B", "Three seconds at 48 kHz.")
+        | ancestor("A longer recording loses its first 0.5 s (`clip.offset`)."),
+    )
+    augment: AugmentConfig = field(default_factory=AugmentConfig, metadata=paper("IV-A", "Copies of training clips."))
+    context: ContextConfig = field(default_factory=ContextConfig, metadata=paper("III-C", "The context branch."))
+    spectrogram: SpectrogramConfig = field(
+        default_factory=SpectrogramConfig, metadata=paper("III-D", "The spectrogram branch.")
+    )
+    fusion: FusionConfig = field(default_factory=FusionConfig, metadata=paper("III-E", "Of the two branches."))
+    context_stage: Stage = field(
+        default=CONTEXT_STAGE,
+        metadata=paper("Table II", "The context branch's.") | ours("The weight decay, 0.01: torch's default of AdamW."),
+    )
+    spectrogram_stage: Stage = field(
+        default=SPECTROGRAM_STAGE,
+        metadata=paper("Table II", "The spectrogram branch's.") | ancestor("Momentum 0.8 and weight decay 1e-3."),
+    )
+    fusion_stage: Stage = field(default=FUSION_STAGE, metadata=paper("Table II", "The fusion's."))
 
     def __post_init__(self) -> None:
         if "/" in self.recipe or not self.recipe:
@@ -398,3 +568,43 @@ class RunConfig:
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON types."""
     return dataclasses.asdict(config)
+
+
+def load_config(recipe: str | Path, **overrides: Any) -> RunConfig:
+    """The configuration of a named recipe ("paper"), of a .toml file, or of a run's config.json.
+
+    `overrides` replace top-level fields. Raises TrainingError for an unknown recipe, key or value.
+    """
+    path = Path(recipe)
+    if not path.suffix:
+        path = RECIPES / f"{recipe}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise TrainingError(f"there is no recipe {recipe}", expected=f"one of {known}, or a .toml file")
+    raw = parse(path.read_bytes(), str(path), TrainingError) if path.suffix == ".json" else read_toml(path)
+    if not isinstance(raw, dict):
+        raise TrainingError(f"{path} is not an object", got=type(raw).__name__)
+    if path.suffix == ".json":  # a run's own, which has its recipe's name
+        _fill_in(raw)
+    else:
+        raw = {"recipe": re.sub(r"[^\w.-]+", "-", path.stem)} | raw
+    return decode(RunConfig, raw | overrides, path.name, TrainingError)
+
+
+def _fill_in(raw: dict[str, Any]) -> None:
+    """Add what a run's config.json does not say because the run was begun before there was such a field."""
+    for name, value in BEFORE.items():
+        *tables, field_name = name.split(".")
+        place: Any = raw
+        for table in tables:
+            place = place.get(table) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.setdefault(field_name, value)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; TrainingError if it is missing or damaged."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: not TOML, or not even text
+        raise TrainingError(f"{path} cannot be read", got=error, expected="a TOML file") from error

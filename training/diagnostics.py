@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.files import read_json, write_json
+from ser_batch.files import write_json
+from training.files import read_json
 from training.models.spectrogram import SpectrogramBranch
 
 FILE = "diagnostics.json"

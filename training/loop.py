@@ -1,16 +1,17 @@
 """One stage of training: epochs, validation, early stopping, and a state on disk that resumes to the same result.
 
 Every epoch seeds its own random numbers from (seed, epoch), so a stage killed in epoch n and started again is the
-stage that was never killed.
+stage that was never killed. A stage's folder holds what trains (best.safetensors, state.pt), never what is frozen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,15 +21,16 @@ from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import accuracy, macro_scores
+from ser_batch.files import temporary_pattern, write_atomically
 from training.config import Stage
 from training.data.examples import TrainingSet
-from training.files import write_tensors, write_text, write_whole
+from training.files import read_tensors, write_tensors
+from training.runtime import Runtime
 
 EVALUATION_BATCH = 64
-"""Clips a forward pass outside training."""
-
-Progress = Callable[[str, dict[str, float]], None]
-"""Called with the stage's name and its figures after every epoch."""
+"""Clips per forward pass outside training."""
+BEST, STATE, HISTORY = "best.safetensors", "state.pt", "metrics.jsonl"
+"""Files of a stage: the best epoch's weights, what it resumes from, one line of figures per epoch."""
 
 
 @runtime_checkable
@@ -65,23 +67,23 @@ def fit(
     folder: Path,
     *,
     seed: int = 0,
-    device: torch.device | None = None,
-    compiled: bool = False,
-    progress: Progress | None = None,
+    runtime: Runtime | None = None,
 ) -> History:
-    """Train `branch.head` and leave `branch` with its best weights, also in `folder`/best.safetensors.
+    """Train `branch.head` and leave `branch` with its best weights; `folder`/best.safetensors has what trained.
 
     `validation` is (features, class indices); without it the whole schedule runs and its last epoch counts as the
     best. Resumes from `folder` if an earlier run was killed there.
 
     Raises TrainingError when the loss is not finite.
     """
-    device = device or torch.device("cpu")
+    runtime = runtime or Runtime()
+    device = runtime.device
     branch.to(device)
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = build_optimizer(branch, stage)
-    history = _resume(folder, branch, optimizer)
-    head = torch.compile(branch.head) if compiled else branch.head
+    frozen = _frozen_sha256(branch)
+    history = _resume(folder, branch, optimizer, frozen)
+    head = torch.compile(branch.head) if runtime.compiled else branch.head
     while len(history.epochs) < stage.epochs and history.since_best < stage.patience:
         epoch, started = len(history.epochs), time.perf_counter()
         seed_everything(seed, epoch)
@@ -96,10 +98,9 @@ def fit(
         row = {"epoch": epoch, **trained, **figures, "seconds": time.perf_counter() - started}
         history.epochs.append(row)
         _keep_if_best(history, stage, figures, branch, folder)
-        _save_state(folder, branch, optimizer, history)
-        if progress:
-            progress(name, row)
-    load_weights(branch, folder / "best.safetensors")
+        _save_state(folder, branch, optimizer, history, frozen)
+        runtime.report(name, row)
+    load_weights(branch, folder / BEST)
     return history
 
 
@@ -220,56 +221,88 @@ def _keep_if_best(history: History, stage: Stage, figures: dict[str, float], bra
         score = -figures["loss"] if stage.monitor == "loss" else figures[stage.monitor]
     if score > history.best:
         history.best, history.best_epoch = score, len(history.epochs) - 1
-        weights = {k: v.detach().cpu().contiguous() for k, v in branch.state_dict().items()}
-        write_tensors(folder / "best.safetensors", weights)
+        write_tensors(folder / BEST, trained_state(branch))
 
 
-def _save_state(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
+def frozen_state(branch: nn.Module) -> dict[str, Tensor]:
+    """The parameters that do not train, by their names in the branch."""
+    return {name: parameter.detach() for name, parameter in branch.named_parameters() if not parameter.requires_grad}
+
+
+def trained_state(branch: nn.Module) -> dict[str, Tensor]:
+    """What training changes: the parameters that train, and every buffer."""
+    frozen = frozen_state(branch)
+    return {name: tensor for name, tensor in branch.state_dict().items() if name not in frozen}
+
+
+def _frozen_sha256(branch: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(frozen_state(branch).items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save_state(
+    folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer, history: History, frozen: str
+) -> None:
     state: dict[str, Any] = {
-        "branch": branch.state_dict(),
+        "branch": trained_state(branch),
+        "frozen_sha256": frozen,
         "optimizer": optimizer.state_dict(),
-        "history": json.dumps(history.__dict__),
+        "history": json.dumps(asdict(history)),
     }
-    write_whole(folder / "state.pt", lambda path: torch.save(state, path))
-    lines = "".join(json.dumps(row) + "\n" for row in history.epochs)
-    write_text(folder / "metrics.jsonl", lines)
+    write_atomically(folder / STATE, lambda file: torch.save(state, file))
+    write_atomically(folder / HISTORY, "".join(json.dumps(row) + "\n" for row in history.epochs))
 
 
-def _resume(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer) -> History:
-    if not (folder / "state.pt").is_file():
+def _resume(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer, frozen: str) -> History:
+    """The history in `folder`, with branch and optimiser as they were then; an empty one where nothing is there."""
+    for left in folder.glob(temporary_pattern("")):  # by a process that was killed while it wrote
+        left.unlink()
+    path = folder / STATE
+    if not path.is_file():
         return History()
-    state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-    _load(branch, state["branch"], folder / "state.pt")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    remedy = "Choose another folder, or delete this one to train anew."
+    _load(branch, state["branch"], path)
+    # Version 0.1.0 kept the frozen parameters in the state instead of their digest.
+    if state.get("frozen_sha256", frozen) != frozen:
+        raise TrainingError(f"{path} is of a stage whose frozen parameters had other values", remedy=remedy)
     try:
         optimizer.load_state_dict(state["optimizer"])
     except ValueError as error:
-        raise TrainingError(
-            f"{folder / 'state.pt'} is of a stage that trained other parameters: {error}",
-            remedy="Choose another folder, or delete this one to train anew.",
-        ) from error
+        raise TrainingError(f"{path} is of a stage that trained other parameters: {error}", remedy=remedy) from error
     return History(**json.loads(state["history"]))
 
 
-def load_weights(branch: nn.Module, path: Path) -> None:
-    """Load safetensors into `branch`; TrainingError names the first tensor that does not fit."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def load_weights(branch: nn.Module, path: Path, frozen: Mapping[str, Tensor] | None = None) -> None:
+    """Load what a stage trained into `branch`; TrainingError names the first tensor that does not fit.
 
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"the weights {path} cannot be read", got=error, expected="a stage's best epoch") from error
+    Args:
+        path: a stage's best.safetensors. Those of version 0.1.0 hold the frozen parameters, too.
+        frozen: the parameters that do not train, where the branch does not have them yet: every tensor of the branch
+            must then be in the file or among them.
+    """
+    weights = read_tensors(path)
+    if frozen is not None:
+        weights = {**frozen, **weights}
+        absent = sorted(frozen_state(branch).keys() - weights.keys())
+        if absent:
+            raise TrainingError(
+                f"neither {path} nor the run's backbone.safetensors holds what did not train", got=f"no {absent[0]}"
+            )
     _load(branch, weights, path)
 
 
-def _load(branch: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+def _load(branch: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     own = branch.state_dict()
-    for key in sorted(weights.keys() ^ own.keys()):
-        where = "the checkpoint" if key in own else "the branch"
+    needed = own.keys() if weights.keys() & frozen_state(branch).keys() else trained_state(branch).keys()
+    for key in sorted(weights.keys() ^ needed):
+        where = "the checkpoint" if key in needed else "the branch"
         raise TrainingError(f"{path} is of another architecture", got=f"no tensor {key} in {where}")
     for key, value in weights.items():
         if value.shape != own[key].shape:
             raise TrainingError(
                 f"{path}: tensor {key}", got=tuple(value.shape), expected=f"shape {tuple(own[key].shape)}"
             )
-    branch.load_state_dict(weights)
+    branch.load_state_dict(weights, strict=False)

@@ -1,15 +1,23 @@
-"""Options and their types that the commands of `ser-train` share."""
+"""What the commands of `ser-train` share: options, the runtime that they make, and what they print while training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from rich.console import Console
+from rich.table import Table
 
+if TYPE_CHECKING:
+    from training.data.corpus import Corpus
+    from training.runtime import Runtime
 
-def label_names(given: str | None) -> tuple[str, ...] | None:
-    """The names of "a,b,c"; None where nothing is given."""
-    return tuple(label.strip() for label in given.split(",")) if given else None
+PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+PROTOCOLS = click.Choice(["paper", "emobox", "sentence", "given"])
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Numbers(click.ParamType):
@@ -32,6 +40,65 @@ class Numbers(click.ParamType):
 
 
 NUMBERS = Numbers()
-PATH = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-PROTOCOLS = click.Choice(["paper", "emobox", "sentence", "given"])
+results_option = click.option(
+    "--results", type=FOLDER, default="results", show_default=True, help="Folder of the results, as JSON."
+)
+
+
+def corpus_options(command: Command) -> Command:
+    """The options that name a corpus; see `corpus_of`."""
+    table = "a .csv or .parquet table with one row per recording"
+    data = click.option("--data", required=True, type=PATH, help=f"Folder of the RAVDESS speech clips, or {table}.")
+    labels = click.option("--labels", help="Order of a table's classes, such as a,b,c.  [default: sorted]")
+    return data(labels(command))
+
+
+def runtime_options(command: Command) -> Command:
+    """The options that say what to train with; see `runtime_of`."""
+    device = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+    compiled = click.option("--compile", is_flag=True, help="torch.compile the branches; pays off in long stages.")
+    cache = click.option("--cache", type=FOLDER, help="Folder of features that several runs share.")
+    return device(compiled(cache(command)))
+
+
+def corpus_of(given: dict[str, Any]) -> Corpus:
+    """The corpus that `corpus_options` name."""
+    from training.data.table import load_corpus
+
+    labels = tuple(label.strip() for label in given["labels"].split(",")) if given["labels"] else None
+    return load_corpus(given["data"], labels)
+
+
+def runtime_of(given: dict[str, Any]) -> Runtime:
+    """The runtime that `runtime_options` describe, which prints every epoch."""
+    from training.runtime import Runtime, find_device, keep_freed_memory
+
+    keep_freed_memory()
+    return Runtime(find_device(given["device"]), given["compile"], print_epoch, given["cache"])
+
+
+def print_epoch(stage: str, row: dict[str, float]) -> None:
+    """One epoch's figures on one line of standard error."""
+    figures = f"loss {row['train_loss']:.3f}  "
+    if "loss" in row:
+        figures += f"validation: loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, "
+        figures += f"macro-F1 {row['macro_f1']:.3f}  "
+    figures += f"{row['seconds']:.1f} s"
+    Console(stderr=True, highlight=False).print(f"{stage:12} epoch {row['epoch']:3.0f}  {figures}", soft_wrap=True)
+
+
+def print_result(test: dict[str, dict[str, Any]]) -> None:
+    """The test figures of each branch and of the fusion as a table on standard output."""
+    table = Table("model", "accuracy", "macro-P", "macro-R (UA)", "macro-F1", title="test")
+    for model, scores in test.items():
+        figures = (scores["accuracy"], *(scores["macro"][name] for name in ("precision", "recall", "f1")))
+        table.add_row(model, *(f"{100 * value:.2f}" for value in figures))
+    Console().print(table)
+
+
+def print_diagnostics(run: Path) -> None:
+    """One line on standard error per branch trained: which of its parts speak, and how far each moved."""
+    from training.diagnostics import read_all, summary
+
+    for name, found in read_all(run).items():
+        Console(stderr=True, highlight=False).print(f"{name:12} {summary(found)}", soft_wrap=True)

@@ -1,8 +1,9 @@
 """A run on disk: what it was, what it trained, what it measured.
 
 runs/<id>/
-  config.json  split.json  environment.json  backbone.json
-  <branch>/      metrics.jsonl (a line an epoch), best.safetensors, state.pt (to resume from)
+  config.json  split.json  environment.json
+  backbone.json, backbone.safetensors   what the speech encoder is, and those of its parameters that do not train
+  <branch>/      metrics.jsonl (one line per epoch), best.safetensors, state.pt (to resume from): only what trains
   fusion.npz     the fusion matrix, as it is served
   predictions.npz  part by part: file names, targets, probabilities of each branch and of the fusion
   result.json    metrics of each part
@@ -10,32 +11,177 @@ runs/<id>/
 
 from __future__ import annotations
 
+import dataclasses
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from ser_batch.audio.recording import read_clip, read_recording
 from ser_batch.bundle.fusion import Fusion, load_fusion
-from ser_batch.clips import ClipRule
+from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import TrainingError
-from ser_batch.machine import git_commit, processor
-from training.config import RunConfig, to_dict
-from training.configfile import load_config
+from ser_batch.files import write_json
+from ser_batch.machine import git_commit, package_version, processor
+from training.config import RunConfig, load_config, to_dict
+from training.data.augment import noisy_copies
 from training.data.corpus import Corpus
-from training.data.splits import PARTS, Split
-from training.files import read_json, write_json
-from training.loop import load_weights, seed_everything
+from training.data.features import FeatureCache, read_all
+from training.data.splits import PARTS, Split, splits_of
+from training.files import read_json, read_tensors, write_tensors
+from training.loop import BEST, frozen_state, load_weights, seed_everything
 from training.models.context import ContextBranch
 from training.models.pretrained import Encoder, from_description
 from training.models.spectrogram import SpectrogramBranch
+from training.runtime import Runtime
 
 SPECTROGRAM = "spectrogram"
 """Name of the spectrogram branch in folders, bundles and columns."""
 VERSIONED = ("torch", "transformers", "numpy", "soundfile", "soxr", "safetensors", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run that is being trained: what every stage of it works with."""
+
+    config: RunConfig
+    corpus: Corpus
+    split: Split
+    folder: Path
+    runtime: Runtime
+
+    @property
+    def cache(self) -> Path | None:
+        """Folder of cached features: the one given, or the run's own if the augmentation draws its versions once."""
+        return self.runtime.cache or (self.folder / "features" if self.config.augment.versions else None)
+
+    @cached_property
+    def features(self) -> FeatureCache:
+        """Versions of the corpus' features, where they are cached."""
+        assert self.cache
+        return FeatureCache(self.cache, self.corpus, self.config.clip, self.config.augment, self.runtime.device)
+
+    @property
+    def fitted_parts(self) -> tuple[str, ...]:
+        """The parts whose clips the branches end up trained on."""
+        return fitted_parts(self.config)
+
+    def rows(self, *parts: str) -> list[int]:
+        """Indices into the corpus of the parts' clips, one part after the other."""
+        return [i for part in parts for i in getattr(self.split, part)]
+
+    def targets(self, *parts: str) -> Tensor:
+        """Class indices (n,) of the parts' clips."""
+        return torch.from_numpy(self.corpus.targets[self.rows(*parts)])
+
+    def clips(self, *parts: str) -> list[Waveform]:
+        """The parts' clips (144000,) each, exactly as they are served."""
+        return self._read(parts, lambda path: read_clip(path, self.config.clip).waveform)
+
+    def recordings(self, *parts: str) -> list[Waveform]:
+        """The parts' whole recordings, mono at the clip rule's rate."""
+        return self._read(parts, lambda path: read_recording(path, self.config.clip.sample_rate).samples)
+
+    def _read(self, parts: tuple[str, ...], read: Callable[[Path], Waveform]) -> list[Waveform]:
+        return list(read_all(read, [self.corpus.path(i) for i in self.rows(*parts)]))
+
+    def copies(self, *parts: str) -> Iterator[Waveform]:
+        """The fixed training versions of the parts' clips, a clip's versions one after the other."""
+        for index, clip in zip(self.rows(*parts), self.clips(*parts), strict=True):
+            yield from noisy_copies(clip, self.config.augment, (self.config.seed, index))
+
+    def within(self, folder: Path, split: Split) -> TrainingRun:
+        """A run of another split below this one, in `folder`, that shares its features."""
+        _describe(folder, self.config, self.corpus, split)
+        runtime = dataclasses.replace(self.runtime, cache=self.cache)
+        return dataclasses.replace(self, split=split, folder=folder, runtime=runtime)
+
+
+def fitted_parts(config: RunConfig) -> tuple[str, ...]:
+    """The parts of a split whose clips a run's branches end up trained on."""
+    return ("train", "validation") if config.refit else ("train",)
+
+
+def begin(config: RunConfig, corpus: Corpus, folder: Path, runtime: Runtime | None = None) -> TrainingRun:
+    """Begin the run's folder, or go on with it; TrainingError if data, split, configuration and folder do not fit."""
+    corpus.check_files()
+    splits = splits_of(config.protocol, corpus, config.seed)
+    if not 0 <= config.fold < len(splits):
+        raise TrainingError(
+            f"protocol {config.protocol} has no such fold", got=config.fold, expected=f"0 … {len(splits) - 1}"
+        )
+    split = splits[config.fold]
+    _describe(folder, config, corpus, split)
+    return TrainingRun(config, corpus, split, folder, runtime or Runtime())
+
+
+def _describe(folder: Path, config: RunConfig, corpus: Corpus, split: Split) -> None:
+    """Write what the run is; TrainingError if the folder holds a run of another configuration or another split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {part: [corpus.examples[i].file for i in getattr(split, part)] for part in PARTS}
+    described = {"name": split.name, "corpus": corpus.name, "labels": list(corpus.labels), **files}
+    # Compared as a configuration, not as text: a run begun before a field existed has that field's default.
+    _write_or_compare(folder / "config.json", to_dict(config), lambda path: load_config(path) == config)
+    _write_or_compare(folder / "split.json", described, lambda path: read_json(path) == described)
+    if not (folder / "environment.json").is_file():  # of what trains it, not of what reads it later
+        write_json(folder / "environment.json", environment())
+
+
+def _write_or_compare(path: Path, content: dict[str, Any], same: Callable[[Path], bool]) -> None:
+    if not path.is_file():
+        write_json(path, content)
+    elif not same(path):
+        raise TrainingError(
+            f"{path.parent} holds a run with another {path.name}",
+            remedy="Choose another folder, or delete this one to train anew.",
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git commit."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "packages": {package: package_version(package) for package in VERSIONED},
+        "git": git_commit(),
+    }
+
+
+def build_branches(config: RunConfig, classes: int, backbone: Encoder | None = None) -> dict[str, nn.Module]:
+    """The two branches of a configuration, in the order of the fusion's inputs, each with its own seed.
+
+    `backbone` stands in for the one the configuration names, whose weights need not be at hand then.
+    """
+    seed_everything(config.seed, 0)
+    context = ContextBranch(config.context, classes, backbone)
+    seed_everything(config.seed, 1)
+    spectrogram = SpectrogramBranch(config.spectrogram, classes, config.clip.samples)
+    return {config.context.name: context, SPECTROGRAM: spectrogram}
+
+
+def share_backbone(folder: Path, branch: ContextBranch) -> None:
+    """Keep the encoder's frozen parameters in the run's folder, or give the branch those that were kept there.
+
+    They are kept once, so that checkpoints need not hold them, a run goes on with the encoder that it began with,
+    and loads where the pretrained checkpoint is not at hand.
+    """
+    frozen, path = frozen_state(branch), folder / "backbone.safetensors"
+    if not (folder / "backbone.json").is_file():  # transformers of another version would use other words
+        write_json(folder / "backbone.json", branch.source.describe())
+    if not path.is_file():
+        if frozen:
+            write_tensors(path, frozen)
+        return
+    kept = read_tensors(path)
+    if {name: tensor.shape for name, tensor in kept.items()} != {n: t.shape for n, t in frozen.items()}:
+        raise TrainingError(f"{path} is of another encoder", remedy="Choose another folder, or delete this one.")
+    branch.load_state_dict(kept, strict=False)
 
 
 @dataclass(frozen=True)
@@ -52,79 +198,23 @@ class Run:
     metrics: dict[str, Any]
 
 
-def build_branches(config: RunConfig, classes: int, backbone: Encoder | None = None) -> dict[str, nn.Module]:
-    """The two branches of a configuration, in the order of the fusion's inputs, each with its own seed.
-
-    `backbone` stands in for the one the configuration names, whose weights need not be at hand then.
-    """
-    seed_everything(config.seed, 0)
-    context = ContextBranch(config.context, classes, backbone)
-    seed_everything(config.seed, 1)
-    spectrogram = SpectrogramBranch(config.spectrogram, classes, config.clip.samples)
-    return {config.context.name: context, SPECTROGRAM: spectrogram}
-
-
-def start(folder: Path, config: RunConfig, corpus: Corpus, split: Split) -> None:
-    """Make the run's folder; TrainingError if it holds a run of another configuration or another split."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {part: [corpus.examples[i].file for i in getattr(split, part)] for part in PARTS}
-    described = {"name": split.name, "corpus": corpus.name, "labels": list(corpus.labels), **files}
-    # Compared as a configuration, not as text: a run begun before a field existed has that field's default.
-    _keep(folder / "config.json", to_dict(config), lambda path: load_config(path) == config)
-    _keep(folder / "split.json", described, lambda path: read_json(path) == described)
-    if not (folder / "environment.json").is_file():  # of what trains it, not of what reads it later
-        write_json(folder / "environment.json", environment())
-
-
-def keep_backbone(folder: Path, encoder: Encoder) -> None:
-    """Write what the backbone is into the run's folder, so that the run loads where its checkpoint is not at hand."""
-    path = folder / "backbone.json"
-    if not path.is_file():  # another version of transformers would describe the same backbone in other words
-        write_json(path, encoder.describe())
-
-
-def _keep(path: Path, content: dict[str, Any], same: Callable[[Path], bool]) -> None:
-    if not path.is_file():
-        write_json(path, content)
-    elif not same(path):
-        raise TrainingError(
-            f"{path.parent} holds a run whose {path.name} is another one",
-            remedy="Choose another folder, or delete this one to train anew.",
-        )
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and git commit."""
-    versions = {}
-    for package in VERSIONED:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor(),
-        "packages": versions,
-        "git": git_commit(),
-    }
+def check_finished(folder: Path, *files: str) -> None:
+    """TrainingError if the folder is not of a finished run, which has these files."""
+    for name in files:
+        if not (folder / name).is_file():
+            raise TrainingError(
+                f"{folder} is not a finished run",
+                got=f"no {name}",
+                remedy="Give the command that began it again to finish it.",
+            )
 
 
 def load_run(folder: Path) -> Run:
     """A finished run; TrainingError if it is not there or not finished."""
     folder = Path(folder)
-    for name in ("config.json", "split.json", "fusion.npz", "result.json"):
-        if not (folder / name).is_file():
-            raise TrainingError(
-                f"{folder} is not a finished run",
-                got=f"no {name}",
-                remedy="Run ser-train run on it to finish it.",
-            )
+    check_finished(folder, "config.json", "split.json", "fusion.npz", "result.json")
     config, split = load_config(folder / "config.json"), read_json(folder / "split.json")
-    branches = build_branches(config, len(split["labels"]), _kept_backbone(folder, config))
-    for name, branch in branches.items():
-        load_weights(branch, folder / name / "best.safetensors")
-        branch.eval()
+    branches = _load_branches(folder, config, len(split["labels"]))
     return Run(
         folder=folder,
         config=config,
@@ -137,10 +227,16 @@ def load_run(folder: Path) -> Run:
     )
 
 
-def _kept_backbone(folder: Path, config: RunConfig) -> Encoder | None:
-    """The run's backbone without its checkpoint; None for a run that does not describe it."""
-    path = folder / "backbone.json"
-    return from_description(read_json(path), config.context.spec_augment) if path.is_file() else None
+def _load_branches(folder: Path, config: RunConfig, classes: int) -> dict[str, nn.Module]:
+    """The branches as they were trained; runs of version 0.1.0 have the frozen parameters in their checkpoints."""
+    described, kept = folder / "backbone.json", folder / "backbone.safetensors"
+    encoder = from_description(read_json(described), config.context.spec_augment) if described.is_file() else None
+    frozen = {config.context.name: read_tensors(kept)} if kept.is_file() else {}
+    branches = build_branches(config, classes, encoder)
+    for name, branch in branches.items():
+        load_weights(branch, folder / name / BEST, frozen.get(name, {}))
+        branch.eval()
+    return branches
 
 
 def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What a user would pick instead, each as an engine; the only folder of bench that imports torch or transformers."""
+"""What a user would pick instead, each as an engine; importing from here imports torch and transformers."""

@@ -1,27 +1,79 @@
-"""`bench peers`: torch, transformers' pipeline, optimum's graph and every backend, same weights, same clips."""
+"""`bench peers`: torch, transformers' pipeline, optimum's graph and every backend on the same weights and clips."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from bench.backends import open_backend
-from bench.interleave import Candidate, interleave
-from bench.peers.graphs import Graph, describe
-from bench.peers.models import Model
-from bench.peers.optimum_engine import HOW, OptimumEngine, OptimumGraph
+from bench.archive import read_clips
+from bench.backends import branch_view, open_backend
+from bench.peak import check_device, measure_peaks
+from bench.peers.models import Graph, Model, context_model, describe_graph
 from bench.peers.torch_engine import TorchEngine
-from bench.targets import branch_view, take
+from bench.peers.transformers_engine import (
+    HOW,
+    OptimumEngine,
+    OptimumGraph,
+    TransformersEngine,
+    check_python,
+    export_by_optimum,
+)
+from bench.timing import Candidate, interleave, take
+from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.errors import SerError
+from ser_batch.recordings.sources import Source
 
 TORCH = ("eager fp32", "eager bf16", "compile fp32", "compile bf16")
 REFERENCE = "torch eager fp32"
 TRANSFORMERS = "transformers pipeline fp32"
 OPTIMUM = "optimum onnxruntime fp32"
+
+
+def measure_peers(
+    backends: tuple[str, ...],
+    sources: Sequence[Source],
+    batch_sizes: tuple[int, ...],
+    *,
+    size: str = "base",
+    seed: int = 0,
+    run_folder: Path | None = None,
+    device: str = "cpu",
+    optimum: Path | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Make the model of `context_model`, compare it on the clips of `sources`, and measure the machine's peak.
+
+    Args:
+        sources: none means synthetic clips.
+        optimum: the Python of an environment that has optimum; None leaves optimum out.
+        options: of `compare_peers`.
+
+    Returns:
+        The content of a result: candidates, graphs, peaks, absent, model, target, clips.
+
+    Raises:
+        SerError: as `compare_peers`; or the device, optimum or every recording cannot be used.
+    """
+    check_device(device)
+    if optimum:
+        check_python(optimum)
+    with tempfile.TemporaryDirectory() as folder:
+        model = context_model(Path(folder) / "bundle", size, seed, run_folder)
+        rule = model.bundle.manifest.clip
+        clips = read_clips(sources, rule, limit=max(batch_sizes))[0] if sources else synthetic_clips(rule)
+        context = next(iter(model.branches.values()))
+        theirs = export_by_optimum(optimum, context, Path(folder) / "optimum") if optimum else None
+        found, absent = compare_peers(model, backends, clips, batch_sizes, device=device, optimum=theirs, **options)
+        graphs = exported_graphs(model, found[0].target, theirs)
+    facts = {"model": model.bundle.id, "target": found[0].target, "clips": "AUDIO" if sources else "synthetic"}
+    return {**facts, "candidates": found, "graphs": graphs, "peaks": measure_peaks(device), "absent": absent}
 
 
 def compare_peers(
@@ -40,7 +92,7 @@ def compare_peers(
 
     Args:
         target: the branch compared; None: the first, which is the context branch.
-        optimum: the graph that optimum made of it; None leaves optimum out.
+        optimum: optimum's export of that branch; None leaves optimum out.
 
     Raises:
         SerError: the reference cannot run, or a candidate computes something else.
@@ -61,17 +113,17 @@ def compare_peers(
 
 
 def exported_graphs(model: Model, target: str, optimum: OptimumGraph | None = None) -> list[Graph]:
-    """What is to be known of the graphs that are compared: this project's, then optimum's."""
+    """Facts of the graphs that are compared: this project's, then optimum's."""
     (branch,) = branch_view(model.bundle, target).manifest.branches
     packages = {name: version(name) for name in ("ser-batch", "transformers", "torch")}
-    own = describe(model.bundle.graph(branch, "fp32"), packages, "48 kHz, in [-1, 1]")
+    own = describe_graph(model.bundle.graph(branch, "fp32"), packages, "48 kHz, in [-1, 1]")
     return [own] if optimum is None else [own, optimum.facts]
 
 
 def open_engines(
     makers: Mapping[str, Callable[[], Engine]], waveform: Waveform, stack: ExitStack
 ) -> tuple[dict[str, Engine], dict[str, str]]:
-    """The engines that can be made and run, to be closed by `stack`, and why others cannot."""
+    """The engines that can be opened and run, which `stack` will close, and why others cannot."""
     engines: dict[str, Engine] = {}
     missing = {}
     for label, make in makers.items():
@@ -98,10 +150,10 @@ def engine_makers(
     batch: int = 1,
     torch: Sequence[str] = TORCH,
 ) -> dict[str, Callable[[], Engine]]:
-    """What opens each engine that runs the branch `target`, the reference first.
+    """Label → function that opens an engine for the branch `target`; the reference comes first.
 
     Args:
-        torch: "KIND PRECISION" of torch's own, of `TORCH`.
+        torch: "KIND PRECISION" of the torch engines, out of `TORCH`.
     """
     branches = {target: model.branches[target]}
     makers: dict[str, Callable[[], Engine]] = {}
@@ -116,8 +168,6 @@ def engine_makers(
 
 
 def _transformers(model: Model, target: str, device: str) -> Engine:
-    from bench.peers.transformers_engine import TransformersEngine
-
     clip = model.bundle.manifest.clip
     return TransformersEngine(target, model.branches[target], sample_rate=clip.sample_rate, device=device)
 

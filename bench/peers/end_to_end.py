@@ -1,8 +1,8 @@
-"""From files to labels: the pipeline beside loops that a user would write around torch and around transformers.
+"""`bench end-to-end`: the pipeline beside loops that a user would write around torch and around transformers.
 
-All have the same weights and hear the same clips; a pass begins with the recordings listed and the engine loaded, and
+All have the same weights and score the same clips; a pass begins with the recordings listed and the engine loaded, and
 ends with a Parquet file. The loops decode with libsndfile in their own process, batch by batch: transformers' pipeline
-takes file names only where ffmpeg is, and arrays with their rate everywhere, which its torchaudio then resamples.
+takes file names only where ffmpeg is installed, and arrays with their rate everywhere, which it resamples.
 """
 
 from __future__ import annotations
@@ -18,30 +18,27 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from bench.formats import differing
-from bench.interleave import check_equal, in_turns
+from bench.formats import differing, plain_loop
 from bench.peers.compare import REFERENCE, TRANSFORMERS, engine_makers, open_engines
 from bench.peers.models import Model
-from bench.plain_loop import plain_loop
-from bench.samples import Series, warnings
-from bench.targets import take
+from bench.throughput import run_pipeline
+from bench.timing import Series, check_equal, take, time_in_turns, warnings
 from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
 from ser_batch.recordings.sources import Source
-from ser_batch.run.pipeline import Settings, run
 
 LOOPS = (REFERENCE, TRANSFORMERS)
-"""Engines in a plain loop; all others are in the pipeline."""
+"""Engines that a plain loop runs; the pipeline runs all others."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way from the files to a table of labels."""
+class EndToEnd:
+    """One engine, from the files to a table of labels."""
 
     label: str
-    """Engine and precision, and what is around it."""
+    """Engine and precision, in a plain loop or in the pipeline."""
     device: str
     batch: int
     files: int
@@ -50,11 +47,11 @@ class Way:
     files_per_second: float
     """By the median pass."""
     speedup: dict[str, float]
-    """Engine of a plain loop -> median over the rounds of (that loop's seconds / this way's)."""
+    """Engine of a plain loop → median over the rounds of (that loop's seconds / this engine's)."""
     differing: int
-    """Files that get another label than from the reference, torch's loop."""
+    """Files that get another label than from the reference, the loop around torch."""
     unlabelled: int
-    """Files that get none, being silent where the pipeline listens."""
+    """Files that get no label, because they are silent to the pipeline."""
     max_difference: float
     """Largest |Δp| from the reference, on the first batch."""
     warnings: list[str]
@@ -71,15 +68,15 @@ def measure_end_to_end(
     repeats: int = 3,
     threads: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[list[Way], dict[str, str]]:
-    """Take `sources` to labels in every way, round by round; the first round is warm-up.
+) -> tuple[list[EndToEnd], dict[str, str]]:
+    """Label `sources` with every engine, round by round; the first round is warm-up.
 
     Args:
         model: of one branch.
         clips: of `sources`, (N, samples).
 
     Returns:
-        The ways, and why others are missing.
+        The engines, and why others are missing.
 
     Raises:
         EngineError: the reference cannot run, or one in float32 computes or labels otherwise.
@@ -92,10 +89,10 @@ def measure_end_to_end(
         engines, missing = open_engines(makers, first, stack)
         differences = check_equal(engines, target, first)
         scorers = {label: Scorer(model.bundle, engine) for label, engine in engines.items()}
-        settings = Settings(batch_size=batch, workers=workers)
-        rounds = [_round(scorers, sources, settings, turn, clock) for turn in range(repeats + 1)][1:]
+        label = partial(_label, sources=sources, batch=batch, workers=workers)
+        rounds = [_round(scorers, label, turn, clock) for turn in range(repeats + 1)][1:]
         found = [
-            _way(label, engine, rounds, differences[label], batch=batch, files=len(sources))
+            _measured(label, engine, rounds, differences[label], batch=batch, files=len(sources))
             for label, engine in engines.items()
         ]
     return found, missing
@@ -103,47 +100,49 @@ def measure_end_to_end(
 
 @dataclass(frozen=True)
 class _Round:
-    """One pass in every way; all by engine."""
+    """One pass of every engine."""
 
     seconds: dict[str, float]
     differing: dict[str, int]
     unlabelled: dict[str, int]
     labels: int
-    """How many different ones the reference gave."""
+    """Different labels among those of the reference."""
 
 
 def _round(
-    scorers: Mapping[str, Scorer], sources: Sequence[Source], settings: Settings, turn: int, clock: Callable[[], float]
+    scorers: Mapping[str, Scorer], label: Callable[[str, Scorer, Path], None], turn: int, clock: Callable[[], float]
 ) -> _Round:
     with tempfile.TemporaryDirectory() as folder:
-        tables = {label: Path(folder) / f"{number}.parquet" for number, label in enumerate(scorers)}
-        ways = {label: partial(_label, label, scorers[label], sources, tables[label], settings) for label in scorers}
-        seconds = in_turns(ways, turn, clock)
+        tables = {name: Path(folder) / f"{number}.parquet" for number, name in enumerate(scorers)}
+        calls = {name: partial(label, name, scorers[name], tables[name]) for name in scorers}
+        seconds = time_in_turns(calls, turn, clock)
         reference = pq.read_table(tables[REFERENCE], columns=["label"])
         return _Round(
             seconds,
-            {label: differing(table, tables[REFERENCE]) for label, table in tables.items()},
-            {label: pq.read_table(table, columns=["label"])["label"].null_count for label, table in tables.items()},
+            {name: differing(table, tables[REFERENCE]) for name, table in tables.items()},
+            {name: pq.read_table(table, columns=["label"])["label"].null_count for name, table in tables.items()},
             len(reference["label"].unique()),
         )
 
 
-def _label(label: str, scorer: Scorer, sources: Sequence[Source], out: Path, settings: Settings) -> None:
-    if label in LOOPS:
-        plain_loop(sources, scorer, out, settings.batch(scorer.engine.device))
+def _label(name: str, scorer: Scorer, out: Path, *, sources: Sequence[Source], batch: int, workers: int) -> None:
+    if name in LOOPS:
+        plain_loop(sources, scorer, out, batch)
     else:
-        run(sources, scorer, out, settings=settings)
+        run_pipeline(sources, scorer, out, batch=batch, workers=workers)
 
 
-def _way(label: str, engine: Engine, rounds: Sequence[_Round], max_difference: float, *, batch: int, files: int) -> Way:
+def _measured(
+    label: str, engine: Engine, rounds: Sequence[_Round], max_difference: float, *, batch: int, files: int
+) -> EndToEnd:
     others = max(each.differing[label] for each in rounds)
     if others and engine.precision == "fp32":
         raise EngineError(f"{label} does not label as {REFERENCE} does", got=f"{others} of {files} files", expected="0")
     seconds = Series.of([each.seconds[label] for each in rounds])
     notes = warnings({"total": seconds})
     if label == REFERENCE and rounds[0].labels == 1:
-        notes.append("all files get one label, so that others give it too says little; max |Δp| says more")
-    return Way(
+        notes.append("all files get one label, so equal labels prove little; max |Δp| says more")
+    return EndToEnd(
         label=f"{label}, {'plain loop' if label in LOOPS else 'the pipeline'}",
         device=engine.device,
         batch=batch,

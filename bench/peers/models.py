@@ -1,13 +1,14 @@
-"""The models that peers are compared on: branches in torch and the same weights as a bundle."""
+"""The models that peers are compared on: branches in torch, the same weights as a bundle, and facts of their graphs."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 from torch import nn
 
 from export.onnx_export import export_branch
@@ -15,8 +16,7 @@ from ser_batch.bundle.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.fusion import Fusion
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import InputError
-from training.config import ContextConfig, RunConfig, SpectrogramConfig
-from training.configfile import load_config
+from training.config import ContextConfig, RunConfig, SpectrogramConfig, load_config
 from training.data.ravdess import LABELS
 from training.runs import build_branches, load_run
 
@@ -38,7 +38,7 @@ SMALL = RunConfig(
     ),
     spectrogram=SpectrogramConfig(channels=(4, 8, 8, 8), layers=1, feed_forward=32),
 )
-"""So small that it only shows that everything runs."""
+"""Too small for timings: it shows that everything runs."""
 BASE = RunConfig(recipe="base", context=ContextConfig(backbone="scratch"))
 """The paper's: wav2vec 2.0 base and the spectrogram branch of section III-D."""
 SIZES = ("small", "compact", "base")
@@ -46,11 +46,31 @@ SIZES = ("small", "compact", "base")
 
 @dataclass(frozen=True)
 class Model:
-    """The same weights twice."""
+    """The same weights, in torch and as a bundle."""
 
     branches: dict[str, nn.Module]
     """Name → module in evaluation mode, waveform to logits."""
     bundle: Bundle
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One branch's ONNX graph as it was exported; a runtime merges nodes when it loads it."""
+
+    maker: str
+    """Packages and versions."""
+    begins: str
+    """The waveform that it takes: rate and range."""
+    nodes: int
+    opset: int
+
+
+def describe_graph(path: Path, packages: Mapping[str, str], begins: str) -> Graph:
+    """The graph at `path`, exported by `packages` (name → version)."""
+    model = onnx.load(path, load_external_data=False)
+    (opset,) = (one.version for one in model.opset_import if one.domain == "")
+    maker = ", ".join(f"{name} {version}" for name, version in packages.items())
+    return Graph(maker, begins, len(model.graph.node), opset)
 
 
 def context_model(folder: Path, size: str, seed: int = 0, run_folder: Path | None = None) -> Model:
@@ -59,7 +79,7 @@ def context_model(folder: Path, size: str, seed: int = 0, run_folder: Path | Non
 
 
 def random_model(folder: Path, size: str, seed: int = 0, *, only_context: bool = False) -> Model:
-    """Random weights of `size` from `seed`, exported to a bundle at `folder`: its speed is that of trained ones.
+    """Random weights of `size` from `seed`, exported to a bundle at `folder`; trained ones would be as fast.
 
     Args:
         size: "small", "compact" (the embedded default's architecture) or "base".
@@ -95,7 +115,7 @@ def trained_context(folder: Path, run_folder: Path) -> Model:
 
 
 def _votes(branches: Iterable[str], labels: Sequence[str]) -> Fusion:
-    """Each branch's vote, summed: the fusion's cost does not depend on its values."""
+    """A fusion that sums the branches' probabilities; its cost does not depend on its values."""
     names = tuple(branches)
     return Fusion(np.tile(np.eye(len(labels)), len(names)), np.zeros(len(labels)), names)
 

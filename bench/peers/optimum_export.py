@@ -1,10 +1,10 @@
-"""Run by a Python that has optimum-onnx, which this project's cannot hold: a saved classifier to ONNX, by optimum.
+"""Export a saved classifier to ONNX by optimum; run by the Python of another environment, which has optimum-onnx.
 
     python optimum_export.py FOLDER OUT        makes OUT/model.onnx and prints one line of JSON: package → version
 
-FOLDER is what `save_pretrained` wrote of `bench.peers.transformers_engine.classification_model`. Imports nothing of
-the project. `onnx_export_from_model` is what `optimum-cli export onnx` runs once it has loaded a model; the loading
-is done here, since the classifier is the paper's MLP, where the class that the command would load has one layer.
+`save_pretrained` wrote FOLDER, from `bench.peers.transformers_engine.classification_model`. This script imports nothing
+of the project. `onnx_export_from_model` is what `optimum-cli export onnx` runs once it has loaded a model; this script
+loads the model itself, since its classifier is the paper's MLP and the class that the command would load has one layer.
 """
 
 from __future__ import annotations

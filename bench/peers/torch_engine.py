@@ -1,7 +1,7 @@
-"""torch itself as an engine: eager or compiled, in float32 or with weights and products in bfloat16 or float16.
+"""torch as an engine: eager or compiled, in float32 or with weights and products in bfloat16 or float16.
 
-In the short formats every torch.nn layer that holds parameters is cast, batch norms apart; what holds none keeps
-float32. The front-ends hold none (their kernels are buffers), so decimation and log-mel stay exact.
+In the short formats every torch.nn layer with parameters is cast, except batch norms; layers without keep float32. The
+front-ends have none (their kernels are buffers), so decimation and log-mel stay exact.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bench.peers.torch_peak import PRECISIONS
+from bench.peak import DTYPES, check_device
 from ser_batch.clips import Waveform
 from ser_batch.errors import EngineError, InputError
 
@@ -25,7 +25,7 @@ class TorchEngine:
     """Branches as torch runs them, one after the other.
 
     Args:
-        branches: name -> module from waveform (B, samples) to logits (B, C); left as they are.
+        branches: name → module from waveform (B, samples) to logits (B, C); left as they are.
         precision: "fp32", "bf16" or "fp16".
         compiled: through torch.compile, whose first calls (one a batch size) are then slow.
         threads: of torch's CPU products, for the whole process; None leaves them.
@@ -44,8 +44,8 @@ class TorchEngine:
         compiled: bool = False,
         threads: int | None = None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise InputError("torch is measured in no such precision", got=precision, expected=", ".join(PRECISIONS))
+        if precision not in DTYPES:
+            raise InputError("torch is measured in no such precision", got=precision, expected=", ".join(DTYPES))
         check_device(device)
         if threads is not None:
             torch.set_num_threads(threads)
@@ -58,7 +58,7 @@ class TorchEngine:
             self._branches = {k: torch.compile(v, dynamic=False) for k, v in self._branches.items()}
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
-        """Branch name -> (B, C) probabilities."""
+        """Branch name → (B, C) probabilities."""
         started = time.perf_counter()
         try:
             with torch.inference_mode():
@@ -81,7 +81,7 @@ class TorchEngine:
         return found
 
     def timings(self) -> Mapping[str, float]:
-        """Stage -> seconds of the last run; copies and enqueueing on a GPU only."""
+        """Stage → seconds of the last run; copies and enqueueing on a GPU only."""
         return self._timings
 
     def device_memory(self) -> int:
@@ -89,7 +89,7 @@ class TorchEngine:
         return torch.cuda.max_memory_allocated() if self.device == "cuda" else 0
 
     def close(self) -> None:
-        """Let go of the weights, and of what was compiled for them."""
+        """Release the weights and the code compiled for them."""
         self._branches.clear()
         torch.compiler.reset()
         if self.device == "cuda":
@@ -102,17 +102,9 @@ class TorchEngine:
         return time.perf_counter()
 
 
-def check_device(device: str) -> None:
-    """EngineError if `device` is "cuda" and torch sees none."""
-    if device not in ("cpu", "cuda"):
-        raise EngineError("torch is measured on no such device", got=device, expected="cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise EngineError("torch sees no CUDA device here", got=f"torch {torch.__version__}", expected="an NVIDIA GPU")
-
-
 def _prepare(branch: nn.Module, device: str, precision: str) -> nn.Module:
     model = copy.deepcopy(branch).float().eval().to(device)
-    dtype = PRECISIONS[precision]
+    dtype: torch.dtype = getattr(torch, DTYPES[precision])
     if dtype == torch.float32:
         return model
     for module in model.modules():
@@ -129,7 +121,7 @@ def _prepare(branch: nn.Module, device: str, precision: str) -> nn.Module:
 
 
 class _Cast:
-    """Brings a layer's floating inputs to the type of its weights; no work where they are of it already."""
+    """Casts a layer's floating inputs to the type of its weights, unless they have it already."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype

@@ -3,48 +3,32 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from bench import formats, results
+from bench.archive import FORMATS, check_formats
 from bench.cli import main
 from bench.compare import compare
-from bench.formats import differing, measure_formats
-from bench.plain_loop import plain_loop
-from bench.report import warnings_of
+from bench.formats import differing, measure_formats, plain_loop
+from bench.results import warnings_of
 from bench.tables import tables
-from bench.transcode import FORMATS, check_formats, transcode
-from ser_batch.audio.recording import read_recording
+from bench.throughput import run_pipeline
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer, Scores
-from ser_batch.errors import AudioError, InputError
+from ser_batch.errors import AudioError
 from ser_batch.recordings.sources import find_audio
-from ser_batch.run.pipeline import Settings, run
+from support.tones import write_tones
 
-RATE = 44_100
 NAMES = [each.name for each in FORMATS]
-
-
-def pitch(number: int) -> float:
-    """Hz of the tone in recording `number`: what tells it from the others in any format."""
-    return 300.0 + 200 * number
 
 
 @pytest.fixture(scope="module")
 def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five stereo tones of 1 to 2 s whose loudness goes up and down, each in its own way, and one broken file."""
-    folder = tmp_path_factory.mktemp("audio")
-    rng = np.random.default_rng(7)
-    for number in range(5):
-        moments = np.arange(int(RATE * (1 + number / 4))) / RATE
-        loudness = np.interp(moments, np.linspace(0, moments[-1], 8), 10 ** rng.uniform(-2.5, -0.5, 8))
-        tone = loudness * np.sin(2 * np.pi * pitch(number) * moments)
-        soundfile.write(folder / f"{number}.wav", np.stack([tone, tone], axis=1), RATE)
-    (folder / "2-broken.wav").write_bytes(b"RIFF")
-    return folder
+    """Five tones and a broken file; see `write_tones`."""
+    return write_tones(tmp_path_factory.mktemp("audio"))
 
 
 class Counting(Scorer):
@@ -61,54 +45,6 @@ def read(path: Path) -> list[dict]:
     return pq.read_table(path).to_pylist()
 
 
-def loudest(path: str) -> float:
-    """Hz of the strongest frequency in a file."""
-    sound = read_recording(path, 48_000).samples
-    return float(np.abs(np.fft.rfft(sound)).argmax() * 48_000 / len(sound))
-
-
-def test_each_folder_holds_its_format_and_the_same_recordings(audio, tmp_path):
-    archives = transcode(find_audio([audio]), FORMATS, tmp_path, limit=4)
-    assert list(archives) == NAMES
-    heads = {"FLAC": b"fLaC", "WAV": b"RIFF", "OGG": b"OggS"}
-    for form in FORMATS:
-        found = archives[form.name]
-        assert len(found) == 4
-        for number, source in enumerate(found):
-            info, content = soundfile.info(source.path), Path(source.path).read_bytes()
-            assert (info.format, info.subtype, info.channels) == (form.container, form.encoding, 1)
-            assert info.samplerate == form.rate
-            assert content.startswith(heads.get(form.container, b""))
-            assert {"OPUS": b"OpusHead", "VORBIS": b"\x01vorbis"}.get(form.encoding, b"") in content[:64]
-            # The broken recording is left out and the next ones take its place.
-            assert loudest(source.path) == pytest.approx(pitch(number), abs=3)
-            assert info.duration == pytest.approx(1 + number / 4, abs=0.1)
-
-
-def test_lossless_formats_hold_the_same_sound_and_lossy_ones_are_smaller(audio, tmp_path):
-    archives = transcode(find_audio([audio]), FORMATS, tmp_path, limit=1)
-    path = {name: Path(found[0].path) for name, found in archives.items()}
-    flac, wav = (soundfile.read(path[name], dtype="int16")[0] for name in NAMES[:2])
-    # libsndfile scales to integers by itself for each of the two, one step of 65,536 apart at most.
-    assert np.abs(flac.astype(int) - wav).max() <= 1 and np.abs(wav).max() > 1000
-    sizes = [path[name].stat().st_size for name in ("WAV 48 kHz 16 bit", "WAV 16 kHz 16 bit", "MP3 48 kHz")]
-    assert sizes[0] > 2.9 * sizes[1] and sizes[1] > sizes[2]
-
-
-def test_long_recordings_go_to_the_encoders_in_blocks(tmp_path):
-    (tmp_path / "in").mkdir()
-    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 60 * 48_000)
-    soundfile.write(tmp_path / "in" / "long.wav", noise, 48_000)
-    archives = transcode(find_audio([tmp_path / "in"]), FORMATS, tmp_path, limit=1)
-    assert all(soundfile.info(found[0].path).duration == pytest.approx(60, abs=0.1) for found in archives.values())
-
-
-def test_nothing_readable_is_no_archive(tmp_path):
-    (tmp_path / "a.wav").write_bytes(b"RIFF")
-    with pytest.raises(InputError, match="no recording can be read"):
-        transcode(find_audio([tmp_path]), FORMATS, tmp_path, limit=1)
-
-
 def test_the_plain_loop_gives_the_rows_of_the_pipeline(toy_bundle: Bundle, audio, tmp_path):
     sources = [source for source in find_audio([audio]) if "broken" not in source.file]
     with closing(open_engine(toy_bundle, "onnxruntime", 1)) as engine:
@@ -116,7 +52,7 @@ def test_the_plain_loop_gives_the_rows_of_the_pipeline(toy_bundle: Bundle, audio
         scorer.given = []
         plain_loop(sources, scorer, tmp_path / "plain.parquet", 2)
         assert scorer.given == [2, 2, 1]
-        run(sources, scorer, tmp_path / "pipeline.parquet", settings=Settings(batch_size=2, workers=1))
+        run_pipeline(sources, scorer, tmp_path / "pipeline.parquet", batch=2, workers=1)
     plain, pipeline = read(tmp_path / "plain.parquet"), read(tmp_path / "pipeline.parquet")
     assert [row["file"] for row in plain] == [row["file"] for row in pipeline] == [f"{n}.wav" for n in range(5)]
     assert [row["label"] for row in plain] == [row["label"] for row in pipeline]
@@ -140,7 +76,7 @@ def test_labels_that_differ_are_counted_and_missing_ones_are_not(tmp_path):
     assert differing(tmp_path / "one.parquet", tmp_path / "one.parquet") == 0
 
 
-def test_formats_and_ways_take_turns_and_warm_up_does_not_count(toy_bundle, audio, monkeypatch):
+def test_formats_and_their_two_passes_take_turns_and_warm_up_does_not_count(toy_bundle, audio, monkeypatch):
     # A clock of its own, on which a pass over n files takes: pipeline n s, plain loop 2 n s, and in warm-up 100 s more.
     now, calls = [0.0], []
 
@@ -152,7 +88,7 @@ def test_formats_and_ways_take_turns_and_warm_up_does_not_count(toy_bundle, audi
 
         return call
 
-    monkeypatch.setattr(formats, "run", passing("pipeline", 1, formats.run))
+    monkeypatch.setattr(formats, "run_pipeline", passing("pipeline", 1, formats.run_pipeline))
     monkeypatch.setattr(formats, "plain_loop", passing("plain", 2, formats.plain_loop))
     sources = list(find_audio([audio]))[:2]
     with closing(open_engine(toy_bundle, "onnxruntime", 1)) as engine:
@@ -183,7 +119,7 @@ def test_the_command_leaves_out_what_cannot_be_written_and_its_result_compares(
     found = result["measurements"]
     assert [row["format"] for row in found] == [name for name in NAMES if name != "MP3 48 kHz"]
     assert all((row["files"], row["differing"], row["unscored"]) == (5, 0, 0) for row in found)
-    # What the model hears of five tones of 1 to 2 s, whatever the format.
+    # The scored part of five tones of 1 to 2 s, whatever the format.
     assert all(row["audio_hours"] == pytest.approx(7.5 / 3600, rel=0.05) for row in found)
     assert all(row["decode_cpu_seconds"] > 0 and row["seconds"]["n"] == 1 for row in found)
     (table,) = tables(result)

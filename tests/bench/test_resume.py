@@ -7,15 +7,14 @@ import pytest
 import soundfile
 
 from bench import results, resume
-from bench.archive import link_recordings
 from bench.cli import main
 from bench.compare import compare
 from bench.processes import Finished
-from bench.report import warnings_of
+from bench.results import warnings_of
 from bench.resume import ADDED, NOTHING, WHOLE, measure_resume
 from bench.tables import tables
 from ser_batch.errors import InputError
-from ser_batch.recordings.sources import Source, find_audio
+from ser_batch.recordings.sources import find_audio
 
 
 @pytest.fixture(scope="module")
@@ -25,24 +24,6 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("a.wav", "b.flac"):
         soundfile.write(folder / name, rng.uniform(-0.3, 0.3, 8_000), 8_000)
     return folder
-
-
-def test_links_go_round_and_go_on_where_they_ended(audio, tmp_path, monkeypatch):
-    monkeypatch.chdir(audio.parent)
-    sources = find_audio([audio.name])  # relative: links must not be
-    link_recordings(sources, tmp_path / "audio", 3)
-    link_recordings(sources, tmp_path / "audio", 2, start=3)
-    links = sorted((tmp_path / "audio").iterdir())
-    assert [link.name for link in links] == [
-        *("00000000.wav", "00000001.flac", "00000002.wav", "00000003.flac", "00000004.wav"),
-    ]
-    assert [link.readlink().name for link in links] == ["a.wav", "b.flac"] * 2 + ["a.wav"]
-    assert all(link.is_symlink() and link.is_file() for link in links)
-
-
-def test_no_links_are_made_to_what_is_elsewhere(tmp_path):
-    with pytest.raises(InputError, match="files on this machine"):
-        link_recordings([Source("s3://bucket/a.wav", "a.wav")], tmp_path / "audio", 1)
 
 
 def test_resuming_scores_nothing_again_and_what_is_new_once(toy_bundle, audio, tmp_path, capsys):
@@ -64,8 +45,8 @@ def test_resuming_scores_nothing_again_and_what_is_new_once(toy_bundle, audio, t
     assert [ratio.ratio for ratio in compare(result, result).ratios] == [1.0] * 6
 
 
-def test_looking_is_the_time_beyond_one_file(toy_bundle, audio, monkeypatch):
-    """Processes that take 2 s and 3 ms a file, 1 s a file where it is to be scored: looking is the 3 ms."""
+def test_checking_an_archive_is_the_time_beyond_one_file(toy_bundle, audio, monkeypatch):
+    """Processes that take 2 s and 3 ms a file, 1 s a file where it is to be scored: the check is the 3 ms."""
     known: set[str] = set()
     flags: list[tuple[str, ...]] = []
 

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.scaling import BEGIN, END, main, rates, table
+from bench.scaling import rates, scaling_table
 
 ENVIRONMENT = {"cpu": {"cores_usable": 4}, "load_average_at_start": [0.25, 9, 9]}
 
@@ -23,33 +22,23 @@ def test_core_hours_follow_from_the_fastest_batch_and_the_cores() -> None:
     slow, fast = measured(1, 40.0), measured(8, 400.0)
     gpu, part = measured(8, 9e9, device="cuda"), measured(8, 9e9, target="wav2vec2")
     (rate,) = rates([("latency-x.json", result("latency", measurements=[slow, fast, gpu, part]))])
-    assert rate.a_core == 100.0
+    assert rate.per_core == 100.0
     assert rate.core_hours == pytest.approx(1e8 / 100 / 3600)
-    assert "| engine | b | openvino fp32 | 100.0 | 278 | 12 | 0.2 | `latency-x.json` |" in table(
-        [("latency-x.json", result("latency", measurements=[fast]))]
+    assert "| engine | b | openvino fp32 | 100.0 | 278 | 12 | 0.2 | `latency-x.json` |" in scaling_table(
+        [("folder/latency-x.json", result("latency", measurements=[fast]))]
     )
 
 
 def test_files_and_decoding_are_told_apart() -> None:
     row = measured(8, 0.0) | {"files_per_second": 80.0, "decode_files_per_second": 800.0}
-    found = {rate.what: rate.a_core for rate in rates([("t.json", result("throughput", measurements=[row]))])}
+    found = {rate.what: rate.per_core for rate in rates([("t.json", result("throughput", measurements=[row]))])}
     assert found == {"files to rows": 20.0, "decoding alone": 200.0}
 
 
 def test_of_peers_the_backends_count_and_of_end_to_end_nothing() -> None:
     row = {"label": "openvino bf16", "device": "cpu", "target": "wav2vec2", "clips_per_second": 40.0}
-    (rate,) = rates([("peers-base-x.json", result("peers", candidates=[row, row | {"label": "torch eager fp32"}]))])
-    assert (rate.model, rate.engine, rate.a_core) == ("base, wav2vec2 branch alone", "openvino bf16", 10.0)
+    candidates = [row, row | {"label": "torch eager fp32"}]
+    (rate,) = rates([("bench/results/peers-base-x.json", result("peers", candidates=candidates))])
+    assert (rate.model, rate.engine, rate.per_core) == ("base, wav2vec2 branch alone", "openvino bf16", 10.0)
     files = {"label": "openvino bf16, the pipeline", "device": "cpu", "files_per_second": 18.0}
     assert rates([("end-to-end-base-x.json", result("end-to-end", candidates=[files]))]) == []
-
-
-def test_only_the_part_between_the_marks_is_replaced(tmp_path: Path) -> None:
-    page = tmp_path / "scaling.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    main(page)
-    text = page.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith(f"{END}\nafter\n")
-    assert "old" not in text
-    assert "| engine |" in text

@@ -16,7 +16,7 @@ from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Fusion
 from ser_batch.errors import ExportError, OutputError
 from support.toy_run import CLIP, CONFIG, make_toy_run
-from training.configfile import load_config
+from training.config import load_config
 from training.data.ravdess import LABELS
 from training.runs import Run, load_run
 

@@ -1,8 +1,11 @@
-"""Where the data beside the project lies, if it is there."""
+"""Where the data of the project and beside it lies, if it is there."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMITTED = REPOSITORY / "training" / "results"
+"""The committed results of the reproduction."""
+SHARED = REPOSITORY.parent / "shared"
 RAVDESS = SHARED / "ravdess"

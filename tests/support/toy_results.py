@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from training.config import RunConfig
-from training.predictions import compare, figures
+from training.reproduction.predictions import compare, figures
 from training.reproduction.results import Experiment, Kind
 
 LABELS = ("neutral", "calm")

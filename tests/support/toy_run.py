@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
+from bench.peers.models import SMALL
 from ser_batch.bundle.fusion import save_fusion
 from ser_batch.clips import ClipRule
 from ser_batch.evaluation.metrics import evaluate
 from support.toy import toy_fusion
-from training.config import ContextConfig, RunConfig, SpectrogramConfig, to_dict
+from training.config import RunConfig, to_dict
 from training.data.ravdess import LABELS
-from training.runs import build_branches, environment
+from training.files import write_tensors
+from training.loop import BEST, trained_state
+from training.runs import build_branches, environment, share_backbone
 
 CLIP = ClipRule(samples=24_000)
-CONTEXT = ContextConfig(
-    backbone="scratch",
-    architecture={
-        "conv_dim": [16] * 7,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    },
-    hidden=(16, 16),
-    unfrozen_layers=1,
-)
-SPECTROGRAM = SpectrogramConfig(channels=(4, 8, 8, 8), layers=1, feed_forward=32)
-CONFIG = RunConfig(recipe="toy", clip=CLIP, context=CONTEXT, spectrogram=SPECTROGRAM)
+CONTEXT, SPECTROGRAM = SMALL.context, SMALL.spectrogram
+CONFIG = replace(SMALL, recipe="toy", clip=CLIP)
 
 
 def make_toy_run(folder: Path, config: RunConfig = CONFIG, corpus: str = "ravdess") -> Path:
@@ -43,8 +32,8 @@ def make_toy_run(folder: Path, config: RunConfig = CONFIG, corpus: str = "ravdes
     branches = build_branches(config, len(LABELS))
     for name, branch in branches.items():
         (folder / name).mkdir()
-        state = {key: value.contiguous() for key, value in branch.state_dict().items()}
-        save_file(state, folder / name / "best.safetensors")
+        write_tensors(folder / name / BEST, trained_state(branch))
+    share_backbone(folder, branches[config.context.name])
     fusion = toy_fusion(tuple(branches))
     save_fusion(fusion, folder / "fusion.npz")
     split = {"name": "paper-seed0", "corpus": corpus, "labels": list(LABELS)}

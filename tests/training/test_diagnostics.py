@@ -96,6 +96,7 @@ def test_the_ancestors_arm_is_dead_and_told_so(clips: dict, tmp_path: Path) -> N
     figures = arm_figures(branch, clips["held-out"][0], CPU)
     assert figures["logits"] < DEAD and figures["changed"] < 0.05
     start = weights(branch)
+    (tmp_path / "spectrogram").mkdir()
     diagnose(branch, start, clips["held-out"][0], tmp_path / "spectrogram", CPU)
     assert "(it is dead)" in summary(read_all(tmp_path)["spectrogram"])
 
@@ -138,6 +139,7 @@ def test_how_far_parts_moved() -> None:
 def test_a_branch_without_an_arm_says_how_far_it_moved(tmp_path: Path) -> None:
     branch = torch.nn.ModuleDict({"layers": torch.nn.Sequential(torch.nn.Linear(3, 4))})
     start = {name: 2 * tensor for name, tensor in weights(branch).items()}
+    (tmp_path / "wav2vec2").mkdir()
     diagnose(branch, start, torch.zeros(2, 3), tmp_path / "wav2vec2", CPU)
     assert json.loads((tmp_path / "wav2vec2/diagnostics.json").read_text()) == {"moved": {"layers.0": 0.5}}
     assert summary(read_all(tmp_path)["wav2vec2"]).startswith("parts moved by 0.5 (layers.0)")

@@ -15,7 +15,17 @@ torch = pytest.importorskip("torch")
 from ser_batch.errors import TrainingError  # noqa: E402
 from training.config import Stage  # noqa: E402
 from training.data.examples import CachedSet  # noqa: E402
-from training.loop import build_optimizer, evaluate, fit, learning_rate, load_weights, seed_everything  # noqa: E402
+from training.loop import (  # noqa: E402
+    build_optimizer,
+    evaluate,
+    fit,
+    frozen_state,
+    learning_rate,
+    load_weights,
+    seed_everything,
+    trained_state,
+)
+from training.runtime import Runtime  # noqa: E402
 
 CLASSES, WIDTH = 3, 6
 STAGE = Stage("adamw", 0.02, epochs=8, patience=8, monitor="accuracy", schedule="cosine", batch_size=16)
@@ -126,7 +136,7 @@ def test_a_killed_stage_resumes_to_the_same_result(stage: Stage, killed_after: i
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit("toy", toy(), stage, TRAIN, VALIDATION, tmp_path / "killed", seed=3, progress=kill)
+        fit("toy", toy(), stage, TRAIN, VALIDATION, tmp_path / "killed", seed=3, runtime=Runtime(progress=kill))
     torch.rand(17)  # the new process has another state of its generators
     np.random.rand(5)
     resumed = toy()
@@ -161,7 +171,8 @@ def test_a_kill_between_best_weights_and_state_loses_nothing(tmp_path: Path, mon
 def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
     first, again, seen = toy(), toy(), []
     fit("toy", first, STAGE, TRAIN, VALIDATION, tmp_path)
-    fit("toy", again, STAGE, TRAIN, VALIDATION, tmp_path, progress=lambda *row: seen.append(row))
+    runtime = Runtime(progress=lambda *row: seen.append(row))
+    fit("toy", again, STAGE, TRAIN, VALIDATION, tmp_path, runtime=runtime)
     assert not seen
     assert_equal_weights(first, again)
 
@@ -252,7 +263,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> No
     from safetensors.torch import save_file
 
     path = tmp_path / "w.safetensors"
-    weights = toy().state_dict()
+    weights = trained_state(toy())
     save_file({k: v for k, v in weights.items() if k != "layers.4.bias"}, path)
     with pytest.raises(TrainingError, match=r"no tensor layers\.4\.bias in the checkpoint"):
         load_weights(toy(), path)
@@ -266,8 +277,61 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> No
 
 def test_the_state_of_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     fit("toy", toy(), STAGE, TRAIN, VALIDATION, tmp_path)
-    with pytest.raises(TrainingError, match=r"state\.pt.*frozen\.weight"):
+    with pytest.raises(TrainingError, match=r"state\.pt.*layers\.0\.weight"):
         fit("toy", toy(WIDTH + 1), STAGE, TRAIN, VALIDATION, tmp_path)
+
+
+def test_checkpoints_hold_what_trains_and_no_frozen_tensor(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    branch = toy()
+    fit("toy", branch, STAGE, TRAIN, VALIDATION, tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    kept = {name for name in branch.state_dict() if not name.startswith("frozen.")}
+    assert "layers.1.running_mean" in kept and set(load_file(tmp_path / "best.safetensors")) == kept
+    assert set(state["branch"]) == kept
+
+
+def test_a_stage_with_other_frozen_parameters_is_refused(tmp_path: Path) -> None:
+    fit("toy", toy(), STAGE, TRAIN, VALIDATION, tmp_path)
+    other = toy()
+    with torch.no_grad():
+        other.frozen.weight += 1
+    with pytest.raises(TrainingError, match=r"state\.pt is of a stage whose frozen parameters had other values"):
+        fit("toy", other, STAGE, TRAIN, VALIDATION, tmp_path)
+
+
+def as_version_0_1_0(folder: Path, branch: torch.nn.Module) -> None:
+    """Write a stage's checkpoints as version 0.1.0 did: with the frozen parameters, and without their digest."""
+    from safetensors.torch import load_file, save_file
+
+    frozen = frozen_state(branch)
+    state = torch.load(folder / "state.pt", weights_only=True)
+    del state["frozen_sha256"]
+    torch.save({**state, "branch": {**state["branch"], **frozen}}, folder / "state.pt")
+    save_file({**load_file(folder / "best.safetensors"), **frozen}, folder / "best.safetensors")
+
+
+def test_checkpoints_of_version_0_1_0_resume_to_the_same_result(tmp_path: Path) -> None:
+    whole, resumed = toy(), toy()
+    fit("toy", whole, STAGE, TRAIN, VALIDATION, tmp_path / "whole")
+
+    def kill(_: str, row: dict[str, float]) -> None:
+        if row["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit("toy", toy(), STAGE, TRAIN, VALIDATION, tmp_path / "old", runtime=Runtime(progress=kill))
+    as_version_0_1_0(tmp_path / "old", toy())
+    fit("toy", resumed, STAGE, TRAIN, VALIDATION, tmp_path / "old")
+    assert without_time(tmp_path / "old") == without_time(tmp_path / "whole")
+    assert_equal_weights(resumed, whole)
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".state.pt.0123abcd.tmp").write_bytes(b"half")
+    fit("toy", toy(), STAGE, TRAIN, VALIDATION, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "metrics.jsonl", "state.pt"]
 
 
 @pytest.mark.parametrize("clip_norm", [1e-3, 0.0])

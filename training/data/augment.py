@@ -1,4 +1,4 @@
-"""Augmentation of training waveforms, before both front-ends, so that both branches hear the same noise.
+"""Augmentation of training waveforms, before both front-ends, so that both branches get the same noise.
 
 The paper's part is additive white Gaussian noise at 10, 20 and 30 dB (section IV-A). Crop jitter, gain and speed
 belong to this project's own recipes and are off by default.
@@ -21,7 +21,7 @@ def add_noise(waveform: Waveform, snr: float, rng: np.random.Generator) -> Wavef
 
 
 def noisy_copies(clip: Waveform, config: AugmentConfig, seed: tuple[int, ...]) -> list[Waveform]:
-    """The fixed training versions of one clip: itself, if kept, then one copy a signal-to-noise ratio.
+    """The fixed training versions of one clip: itself, if kept, then one copy per signal-to-noise ratio.
 
     `seed` names run and clip, so that a clip's copies do not depend on which other clips are trained on.
     """

@@ -64,7 +64,7 @@ class Corpus:
         return np.array([index[e.label] for e in self.examples])
 
     def describe(self) -> dict[str, str | int]:
-        """Name, recordings, and the SHA-256 of names, labels and sizes: what tells results of two corpora apart."""
+        """Name, recordings, and the SHA-256 of names, labels and sizes: what distinguishes results of two corpora."""
         lines = [f"{e.file}\t{e.label}\t{self.path(i).stat().st_size}\n" for i, e in enumerate(self.examples)]
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         return {"name": self.name, "recordings": len(self), "sha256": digest}

@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Protocol
+from itertools import count
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ser_batch.clips import ClipRule, Waveform
 from training.config import AugmentConfig
 from training.data.augment import fresh_version
-from training.models.spectrogram import SpectrogramBranch
+from training.data.features import Encoding
 
-ENCODE_BATCH = 32
-"""Clips whose features are computed at a time."""
+Rows = Callable[[np.ndarray], Tensor]
+"""Indices (b,) of examples → their features (b, …)."""
 
 
-class TrainingSet(Protocol):
+class TrainingSet:
     """A source of training batches."""
 
-    def __len__(self) -> int:
-        """Examples an epoch."""
-        ...
-
-    def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled (features (b, …), class indices (b,)) of one epoch; the same for the same epoch."""
-        ...
-
-
-def shuffled(count: int, size: int, seed: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Index batches of a permutation; a last batch of one is dropped, since batch norm cannot train on it."""
-    order = np.random.default_rng(seed).permutation(count)
-    for start in range(0, count, size):
-        if count - start > 1:
-            yield order[start : start + size]
-
-
-@dataclass(frozen=True)
-class CachedSet:
-    """Features that no gradient reaches, computed once and kept in memory."""
-
-    features: Tensor
-    """(N, …), on the CPU, in the precision they were cached in."""
     targets: Tensor
     """(N,) int64 class indices."""
     seed: int
@@ -54,65 +30,98 @@ class CachedSet:
         return len(self.targets)
 
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled (features (b, …), class indices (b,)) of one epoch; the same for the same epoch."""
+        rows = self.epoch(epoch)
         for index in shuffled(len(self), size, (self.seed, epoch)):
-            yield self.features[index].float(), self.targets[index]
+            yield rows(index), self.targets[index]
+
+    def epoch(self, epoch: int) -> Rows:
+        """What gives the features of one epoch's batches, asked for in their order."""
+        raise NotImplementedError
 
     def examples(self) -> tuple[Tensor, Tensor]:
         """All features (N, …) and class indices (N,), for what is fitted without batches."""
+        raise NotImplementedError
+
+
+def shuffled(number: int, size: int, seed: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Index batches of a permutation; a last batch of one is dropped, since batch norm cannot train on it."""
+    order = np.random.default_rng(seed).permutation(number)
+    for start in range(0, number, size):
+        if number - start > 1:
+            yield order[start : start + size]
+
+
+@dataclass(frozen=True)
+class CachedSet(TrainingSet):
+    """Features that no gradient reaches, computed once and kept in memory."""
+
+    features: Tensor
+    """(N, …), on the CPU."""
+    targets: Tensor
+    seed: int
+
+    def epoch(self, epoch: int) -> Rows:
+        """The same features in every epoch."""
+        return lambda index: self.features[index].float()
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """All features (N, …) and class indices (N,)."""
         return self.features.float(), self.targets
 
 
 @dataclass(frozen=True)
-class FreshSet:
+class FreshSet(TrainingSet):
     """Recordings augmented anew each epoch, their features computed on the way."""
 
     recordings: list[Waveform]
     targets: Tensor
-    branch: nn.Module
+    branch: Encoding
     rule: ClipRule
     augment: AugmentConfig
     seed: int
     device: torch.device
+    masked: bool = False
+    """Whether the features are a spectrogram, which SpecAugment can mask."""
 
-    def __len__(self) -> int:
-        return len(self.recordings)
+    def epoch(self, epoch: int) -> Rows:
+        """Features of versions that are drawn for this epoch."""
+        numbers = count()
 
-    def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for number, index in enumerate(shuffled(len(self), size, (self.seed, epoch))):
-            rng = np.random.default_rng((self.seed, epoch, number))
+        def rows(index: np.ndarray) -> Tensor:
+            rng = np.random.default_rng((self.seed, epoch, next(numbers)))
             versions = [fresh_version(self.recordings[i], self.rule, self.augment, rng) for i in index]
             with torch.no_grad():
                 features = self.branch.features(torch.from_numpy(np.stack(versions)).to(self.device))
-            if isinstance(self.branch, SpectrogramBranch):  # features of a speech encoder have no bands to mask
-                features = mask_spectrogram(features, self.augment, rng)
-            yield features, self.targets[index]
+            return mask_spectrogram(features, self.augment, rng) if self.masked else features
+
+        return rows
 
 
 @dataclass(frozen=True)
-class VersionedSet:
-    """Cached versions of each recording's features, of which an epoch takes one a recording."""
+class VersionedSet(TrainingSet):
+    """Cached versions of each recording's features, of which an epoch takes one per recording."""
 
     versions: list[np.ndarray]
     """(recordings of the corpus, …) float32 each, in memory or mapped from disk."""
     rows: np.ndarray
     """(N,) the recordings that are trained on."""
     targets: Tensor
-    """(N,) int64 class indices."""
     augment: AugmentConfig
     seed: int
-    masked: bool
+    masked: bool = False
     """Whether the features are a spectrogram, which SpecAugment can mask."""
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int) -> Rows:
+        """Features of the version that this epoch draws for each recording."""
         rng = np.random.default_rng((self.seed, epoch, 1))
         drawn = rng.integers(len(self.versions), size=len(self))
-        for index in shuffled(len(self), size, (self.seed, epoch)):
-            clips = [self.versions[drawn[i]][self.rows[i]] for i in index]
-            features = torch.from_numpy(np.stack(clips))
-            yield mask_spectrogram(features, self.augment, rng) if self.masked else features, self.targets[index]
+
+        def rows(index: np.ndarray) -> Tensor:
+            features = torch.from_numpy(np.stack([self.versions[drawn[i]][self.rows[i]] for i in index]))
+            return mask_spectrogram(features, self.augment, rng) if self.masked else features
+
+        return rows
 
     def examples(self) -> tuple[Tensor, Tensor]:
         """Every version of every recording, unmasked: features (V · N, …) and class indices (V · N,)."""
@@ -121,7 +130,7 @@ class VersionedSet:
 
 
 def mask_spectrogram(features: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """SpecAugment: two stretches of frames and two of bands a clip set to the clip's mean; (B, F, T) → same."""
+    """SpecAugment: two stretches of frames and two of bands per clip set to the clip's mean; (B, F, T) → same."""
     if features.ndim != 3 or not (augment.time_mask or augment.band_mask):
         return features
     features = features.clone()
@@ -133,14 +142,3 @@ def mask_spectrogram(features: Tensor, augment: AugmentConfig, rng: np.random.Ge
                 start = int(rng.integers(clip.shape[axis] - width + 1))
                 clip.narrow(axis, start, width).fill_(mean)
     return features
-
-
-def encode(branch: nn.Module, waveforms: Iterable[Waveform], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Features (N, …) of waveforms (144000,) each, by `branch.features` in evaluation mode, on the CPU as `dtype`."""
-    branch.eval()
-    parts, remaining = [], iter(waveforms)
-    with torch.no_grad():
-        while chunk := list(islice(remaining, ENCODE_BATCH)):
-            batch = torch.from_numpy(np.stack(chunk)).to(device)
-            parts.append(branch.features(batch).to("cpu", dtype))
-    return torch.cat(parts)

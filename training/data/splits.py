@@ -1,10 +1,10 @@
-"""The three protocols: who is trained on, who is validated on, who is tested.
+"""The protocols: who is trained on, who is validated on, who is tested.
 
 - `paper`: a random split of each emotion, 1147 / 143 / 150 (Table I). The other take of most test clips is in
   training, so its figures do not say how the model does on a new speaker.
 - `emobox`: EmoBox's six speaker-independent folds of RAVDESS (Ma et al., Interspeech 2024).
 - `sentence`: one of the two sentences is trained on, the other one tested.
-- `given`: the parts that a labelled manifest states itself.
+- `given`: the parts in the split column of a table.
 """
 
 from __future__ import annotations
@@ -119,15 +119,15 @@ def sentence_split(corpus: Corpus, sentence: str, seed: int = 0) -> Split:
 
 
 def given_split(corpus: Corpus) -> Split:
-    """The parts that the manifest states; refused if a known speaker is in two of them."""
+    """The parts in the table's split column; refused if a known speaker is in two of them."""
     unknown = {e.part for e in corpus.examples} - set(PARTS)
     if unknown:
-        raise TrainingError("the manifest's split column", got=sorted(map(str, unknown)), expected=list(PARTS))
+        raise TrainingError("the table's split column", got=sorted(map(str, unknown)), expected=list(PARTS))
     return _split("given", corpus, [str(e.part) for e in corpus.examples]).check(corpus, speakers_apart=True)
 
 
 def splits_of(protocol: str, corpus: Corpus, seed: int = 0) -> list[Split]:
-    """Every split of a protocol: one for `paper` and `given`, six for `emobox`, one a sentence for `sentence`."""
+    """Every split of a protocol: one for `paper` and `given`, six for `emobox`, one per sentence for `sentence`."""
     if protocol == "paper":
         return [paper_split(corpus, seed)]
     if protocol == "emobox":
@@ -145,8 +145,8 @@ def folds_of(
     """The clips of `parts` of `split` in `count` folds, each the test part once and gone from its own part then.
 
     A fold meets its models as the split's own test part does: where the split keeps speakers apart so do the folds,
-    elsewhere each label's clips are permuted with `seed` and dealt out, part by part. Clips of no part are in none
-    here either.
+    otherwise each label's clips are permuted with `seed` and dealt out, part by part. Clips of no part are in no
+    fold either.
 
     Raises TrainingError where a part has fewer speakers, or fewer clips of a label, than folds.
     """

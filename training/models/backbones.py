@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
-from training.compat import repair_torchaudio
-from training.models.whisper_frontend import WhisperLogMel
+from training.models import repair_torchaudio
+from training.models.frontends import WhisperLogMel
 
 repair_torchaudio()
 import transformers  # noqa: E402

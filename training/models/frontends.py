@@ -180,3 +180,55 @@ class LogMel(nn.Module):
             mel = mel / mel.amax(dim=(1, 2), keepdim=True).clamp(min=floor)
             floor = 10 ** (-self.config.dynamic_range / 10)
         return (10.0 / math.log(10.0)) * mel.clamp(min=floor).log().transpose(1, 2)
+
+
+WHISPER_RATE, WHISPER_FFT, WHISPER_HOP = 16_000, 400, 160
+"""Hz, and samples of a frame and between frames, of Whisper's own front-end."""
+WHISPER_FLOOR = 1e-10
+"""Mel power below which Whisper's logarithm is clamped."""
+WHISPER_RANGE = 8.0
+"""Decades below the clip's loudest bin at which it is cut off: 80 dB."""
+
+
+def windowed_dft() -> np.ndarray:
+    """The DFT of a frame under a periodic Hann window, (400, 402) float64: 201 real columns, 201 imaginary ones."""
+    n, k = np.arange(WHISPER_FFT), np.arange(WHISPER_FFT // 2 + 1)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * n / WHISPER_FFT)
+    angle = 2 * np.pi * np.outer(n, k) / WHISPER_FFT
+    return window[:, None] * np.concatenate([np.cos(angle), -np.sin(angle)], axis=1)
+
+
+class WhisperLogMel(nn.Module):
+    """Whisper's input features, from plain products and slices, of a clip that is not padded.
+
+    Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (2022), section 2.2, and
+    transformers.WhisperFeatureExtractor, which the tests compare with. That one pads a clip to 30 s; the loudest bin,
+    to which the floor is relative, is the same without, and the frames after the clip would only be silence.
+
+    A frame of 400 samples every 160 is two and a half blocks of 160, so framing is three slices of blocks.
+
+    Shape: (B, T) float32 at 16 kHz → (B, n_mels, T // 160), (log₁₀ of the mel power + 4) / 4; with `relative` of the
+    mel power over that of the clip's loudest bin, so from −1 to 1 whatever the clip's level, which is the range that
+    Whisper was trained in.
+    """
+
+    def __init__(self, n_mels: int = 80, relative: bool = False) -> None:
+        super().__init__()
+        self.relative = relative
+        filters = mel_bank(WHISPER_RATE, WHISPER_FFT, n_mels, 0.0, WHISPER_RATE / 2, "slaney", "slaney")
+        for name, value in (("dft", windowed_dft()), ("filters", filters)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        frames = waveform.shape[1] // WHISPER_HOP
+        padded = nn.functional.pad(waveform[:, None], (WHISPER_FFT // 2, WHISPER_FFT // 2), mode="reflect")[:, 0]
+        blocks = padded[:, : (frames + 2) * WHISPER_HOP].reshape(-1, frames + 2, WHISPER_HOP)
+        framed = torch.cat([blocks[:, :frames], blocks[:, 1:-1], blocks[:, 2:, : WHISPER_FFT - 2 * WHISPER_HOP]], dim=2)
+        real, imag = (framed @ self.dft).split(WHISPER_FFT // 2 + 1, dim=2)
+        mel = (real * real + imag * imag) @ self.filters
+        if self.relative:
+            mel = mel / mel.amax(dim=(1, 2), keepdim=True).clamp(min=WHISPER_FLOOR)
+            return ((mel.clamp(min=10**-WHISPER_RANGE).log() * (1 / math.log(10.0)) + 4.0) / 4.0).transpose(1, 2)
+        logarithm = mel.clamp(min=WHISPER_FLOOR).log() * (1 / math.log(10.0))
+        loudest = logarithm.amax(dim=(1, 2), keepdim=True)
+        return ((torch.maximum(logarithm, loudest - WHISPER_RANGE) + 4.0) / 4.0).transpose(1, 2)

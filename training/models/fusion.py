@@ -1,6 +1,6 @@
 """Fusion of the branches' probabilities: the paper's logistic regression, and the two it is compared with.
 
-Source: paper, section III-E (logistic regression) and Table V (weighted and gated fusion).
+Source: paper, section III-E, equations 8 and 9 (logistic regression) and Table V (weighted and gated fusion).
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from ser_batch.bundle.fusion import Fusion
@@ -18,14 +21,15 @@ from ser_batch.evaluation.metrics import accuracy
 from training.config import FusionConfig, Stage
 from training.data.examples import CachedSet
 from training.loop import fit
-from training.models.shrunk_fusion import fit_shrunk
 
 Probabilities = Mapping[str, np.ndarray]
 """Branch name → (N, C), in the order of the fusion's inputs."""
+Labelled = tuple[Probabilities, np.ndarray]
+"""Probabilities of N clips and their class indices (N,)."""
 
 
 def stacked(probabilities: Probabilities) -> np.ndarray:
-    """[P_1; P_2] a clip, (N, K · C) float32 (equation 8)."""
+    """[P_1; P_2] of each clip, (N, K · C) float32 (equation 8)."""
     return np.concatenate(list(probabilities.values()), axis=1).astype(np.float32)
 
 
@@ -41,7 +45,7 @@ class LogisticFusion(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """A gate in (0, 1) a clip from both branches' probabilities mixes them: log(Σ g_k P_k), (N, K · C) → (N, C).
+    """A gate in (0, 1) per clip from both branches' probabilities mixes them: log(Σ g_k P_k), (N, K · C) → (N, C).
 
     Table V names "dynamic weight allocation" without saying how; one linear layer and a softmax over the branches is
     the smallest gate (ours).
@@ -70,49 +74,24 @@ class WeightedFusion:
 
 
 def fit_logistic(
-    config: FusionConfig,
-    stage: Stage,
-    train: tuple[Probabilities, np.ndarray],
-    validation: tuple[Probabilities, np.ndarray],
-    folder: Path,
-    seed: int,
+    config: FusionConfig, stage: Stage, train: Labelled, validation: Labelled, folder: Path, seed: int
 ) -> Fusion:
-    """The paper's fusion fitted on `train` (probabilities, class indices), as the matrix that is served."""
-    names, features = tuple(train[0]), stacked(train[0])
+    """The paper's fusion fitted on `train`, as the matrix that is served."""
+    names = tuple(train[0])
     if config.solver == "lbfgs":
-        from sklearn.linear_model import LogisticRegression
-
-        model = LogisticRegression(C=config.inverse_penalty, max_iter=10_000).fit(features, train[1])
-        weight, bias = model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
-        if len(weight) == 1:  # of two classes scikit-learn gives the logit of the second against the first
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        return Fusion(weight, bias, names)
+        return Fusion(*_fit_exact(*train, config.inverse_penalty), names)
     if config.solver == "shrunk":
-        rows = np.stack(list(train[0].values()), axis=1)
-        return Fusion(*fit_shrunk(rows, train[1], config.shrinkage), names)
-    torch.manual_seed(seed)
-    module = LogisticFusion(len(names), features.shape[1] // len(names))
-    _fit_module(module, stage, train, validation, folder, seed)
-    linear = module.linear
+        return Fusion(*fit_shrunk(np.stack(list(train[0].values()), axis=1), train[1], config.shrinkage), names)
+    linear = _fit_module(LogisticFusion, stage, train, validation, folder, seed).linear
     return Fusion(linear.weight.detach().numpy(), linear.bias.detach().numpy(), names)
 
 
-def fit_gated(
-    stage: Stage,
-    train: tuple[Probabilities, np.ndarray],
-    validation: tuple[Probabilities, np.ndarray],
-    folder: Path,
-    seed: int,
-) -> GatedFusion:
+def fit_gated(stage: Stage, train: Labelled, validation: Labelled, folder: Path, seed: int) -> GatedFusion:
     """A gate fitted on `train` like the logistic regression."""
-    torch.manual_seed(seed)
-    names, classes = tuple(train[0]), next(iter(train[0].values())).shape[1]
-    module = GatedFusion(len(names), classes)
-    _fit_module(module, stage, train, validation, folder, seed)
-    return module
+    return _fit_module(GatedFusion, stage, train, validation, folder, seed)
 
 
-def fit_weighted(train: tuple[Probabilities, np.ndarray]) -> WeightedFusion:
+def fit_weighted(train: Labelled) -> WeightedFusion:
     """The share, of 101 from 0 to 1, with the best accuracy on `train`; the middle one of equally good ones."""
     probabilities, truth = train
     shares = np.linspace(0, 1, 101)
@@ -121,16 +100,61 @@ def fit_weighted(train: tuple[Probabilities, np.ndarray]) -> WeightedFusion:
     return WeightedFusion(float(shares[best[len(best) // 2]]))
 
 
+Module = TypeVar("Module", LogisticFusion, GatedFusion)
+
+
 def _fit_module(
-    module: nn.Module,
-    stage: Stage,
-    train: tuple[Probabilities, np.ndarray],
-    validation: tuple[Probabilities, np.ndarray],
-    folder: Path,
-    seed: int,
-) -> None:
-    def tensors(part: tuple[Probabilities, np.ndarray]) -> tuple[Tensor, Tensor]:
+    kind: type[Module], stage: Stage, train: Labelled, validation: Labelled, folder: Path, seed: int
+) -> Module:
+    def tensors(part: Labelled) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(stacked(part[0])), torch.from_numpy(part[1])
 
-    features, targets = tensors(train)
-    fit("fusion", module, stage, CachedSet(features, targets, seed), tensors(validation), folder, seed=seed)
+    torch.manual_seed(seed)
+    module = kind(len(train[0]), next(iter(train[0].values())).shape[1])
+    fit("fusion", module, stage, CachedSet(*tensors(train), seed), tensors(validation), folder, seed=seed)
+    return module
+
+
+def _fit_exact(probabilities: Probabilities, targets: np.ndarray, inverse: float) -> tuple[np.ndarray, np.ndarray]:
+    """The optimum of the L2-penalised problem with scikit-learn's C = `inverse`: weight (C, K · C), bias (C,)."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=inverse, max_iter=10_000).fit(stacked(probabilities), targets)
+    weight, bias = model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
+    if len(weight) == 1:  # of two classes scikit-learn gives the logit of the second against the first
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias
+
+
+def fit_shrunk(probabilities: np.ndarray, targets: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+    """Logistic regression that is shrunk towards one weight per branch: weight (C, K · C) and bias (C,), float64.
+
+    A matrix of C × K·C weights, fitted on some thousand clips, learns those clips by heart: it can lose against a
+    plain weighted sum of the branches. Here the logits are Σ_k a_k P_k + D [P_1; …; P_K] + b, where a weight per
+    branch, a_k, is free and D and b are penalised: mean cross-entropy + ½ shrinkage (‖D‖² + ‖b‖²) is least. However
+    strong the penalty, what is left is the best weighted sum, sharpened. W = [a_1 I; …; a_K I] + D is served.
+
+    Args:
+        probabilities: (N, K, C) of K branches.
+        targets: (N,) class indices.
+    """
+    count, branches, classes = probabilities.shape
+    probabilities = probabilities.astype(np.float64)
+    flat, wanted = probabilities.reshape(count, -1), np.eye(classes)[targets]
+
+    def matrix(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shares, rest = parameters[:branches], parameters[branches:].reshape(classes, -1)
+        return np.kron(shares, np.eye(classes)) + rest[:, :-1], rest[:, -1]
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weight, bias = matrix(parameters)
+        scores = log_softmax(flat @ weight.T + bias, axis=1)
+        error = (np.exp(scores) - wanted) / count  # by the logits
+        penalised = parameters[branches:]
+        by_share = np.einsum("nc,nkc->k", error, probabilities)
+        by_rest = np.concatenate([error.T @ flat, error.sum(axis=0)[:, None]], axis=1).ravel() + shrinkage * penalised
+        value = -(wanted * scores).sum() / count + 0.5 * shrinkage * penalised @ penalised
+        return float(value), np.concatenate([by_share, by_rest])
+
+    start = np.concatenate([np.ones(branches), np.zeros(classes * (branches * classes + 1))])
+    return matrix(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000}).x)

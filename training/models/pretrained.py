@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ser_batch.errors import TrainingError
-from training.compat import repair_torchaudio
 from training.config import ContextConfig
+from training.models import repair_torchaudio
 from training.models.backbones import Family, family_of
 
 repair_torchaudio()
@@ -34,7 +34,7 @@ class Encoder:
     """transformers' own model, float32."""
     family: Family
     normalise: bool
-    """Whether it hears the z-normed waveform."""
+    """Whether its input is the z-normed waveform."""
 
     def describe(self) -> dict[str, Any]:
         """What `from_description` needs to build it again without its weights, as JSON types."""

@@ -1,6 +1,6 @@
 """The spectrogram branch: log-mel → residual CNN ∥ Transformer → cross-attention → 8 emotions.
 
-Source: paper, section III-D; every shape named there is asserted in tests/training/models/test_spectrogram_branch.py.
+Source: paper, section III-D; every shape named there is asserted in tests/training/models/test_spectrogram.py.
 """
 
 from __future__ import annotations

@@ -1,58 +1,29 @@
-"""Experiments from start to committed JSON: a protocol, Table IV, Table V, or all of them and one page."""
+"""Experiments from start to JSON: a protocol, Table IV, Table V, an ablation, or all of them and one page."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ser_batch.errors import TrainingError
-from training import stages
-from training.config import RunConfig
-from training.configfile import load_config
+from training import runs, stages
+from training.config import RunConfig, load_config
 from training.data.corpus import Corpus
-from training.loop import Progress
-from training.material import prepare
-from training.predictions import load_predictions
-from training.reproduction.ablation import ablate
 from training.reproduction.page import draw, write_page
-from training.reproduction.protocols import Protocol, plan, run_protocol
+from training.reproduction.predictions import load_predictions, table_v
+from training.reproduction.protocols import Protocol, Setting, plan, run_protocol
 from training.reproduction.results import Kind, describe, load, save
-from training.reproduction.table_v import table_v
-from training.reproduction.unfreezing import plan as plan_depths
-from training.reproduction.unfreezing import unfreeze
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What every experiment of one command shares."""
-
-    config: RunConfig
-    corpus: Corpus
-    out: Path
-    """Folder of the runs."""
-    results: Path
-    """Folder of the JSON."""
-    command: str
-    """As it is told beside the results."""
-    device: str = "cpu"
-    compiled: bool = False
-    progress: Progress | None = None
-    cache: Path | None = None
-    """Folder of cached features, shared by every run."""
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """The keywords of every function that trains."""
-        return {"device": self.device, "compiled": self.compiled, "progress": self.progress, "cache": self.cache}
+from training.reproduction.studies import ablate, plan_depths, unfreeze
+from training.runtime import Runtime
 
 
 def configure(
     recipe: str, backbone: str | None = None, context_epochs: int | None = None, spectrogram_epochs: int | None = None
 ) -> RunConfig:
-    """A recipe with another backbone or with fewer epochs; whatever differs from the paper is told by the results.
+    """A recipe with another backbone or with fewer epochs; results name whatever differs from the paper.
 
     A schedule that spans the stage, as the context branch's cosine does, spans the fewer epochs.
     """
@@ -74,26 +45,26 @@ def measure_protocol(
 ) -> Path | None:
     """Run a protocol in `out` and write its result; with `only`, train that branch of each run and stop."""
     started = time.perf_counter()
-    found = run_protocol(setting.config, protocol, seeds, setting.corpus, setting.out, only=only, **setting.how)
+    found = run_protocol(setting, protocol, seeds, only)
     if only:
         return None
-    trained = sum(stage["seconds"] for run in found["runs"].values() for stage in run["stages"].values())
+    trained = [stage for run in found["runs"].values() for stage in run["stages"].values()]
     return _write(setting, "protocol", replace(setting.config, protocol=protocol), found, started, trained)
 
 
 def measure_unfreezing(setting: Setting, layers: Sequence[int]) -> Path:
     """Table IV in `out`, written as a result."""
     started = time.perf_counter()
-    found = unfreeze(setting.config, layers, setting.corpus, setting.out, **setting.how)
-    trained = sum(run["stage"]["seconds"] for run in found["runs"].values())
+    found = unfreeze(setting, layers)
+    trained = [run["stage"] for run in found["runs"].values()]
     return _write(setting, "unfreezing", setting.config, found, started, trained)
 
 
 def measure_ablation(setting: Setting, protocol: Protocol, seeds: Sequence[int], variants: Path | None) -> Path:
     """Every variant of the context branch in `out`, written as a result."""
     started, config = time.perf_counter(), replace(setting.config, protocol=protocol)
-    found = ablate(config, protocol, seeds, setting.corpus, setting.out, variants=variants, **setting.how)
-    trained = sum(run["stage"]["seconds"] for run in found["runs"].values())
+    found = ablate(replace(setting, config=config), protocol, seeds, variants)
+    trained = [run["stage"] for run in found["runs"].values()]
     return _write(setting, "ablation", config, found, started, trained)
 
 
@@ -104,11 +75,11 @@ def measure_fusion(run: Path, results: Path, command: str) -> Path:
     return save(describe("fusion", predictions.config, found, command, time.perf_counter() - started), results)
 
 
-def train_out_of_fold(run: Path, corpus: Corpus, how: Mapping[str, Any]) -> None:
-    """Train a run's branches once a fold, so that Table V can fit fusions on out-of-fold probabilities."""
+def train_out_of_fold(run: Path, corpus: Corpus, runtime: Runtime | None = None) -> None:
+    """Train a run's branches once per fold, so that Table V can fit fusions on out-of-fold probabilities."""
     if not (run / "config.json").is_file():
         raise TrainingError(f"{run} is not a run", got="no config.json", expected="a folder of ser-train")
-    stages.out_of_fold(prepare(load_config(run / "config.json"), corpus, run, **how))
+    stages.out_of_fold(runs.begin(load_config(run / "config.json"), corpus, run, runtime))
 
 
 def reproduce(
@@ -117,7 +88,7 @@ def reproduce(
     """Everything: the paper's split by seed, Table V of the first seed, Table IV, other protocols, figures, one page.
 
     The other protocols are run with the first seed. With `folds`, Table V has out-of-fold rows, at the price of
-    training both branches once a fold. Finished parts are read, killed ones go on.
+    training both branches once per fold. Finished parts are read, killed ones go on.
     """
     for protocol in ("paper", *protocols):  # refuse what does not fit before hours of what does
         plan(setting.config, protocol, seeds, setting.corpus)
@@ -127,7 +98,7 @@ def reproduce(
     measure_protocol(replace(setting, out=paper), "paper", seeds)
     first = paper / f"seed{seeds[0]}"
     if folds:
-        train_out_of_fold(first, setting.corpus, setting.how)
+        train_out_of_fold(first, setting.corpus, setting.runtime)
     measure_fusion(first, setting.results, setting.command)
     if layers:
         measure_unfreezing(replace(setting, out=setting.out / "unfreezing"), layers)
@@ -138,9 +109,9 @@ def reproduce(
 
 
 def _write(
-    setting: Setting, kind: Kind, config: RunConfig, found: dict[str, Any], started: float, trained: float
+    setting: Setting, kind: Kind, config: RunConfig, found: dict[str, Any], started: float, stages: list[dict[str, Any]]
 ) -> Path:
-    """Save a result; its seconds are this command's, or the training's where that was done before."""
-    seconds = max(time.perf_counter() - started, trained)
+    """Save a result; its seconds are this command's, or those of its stages where they were trained before."""
+    seconds = max(time.perf_counter() - started, sum(stage["seconds"] for stage in stages))
     results = found | {"corpus": setting.corpus.describe()}
     return save(describe(kind, config, results, setting.command, seconds), setting.results)

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from training.reproduction.published import TABLE_V
+from training.reproduction.paper import TABLE_V
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 STYLE = {
@@ -28,7 +28,7 @@ STYLE = {
     "svg.fonttype": "none",
 }
 Curve = Mapping[str, Any]
-"""A stage's `train_loss` and `validation_accuracy`, a value an epoch (training.predictions.stage_figures)."""
+"""A stage's `train_loss` and `validation_accuracy`, one value per epoch (`predictions.stage_figures`)."""
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def confusion_figure(
 
 
 def curves_figure(curves: Mapping[str, Curve], folder: Path, name: str, title: str) -> None:
-    """Fig. 3: validation accuracy (solid) and training loss (dashed, right axis) by epoch, a colour a stage.
+    """Fig. 3: validation accuracy (solid) and training loss (dashed, right axis) by epoch, one colour per stage.
 
     A stage that no validation clips watched has its loss alone.
     """

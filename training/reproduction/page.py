@@ -1,28 +1,60 @@
-"""The reproduction, from committed results to pages: generated regions of docs/reproduction.md, and a page of its own.
+"""The reproduction, from results to pages: generated regions of docs/reproduction.md, and a page of its own.
 
 A region lies between `<!-- generated: NAME -->` and `<!-- end of NAME -->`; what is outside is written by hand.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ser_batch.errors import TrainingError
-from training.files import write_text
-from training.reproduction.assumptions import assumptions_table
-from training.reproduction.claims import claims_table
+from ser_batch.files import write_atomically
+from ser_batch.text import markdown_table
+from training import config
 from training.reproduction.figures import confusion_figure, curves_figure, fusion_figure, reliability_figure
+from training.reproduction.paper import claims_table
 from training.reproduction.protocols import by_seed
-from training.reproduction.provenance import TITLE, settings
-from training.reproduction.results import RESULTS, Experiment, load
-from training.reproduction.tables import ablation_table, protocol_table, select, table_iii, table_iv, table_v
+from training.reproduction.results import Experiment, load, select
+from training.reproduction.tables import TITLE, ablation_table, protocol_table, settings, table_iii, table_iv, table_v
 
-PAGE = Path(__file__).parents[2] / "docs" / "reproduction.md"
+ASSUMED = ("ancestor", "ours")
+"""Origins of a value that the paper does not give, as the fields of the configuration name them."""
 REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
+
+
+def config_fields() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Every field of every class of the configuration, by its dotted name."""
+    for name, kind in vars(config).items():
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == config.__name__:
+            yield from ((f"{name}.{field.name}", field) for field in dataclasses.fields(kind))
+
+
+def assumptions_table(fields: Iterable[tuple[str, dataclasses.Field[Any]]]) -> str:
+    """What the paper leaves open and the configuration fills in, as a Markdown table."""
+    rows = []
+    for name, field in fields:
+        origins = [origin for origin in ASSUMED if origin in field.metadata]
+        if origins:
+            texts = [field.metadata[origin] for origin in origins]
+            if "paper" in field.metadata:
+                texts.insert(0, f"{field.metadata['paper']}: {field.metadata['text']}")
+            rows.append((f"`{name}`", f"`{_default(field)}`", " and ".join(origins), " ".join(texts)))
+    return markdown_table(["field of training/config.py", "value", "from", "what it is"], rows)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default
+    if value is dataclasses.MISSING:
+        value = field.default_factory() if field.default_factory is not dataclasses.MISSING else "(required)"
+        return str(value)
+    return f"{type(value).__name__}(…)" if dataclasses.is_dataclass(value) else repr(value)
+
+
 Region = Callable[[Sequence[Experiment]], str]
 REGIONS: dict[str, Region] = {
     "claims": claims_table,
@@ -34,20 +66,20 @@ REGIONS: dict[str, Region] = {
     "protocol-sentence": lambda experiments: protocol_table(experiments, "sentence"),
     "ablation": ablation_table,
     "settings": settings,
-    "assumptions": lambda _: assumptions_table(),
+    "assumptions": lambda _: assumptions_table(config_fields()),
 }
 
 
-def renew(page: Path = PAGE, results: Path = RESULTS) -> bool:
-    """Fill every generated region of a page from committed results; whether it changed."""
+def renew(page: Path, results: Path) -> bool:
+    """Fill every generated region of a page from a folder of results; returns whether it changed."""
     before = _text(page)
     after = filled(before, load(results))
     if after != before:
-        write_text(page, after)
+        write_atomically(page, after)
     return after != before
 
 
-def is_current(page: Path = PAGE, results: Path = RESULTS) -> bool:
+def is_current(page: Path, results: Path) -> bool:
     """Whether the page is what `renew` would leave."""
     text = _text(page)
     return filled(text, load(results)) == text
@@ -112,6 +144,7 @@ def write_page(folder: Path, results: Path, figures: Sequence[str]) -> Path:
     for region, title in titles.items():
         parts += [f"## {title}", REGIONS[region](experiments)]
     parts += ["## Figures", *(f"![{name}](figures/{name}.png)" for name in figures)]
+    folder.mkdir(parents=True, exist_ok=True)
     page = folder / "reproduction.md"
-    write_text(page, "\n\n".join(parts) + "\n")
+    write_atomically(page, "\n\n".join(parts) + "\n")
     return page

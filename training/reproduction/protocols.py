@@ -1,14 +1,14 @@
 """Whole protocols: every split and seed a run of its own, all reported by the same table.
 
 Under `paper` the runs differ by seed, which draws the split too. `emobox` and `sentence` test every clip of the
-corpus once a seed, so that their folds can be pooled.
+corpus once per seed, so that their folds can be pooled.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,49 +21,55 @@ from ser_batch.evaluation.statistics import binomial_test, bootstrap_interval, w
 from training.config import RunConfig
 from training.data.corpus import Corpus
 from training.data.splits import other_take_share, splits_of
-from training.loop import Progress
-from training.material import fitted_parts
-from training.predictions import by_speaker, load_predictions, measure, stage_figures
-from training.reproduction.results import METRICS, spread
-from training.reproduction.table_v import compare_fused
+from training.reproduction.predictions import by_speaker, compare_fused, load_predictions, measure, stage_figures
+from training.reproduction.results import METRICS, RESULTS, spread
+from training.runs import fitted_parts
+from training.runtime import Runtime
 from training.stages import train
 
 Protocol = Literal["paper", "emobox", "sentence", "given"]
-MODELS = ("spectrogram", "context", "fused")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every experiment of one command shares."""
+
+    config: RunConfig
+    corpus: Corpus
+    out: Path
+    """Folder of the runs."""
+    runtime: Runtime = field(default_factory=Runtime)
+    results: Path = RESULTS
+    """Folder of the JSON."""
+    command: str = ""
+    """The command as the results record it."""
 
 
 def run_protocol(
-    config: RunConfig,
+    setting: Setting,
     protocol: Protocol,
     seeds: Sequence[int],
-    corpus: Corpus,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    compiled: bool = False,
-    progress: Progress | None = None,
-    cache: Path | None = None,
     only: Literal["context", "spectrogram"] | None = None,
 ) -> dict[str, Any]:
-    """Train and test every split of a protocol with every seed, in `folder`/seed<n>[-fold<k>].
+    """Train and test every split of a protocol with every seed, in `out`/seed<n>[-fold<k>].
 
     Finished runs are read, killed ones go on. With `only`, one branch of each is trained and nothing is reported.
 
     Returns {"runs": {name: measured figures}}; see `pooled` and `averaged`.
     Raises TrainingError before any training when data, splits or seeds do not fit.
     """
-    planned = plan(config, protocol, seeds, corpus)
-    runs: dict[str, Any] = {}
+    corpus, found = setting.corpus, {}
+    planned = plan(setting.config, protocol, seeds, corpus)
     speakers = {example.file: example.speaker for example in corpus.examples}
-    for name, (settings, share) in planned.items():
-        place = folder / name
-        train(settings, corpus, place, device=device, compiled=compiled, progress=progress, cache=cache, only=only)
+    for name, (config, share) in planned.items():
+        folder = setting.out / name
+        train(config, corpus, folder, setting.runtime, only=only)
         if not only:
-            predictions = load_predictions(place)
-            runs[name] = measure(predictions)
-            runs[name] |= {"other_take_share": share, "stages": stage_figures(place)}
-            runs[name] |= {"mcnemar_fused": compare_fused(predictions), "speakers": by_speaker(predictions, speakers)}
-    return {"runs": runs}
+            predictions = load_predictions(folder)
+            found[name] = measure(predictions)
+            found[name] |= {"other_take_share": share, "stages": stage_figures(folder)}
+            found[name] |= {"mcnemar_fused": compare_fused(predictions), "speakers": by_speaker(predictions, speakers)}
+    return {"runs": found}
 
 
 def plan(

@@ -1,11 +1,11 @@
-"""Measured results as committed JSON: one file an experiment, and a summary made from all of them.
+"""Measured results as JSON: one file per experiment, and a summary made from all of them.
 
-training/results/<experiment>-<backbone>-<recipe>[-<protocol>].json
+results/<experiment>-<backbone>-<recipe>[-<protocol>].json
     experiment, backbone, recipe, protocol   what it is
     changed        configuration fields that differ from the paper's → [paper, here]
     measured       machine, versions, git commit, command, seconds, date
     results        the figures, as the experiment's own module describes them
-training/results/summary.json
+results/summary.json
     backbone → recipe → protocol → model (spectrogram, context, fused) → metric → {mean, sd, n}
 """
 
@@ -15,25 +15,26 @@ import json
 import re
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from ser_batch.errors import TrainingError
+from ser_batch.files import write_atomically
+from ser_batch.strict_json import decode
 from training.config import RunConfig, to_dict
-from training.files import locked, write_text
+from training.files import locked, read_json
 from training.runs import environment
 
-RESULTS = Path(__file__).parents[1] / "results"
-"""Where the committed results lie."""
+RESULTS = Path("results")
+"""Folder of the results unless another one is named: in the working directory."""
 SUMMARY = "summary.json"
 VARIANTS = "variants"
 """Key of an ablation's results: what each of its variants changes."""
 METRICS = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "ua", "ece", "ece_scaled")
 """Figures that are averaged over runs."""
 Kind = Literal["protocol", "unfreezing", "fusion", "ablation"]
-KINDS: tuple[Kind, ...] = ("protocol", "unfreezing", "fusion", "ablation")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ class Experiment:
     """Dotted configuration field → [the paper's value, the value here]."""
     measured: dict[str, Any]
     results: dict[str, Any]
-    fields: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def file(self) -> str:
@@ -57,7 +57,7 @@ class Experiment:
 
 
 def describe(kind: Kind, config: RunConfig, results: dict[str, Any], command: str, seconds: float) -> Experiment:
-    """An experiment just measured with `config`; its seed, protocol and fold are told by `results`."""
+    """An experiment just measured with `config`; `results` name its seeds and folds."""
     measured = {**environment(), "command": command, "seconds": round(seconds, 1)}
     measured["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
     changed = changes(config)
@@ -96,7 +96,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def save(experiment: Experiment, folder: Path = RESULTS) -> Path:
+def save(experiment: Experiment, folder: Path) -> Path:
     """Write one experiment and renew the summary, each file whole or not at all.
 
     Runs and depths that the file holds of the very same configuration and corpus are kept beside the new ones, and
@@ -110,8 +110,8 @@ def save(experiment: Experiment, folder: Path = RESULTS) -> Path:
         content |= {"changed": experiment.changed, "measured": _rounded(experiment.measured)}
         # Settings as they are: only figures are rounded.
         content["results"] = {k: v if k == VARIANTS else _rounded(v) for k, v in experiment.results.items()}
-        write_text(path, _dump(content))
-        write_text(folder / SUMMARY, _dump(_rounded(summarise(load(folder)))))
+        write_atomically(path, _dump(content))
+        write_atomically(folder / SUMMARY, _dump(_rounded(summarise(load(folder)))))
     return path
 
 
@@ -128,22 +128,23 @@ def _merged(old: Experiment, new: Experiment) -> Experiment:
     return replace(new, results=after | merged)
 
 
-def load(folder: Path = RESULTS) -> list[Experiment]:
-    """Every experiment of a folder, by file name; TrainingError for no folder, and names a file that is none."""
+def load(folder: Path) -> list[Experiment]:
+    """Every experiment of a folder, by file name; TrainingError for no folder, and for a file that is no result."""
     if not folder.is_dir():
         raise TrainingError(f"there is no folder {folder}", expected="the JSON of experiments")
     return [_read(path) for path in sorted(folder.glob("*.json")) if path.name != SUMMARY]
 
 
 def _read(path: Path) -> Experiment:
-    try:
-        raw = json.loads(path.read_text())
-        experiment = Experiment(**raw)
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path} is not a result: {error}") from error
-    if experiment.experiment not in KINDS or experiment.file != path.name:
+    experiment = decode(Experiment, read_json(path), str(path), TrainingError)
+    if experiment.file != path.name:
         raise TrainingError(f"{path} is misnamed", expected=experiment.file)
     return experiment
+
+
+def select(experiments: Iterable[Experiment], kind: Kind, protocol: str) -> list[Experiment]:
+    """The experiments of one kind under one protocol."""
+    return [e for e in experiments if e.experiment == kind and e.protocol == protocol]
 
 
 def spread(values: Iterable[float]) -> dict[str, float | int | None]:

@@ -1,7 +1,7 @@
 """Tables III, IV and V and the protocols as Markdown, the paper's figure beside the measured one.
 
-All figures are per cent; a difference is measured − paper, in points. What no committed result measures is said to
-be missing, with the command that would measure it.
+All figures are per cent; a difference is measured − paper, in points. Where no result
+measures a figure, the page says so, with the command that would measure it.
 """
 
 from __future__ import annotations
@@ -9,27 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from training.reproduction.ablation import WHOLE
-from training.reproduction.markdown import table
+from ser_batch.text import markdown_table
+from training.reproduction.paper import EMOBOX, TABLE_III, TABLE_IV, TABLE_V, TO_COMMITTED, Scores
 from training.reproduction.protocols import averaged, by_seed, calibration, pooled, pooled_mcnemar, pooled_speakers
-from training.reproduction.provenance import notes, title
-from training.reproduction.published import EMOBOX, TABLE_III, TABLE_IV, TABLE_V, Scores
-from training.reproduction.results import Experiment, Kind, spread
+from training.reproduction.results import Experiment, Kind, select, spread
+from training.reproduction.studies import WHOLE
 
 COLUMNS = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 HEADINGS = ("accuracy", "macro-P", "macro-R", "macro-F1")
 MODELS = ("spectrogram", "context", "fused")
+TITLE = "Settings of the recipes"
+"""Of the section that `settings` fills; the notes link to it."""
 COMMANDS: dict[Kind, str] = {
-    "protocol": "ser-train protocol {protocol} --recipe paper --data RAVDESS --out RUNS",
-    "unfreezing": "ser-train unfreeze --recipe paper --data RAVDESS --out RUNS",
-    "fusion": "ser-train fusion RUN",
-    "ablation": "ser-train ablate --recipe RECIPE --data RAVDESS --out RUNS",
+    "protocol": f"ser-train protocol {{protocol}} --recipe paper --data RAVDESS --out RUNS {TO_COMMITTED}",
+    "unfreezing": f"ser-train unfreeze --recipe paper --data RAVDESS --out RUNS {TO_COMMITTED}",
+    "fusion": f"ser-train fusion RUN {TO_COMMITTED}",
+    "ablation": f"ser-train ablate --recipe RECIPE --data RAVDESS --out RUNS {TO_COMMITTED}",
 }
-
-
-def select(experiments: Iterable[Experiment], kind: Kind, protocol: str) -> list[Experiment]:
-    """The experiments of one kind under one protocol."""
-    return [e for e in experiments if e.experiment == kind and e.protocol == protocol]
 
 
 def table_iii(experiments: Sequence[Experiment]) -> str:
@@ -41,7 +37,7 @@ def table_iii(experiments: Sequence[Experiment]) -> str:
         cells = [_mean(means[column]) for column in COLUMNS]
         difference = _points(means["accuracy"]["mean"], paper.accuracy)
         rows.append([f"ours: {title(experiment)}", f"{means['accuracy']['n']} seed(s)", *cells, difference])
-    published = table(["method", "source", *HEADINGS, "accuracy − the paper's"], rows)
+    published = markdown_table(["method", "source", *HEADINGS, "accuracy − the paper's"], rows)
     return "\n\n".join([published, *_missing(found, "protocol", "paper"), *notes(found, experiments)])
 
 
@@ -62,9 +58,9 @@ def table_iv(experiments: Sequence[Experiment]) -> str:
             rows.append([str(k), *paper, *here, interval, difference, epochs])
         headings = ["unfrozen", *(f"paper: {h}" for h in HEADINGS), *HEADINGS, "95 %", "accuracy − paper", "epochs"]
         caption = f"**{title(experiment)}**, {experiment.results['depth']} layers; the paper's has 12."
-        parts += [caption, table(headings, rows)]
+        parts += [caption, markdown_table(headings, rows)]
     if not found:
-        parts.append(table(["unfrozen", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_IV)))
+        parts.append(markdown_table(["unfrozen", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_IV)))
     return "\n\n".join([*parts, *_missing(found, "unfreezing", "paper"), *notes(found, experiments)])
 
 
@@ -75,7 +71,7 @@ def table_v(experiments: Sequence[Experiment]) -> str:
         parts += [f"**{title(experiment)}**, split {experiment.results['split']}.", _fusion_rows(experiment)]
         parts += [_unfitted(source) for source in experiment.results["missing"]]
     if not found:
-        parts.append(table(["strategy", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_V)))
+        parts.append(markdown_table(["strategy", *(f"paper: {h}" for h in HEADINGS)], _paper_rows(TABLE_V)))
     return "\n\n".join([*parts, *_missing(found, "fusion", "paper"), *notes(found, experiments)])
 
 
@@ -104,7 +100,7 @@ def _fusion_rows(experiment: Experiment) -> str:
         )
     paper_headings = [f"paper: {h}" for h in HEADINGS]
     headings = ["model", "fitted on", *paper_headings, *HEADINGS, "95 %", "accuracy − paper"]
-    return table([*headings, "clips against context alone (McNemar)", "ECE, scaled"], rows)
+    return markdown_table([*headings, "clips against context alone (McNemar)", "ECE, scaled"], rows)
 
 
 def ablation_table(experiments: Sequence[Experiment]) -> str:
@@ -123,7 +119,7 @@ def ablation_table(experiments: Sequence[Experiment]) -> str:
             rows.append([name, _mean(spread(known)) if known else "–", _mean(test), difference, str(len(runs))])
         headings = ["variant", "validation accuracy", "test accuracy", "test − whole, paired", "runs"]
         caption = f"**{title(experiment)}**, protocol {experiment.protocol}, context branch alone; mean ± sd over runs."
-        parts += [caption, table(headings, rows)]
+        parts += [caption, markdown_table(headings, rows)]
     if not found:
         return "Not measured yet: `" + COMMANDS["ablation"] + "` measures it."
     return "\n\n".join([*parts, *notes(found, experiments)])
@@ -149,7 +145,7 @@ def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
     headings = ["recipe", "model", "UA", "WA", "macro-F1", "UA 95 %, first seed", "WA 95 %, first seed"]
     headings += ["UA by run", "WA by run", "seeds × splits", "ECE → scaled (chance), by run", "… over a seed's splits"]
     headings.append("clips against context alone, all runs (McNemar)")
-    parts = [table(headings, rows)] if rows else []
+    parts = [markdown_table(headings, rows)] if rows else []
     parts += [*_against(found), *_speakers(found), *_shares(found)]
     return "\n\n".join([*parts, *_missing(found, "protocol", protocol), *notes(found, experiments)])
 
@@ -195,8 +191,8 @@ def _shares(found: Iterable[Experiment]) -> list[str]:
     lines = []
     for experiment in found:
         shares = [run["other_take_share"] for run in experiment.results["runs"].values()]
-        told = "an unknown share" if None in shares else f"{_mean(spread(shares))} %"
-        lines.append(f"{title(experiment)}: the other take of {told} of the test clips was in training.")
+        share = "an unknown share" if None in shares else f"{_mean(spread(shares))} %"
+        lines.append(f"{title(experiment)}: the other take of {share} of the test clips was in training.")
     return lines
 
 
@@ -233,3 +229,52 @@ def _mean(found: dict[str, Any]) -> str:
 
 def _points(measured: float, paper: float) -> str:
     return f"{100 * measured - paper:+.2f}".replace("-", "−")
+
+
+def title(experiment: Experiment) -> str:
+    """Backbone and recipe, as results are named."""
+    return f"{experiment.backbone}, recipe {experiment.recipe}"
+
+
+def notes(found: Iterable[Experiment], experiments: Sequence[Experiment]) -> list[str]:
+    """One line per experiment: how, when and where it was measured, and where its settings differ from those listed."""
+    listed = _references(experiments)
+    anchor = TITLE.lower().replace(" ", "-")
+    lines = []
+    for e in found:
+        other = _differences(listed[e.backbone, e.recipe].changed, e.changed)
+        lines.append(
+            f"- {title(e)}: `{e.measured['command']}`, {e.measured['seconds']:.0f} s, {e.measured['date']}, "
+            f"commit {str(e.measured['git'])[:12]}, {e.measured['processor']}. "
+            f"[{TITLE}](#{anchor})" + (f", but for {'; '.join(other)}." if other else ".")
+        )
+    return ["\n".join(lines)] if lines else []
+
+
+def settings(experiments: Sequence[Experiment]) -> str:
+    """Every measured recipe's fields that are not the paper's."""
+    parts = []
+    for e in _references(experiments).values():
+        rows = [[f"`{key}`", short(paper), short(here)] for key, (paper, here) in e.changed.items()]
+        parts += [f"**{title(e)}**", markdown_table(["field", "paper", "here"], rows) if rows else "As the paper."]
+    return "\n\n".join(parts) or "Nothing is measured yet."
+
+
+def short(value: Any) -> str:
+    """A setting's value in at most 40 characters."""
+    text = "off" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+def _references(experiments: Sequence[Experiment]) -> dict[tuple[str, str], Experiment]:
+    """Backbone and recipe → the experiment whose settings stand for it: its paper split, else its first."""
+    found: dict[tuple[str, str], Experiment] = {}
+    for e in sorted(experiments, key=lambda e: (e.experiment, e.protocol) != ("protocol", "paper")):
+        found.setdefault((e.backbone, e.recipe), e)
+    return dict(sorted(found.items()))
+
+
+def _differences(listed: dict[str, list[Any]], here: dict[str, list[Any]]) -> list[str]:
+    values = {key: here[key][1] if key in here else listed[key][0] for key in sorted({*listed, *here})}
+    known = {key: listed[key][1] if key in listed else here[key][0] for key in values}
+    return [f"`{key}` {short(values[key])}" for key in values if values[key] != known[key]]

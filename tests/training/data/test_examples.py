@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 
 from ser_batch.clips import ClipRule  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
-from training.data.examples import CachedSet, FreshSet, VersionedSet, encode, mask_spectrogram, shuffled  # noqa: E402
+from training.data.examples import CachedSet, FreshSet, VersionedSet, mask_spectrogram, shuffled  # noqa: E402
+from training.data.features import encode  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -73,10 +74,10 @@ def test_an_epoch_takes_one_version_of_each_recording() -> None:
 
 def test_encoding_in_chunks_is_encoding_at_once() -> None:
     waveforms = [np.random.default_rng(i).standard_normal(80).astype(np.float32) for i in range(70)]
-    features = encode(Level(), iter(waveforms), CPU, torch.float32)
+    features = encode(Level(), iter(waveforms), CPU)
     with torch.no_grad():
         torch.testing.assert_close(features, Level().features(torch.from_numpy(np.stack(waveforms))))
-    assert encode(Level(), waveforms, CPU, torch.float16).dtype == torch.float16
+    assert features.dtype == torch.float32 and features.device == CPU
 
 
 def test_masks_cover_stretches_of_frames_and_bands() -> None:

@@ -1,4 +1,4 @@
-"""The front-ends against torchaudio and against float64 references written here from the definitions."""
+"""The front-ends against torchaudio, transformers and float64 references written here from the definitions."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.compat import repair_torchaudio
+from training.models import repair_torchaudio
 
 torch = pytest.importorskip("torch")
 repair_torchaudio()
 torchaudio = pytest.importorskip("torchaudio")
+transformers = pytest.importorskip("transformers")
 
 from ser_batch.errors import TrainingError  # noqa: E402
 from training.config import LogMelConfig  # noqa: E402
-from training.models.frontends import Decimate, LogMel, mel_filters, sinc_kernel  # noqa: E402
+from training.models.frontends import Decimate, LogMel, WhisperLogMel, mel_filters, sinc_kernel  # noqa: E402
 
 RATE, SAMPLES = 48_000, 144_000
 ABSOLUTE = LogMelConfig(reference="full scale")
@@ -180,3 +181,64 @@ def test_the_frontends_add_nothing_to_the_weights() -> None:
 def test_settings_it_cannot_do_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(TrainingError):
         dataclasses.replace(LogMelConfig(), **wrong)
+
+
+WHISPER_RATE, WHISPER_SAMPLES = 16_000, 48_000
+SECONDS = np.arange(WHISPER_SAMPLES) / WHISPER_RATE
+WHISPER_CLIPS = {
+    "noise": 0.1 * np.random.default_rng(0).standard_normal(WHISPER_SAMPLES),
+    "tone": 0.9 * np.sin(2 * np.pi * 440 * SECONDS),
+    "sweep": np.sin(2 * np.pi * (100 * SECONDS + 1000 * SECONDS**2)),
+    "quiet": 1e-4 * np.random.default_rng(1).standard_normal(WHISPER_SAMPLES),
+    "silence": np.zeros(WHISPER_SAMPLES),
+}
+
+
+def whisper(clip: np.ndarray, bands: int = 80) -> np.ndarray:
+    return WhisperLogMel(bands)(torch.from_numpy(clip.astype(np.float32))[None])[0].numpy()
+
+
+@pytest.mark.parametrize("name", WHISPER_CLIPS)
+@pytest.mark.parametrize("bands", [80, 128])
+def test_is_transformers_features_without_the_padding(name: str, bands: int) -> None:
+    extractor = transformers.WhisperFeatureExtractor(feature_size=bands)
+    expected = extractor._np_extract_fbank_features(WHISPER_CLIPS[name][None], "cpu")[0]  # float64
+    features = whisper(WHISPER_CLIPS[name], bands)
+    assert features.shape == (bands, 300)
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+
+
+def test_padding_to_30_seconds_changes_only_the_last_frames() -> None:
+    """The last two reach past the clip's end, where we reflect and the padding is silence."""
+    clip = WHISPER_CLIPS["noise"]
+    padded = transformers.WhisperFeatureExtractor()(clip, sampling_rate=WHISPER_RATE).input_features[0][:, :300]
+    np.testing.assert_allclose(whisper(clip)[:, :298], padded[:, :298], atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [16_000, 8_001, 4_079])
+def test_any_length(samples: int) -> None:
+    clip = WHISPER_CLIPS["noise"][:samples]
+    expected = transformers.WhisperFeatureExtractor()._np_extract_fbank_features(clip[None], "cpu")[0]
+    assert whisper(clip).shape == expected.shape == (80, samples // 160)
+    np.testing.assert_allclose(whisper(clip), expected, atol=1e-4)
+
+
+def test_the_floor_is_80_db_below_each_clips_own_loudest_bin() -> None:
+    loud = np.where(SECONDS < 2, WHISPER_CLIPS["noise"], 0)
+    clips = np.stack([10 * loud, loud]).astype(np.float32)
+    together = WhisperLogMel()(torch.from_numpy(clips)).numpy()
+    np.testing.assert_allclose(together[1], whisper(clips[1]), atol=1e-6)
+    np.testing.assert_allclose(np.ptp(together, axis=(1, 2)), 2.0, atol=1e-6)
+    np.testing.assert_allclose(together[0] - together[1], 0.5, atol=1e-4)  # 20 dB
+
+
+@pytest.mark.parametrize("name", ["noise", "tone", "sweep"])
+def test_relative_whisper_features_are_its_own_with_the_loudest_bin_at_one(name: str) -> None:
+    clip = torch.from_numpy(WHISPER_CLIPS[name].astype(np.float32))[None]
+    plain = WhisperLogMel()(clip)
+    torch.testing.assert_close(WhisperLogMel(relative=True)(clip), plain - plain.max() + 1, atol=1e-5, rtol=0)
+
+
+def test_relative_whisper_features_of_silence_are_the_lowest() -> None:
+    silent = WhisperLogMel(relative=True)(torch.zeros(1, WHISPER_SAMPLES))
+    torch.testing.assert_close(silent, torch.full((1, 80, 300), -1.0))

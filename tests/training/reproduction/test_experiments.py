@@ -18,25 +18,22 @@ pytest.importorskip("sklearn")
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.statistics import mcnemar
 from support.toy_corpus import CONFIG, write_corpus
-from training import stages
+from training import runs, stages
 from training.cli import cli
-from training.config import RunConfig
-from training.configfile import load_config
+from training.config import RunConfig, load_config
 from training.data.corpus import Corpus
-from training.material import prepare
-from training.models.fusion import fit_logistic, stacked
 from training.options import NUMBERS
-from training.predictions import load_predictions
 from training.reproduction.experiments import (
-    Setting,
     configure,
     measure_fusion,
     measure_unfreezing,
     reproduce,
     train_out_of_fold,
 )
+from training.reproduction.predictions import SOLVERS, load_predictions, table_v
+from training.reproduction.protocols import Setting
 from training.reproduction.results import load
-from training.reproduction.table_v import SOLVERS, table_v
+from training.runtime import Runtime, find_device
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +45,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def reproduced(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Setting, Path]:
     root = tmp_path_factory.mktemp("reproduced")
     config = replace(CONFIG, fusion=replace(CONFIG.fusion, folds=2))
-    setting = Setting(config, corpus, root / "runs", root / "results", "ser-train reproduce")
+    setting = Setting(config, corpus, root / "runs", results=root / "results", command="ser-train reproduce")
     return setting, reproduce(setting, [0, 1], [0, 1], ["sentence"], folds=True)
 
 
@@ -65,7 +62,7 @@ def test_everything_is_on_one_page(reproduced: tuple[Setting, Path]) -> None:
 def test_nothing_is_trained_again(reproduced: tuple[Setting, Path]) -> None:
     setting, page = reproduced
     before, seen = page.read_text(), []
-    again = replace(setting, progress=lambda *row: seen.append(row))
+    again = replace(setting, runtime=Runtime(progress=lambda *row: seen.append(row)))
     reproduce(again, [0, 1], [0, 1], ["sentence"], folds=True)
     assert not seen
 
@@ -121,17 +118,6 @@ def test_table_v_is_fitted_on_all_three(reproduced: tuple[Setting, Path]) -> Non
     assert own["mcnemar"] == {"only_first": versus.only_first, "only_second": versus.only_second, "p": versus.p}
 
 
-def test_the_exact_fusion_of_two_classes_is_scikit_learns(tmp_path: Path) -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    rng, truth = np.random.default_rng(0), np.arange(40) % 2
-    found = {name: rng.dirichlet(1 + 2 * np.eye(2)[0], 40).astype(np.float32) for name in ("a", "b")}
-    config = replace(CONFIG.fusion, solver="lbfgs")
-    fitted = fit_logistic(config, CONFIG.fusion_stage, (found, truth), (found, truth), tmp_path, 0)
-    theirs = LogisticRegression(C=1.0, max_iter=10_000).fit(stacked(found), truth).predict_proba(stacked(found))
-    np.testing.assert_allclose(fitted(found), theirs, atol=1e-5)
-
-
 def test_a_run_without_folds_says_so(reproduced: tuple[Setting, Path], tmp_path: Path) -> None:
     setting, _ = reproduced
     measure_fusion(setting.out / "paper/seed1", tmp_path, "ser-train fusion RUN")
@@ -148,7 +134,7 @@ def test_out_of_fold_probabilities_are_of_models_that_never_saw_the_clip(
     for name, rows in predictions.probabilities["out-of-fold"].items():
         np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
         assert not np.array_equal(rows, predictions.probabilities["train"][name])
-    train_out_of_fold(run, corpus, {"progress": lambda *_: pytest.fail("trained again")})
+    train_out_of_fold(run, corpus, Runtime(progress=lambda *_: pytest.fail("trained again")))
 
 
 def test_a_fusion_can_be_fitted_on_out_of_fold_probabilities(
@@ -159,8 +145,8 @@ def test_a_fusion_can_be_fitted_on_out_of_fold_probabilities(
     part = (held.branches("out-of-fold"), held.targets["out-of-fold"])
     monkeypatch.setattr(stages, "out_of_fold", lambda _: part)
     config = replace(setting.config, fusion=replace(setting.config.fusion, fit_on="out-of-fold"))
-    material = stages.prepare(config, corpus, tmp_path)
-    fitted = stages.fit_fusion(material, {p: held.branches(p) for p in ("train", "validation", "test")})
+    run = runs.begin(config, corpus, tmp_path)
+    fitted = stages.fit_fusion(run, {p: held.branches(p) for p in ("train", "validation", "test")})
     (row,) = [
         r for r in table_v(held)["rows"] if (r["strategy"], r["fit_on"]) == ("logistic regression", "out-of-fold")
     ]
@@ -169,7 +155,7 @@ def test_a_fusion_can_be_fitted_on_out_of_fold_probabilities(
 
 
 def test_layers_that_are_not_there_are_refused_before_training(corpus: Corpus, tmp_path: Path) -> None:
-    setting = Setting(CONFIG, corpus, tmp_path / "out", tmp_path / "results", "")
+    setting = Setting(CONFIG, corpus, tmp_path / "out", results=tmp_path / "results")
     with pytest.raises(TrainingError, match="unfrozen_layers"):
         measure_unfreezing(setting, [0, 3])
     with pytest.raises(TrainingError, match="unfrozen_layers"):
@@ -193,7 +179,9 @@ def test_numbers_are_lists_and_ranges(text: str, numbers: list[int]) -> None:
     assert NUMBERS.convert(text, None, None) == numbers
 
 
-@pytest.mark.parametrize("command", ["run", "protocol", "unfreeze", "fusion", "out-of-fold", "reproduce", "tables"])
+@pytest.mark.parametrize(
+    "command", ["run", "protocol", "unfreeze", "ablate", "fusion", "out-of-fold", "reproduce", "tables"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
     assert result.exit_code == 0 and len(result.output) > 100
@@ -217,14 +205,21 @@ def test_what_is_no_list_of_numbers_is_refused(wrong: str) -> None:
 
 def test_out_of_fold_wants_a_run(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"is not a run; got no config\.json"):
-        train_out_of_fold(tmp_path, corpus, {})
+        train_out_of_fold(tmp_path, corpus)
 
 
-def test_a_device_that_is_not_here_is_refused_before_the_folder_is_begun(corpus: Corpus, tmp_path: Path) -> None:
-    for name in ("gpu", "cuda:99", "meta"):
-        with pytest.raises(TrainingError, match="no such device here; got"):
-            prepare(CONFIG, corpus, tmp_path / "run", device=name)
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_is_not_here_is_refused_before_the_folder_is_begun(
+    name: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="no such device; got"):
+        find_device(name)
+    table = tmp_path / "corpus.csv"
+    lines = [f"{corpus.path(i)},{example.label}" for i, example in enumerate(corpus.examples)]
+    table.write_text("\n".join(["path,label", *lines]))
+    options = ["--data", str(table), "--out", str(tmp_path / "run"), "--device", name]
+    refused = CliRunner().invoke(cli, ["run", "compact", *options])
+    assert isinstance(refused.exception, TrainingError) and not (tmp_path / "run").exists()
 
 
 def test_reading_a_run_leaves_what_trained_it(reproduced: tuple[Setting, Path]) -> None:
@@ -233,7 +228,7 @@ def test_reading_a_run_leaves_what_trained_it(reproduced: tuple[Setting, Path]) 
     environment = folder / "environment.json"
     kept = environment.read_text()
     environment.write_text(kept.replace('"python"', '"then"'))
-    prepare(load_config(folder / "config.json"), setting.corpus, folder)
+    runs.begin(load_config(folder / "config.json"), setting.corpus, folder)
     assert '"then"' in environment.read_text()
     environment.write_text(kept)
 

@@ -15,8 +15,9 @@ from ser_batch.errors import TrainingError
 from support.toy_corpus import CONFIG, write_corpus
 from training.data.corpus import Corpus
 from training.data.splits import folds_of, sentence_split, splits_of
-from training.predictions import load_predictions, measure
+from training.reproduction.predictions import load_predictions, measure
 from training.reproduction.protocols import (
+    Setting,
     averaged,
     by_seed,
     calibration,
@@ -25,6 +26,11 @@ from training.reproduction.protocols import (
     pooled_speakers,
     run_protocol,
 )
+from training.runtime import Progress, Runtime
+
+
+def setting(corpus: Corpus, out: Path, progress: Progress | None = None) -> Setting:
+    return Setting(CONFIG, corpus, out, Runtime(progress=progress))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture(scope="module")
 def sentence(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("sentence")
-    return folder, run_protocol(CONFIG, "sentence", [0], corpus, folder)
+    return folder, run_protocol(setting(corpus, folder), "sentence", [0])
 
 
 def test_every_fold_is_a_run_and_every_clip_is_tested_once(corpus: Corpus, sentence: tuple[Path, dict]) -> None:
@@ -53,7 +59,7 @@ def test_every_fold_is_a_run_and_every_clip_is_tested_once(corpus: Corpus, sente
 def test_a_finished_protocol_trains_nothing_again(corpus: Corpus, sentence: tuple[Path, dict]) -> None:
     folder, found = sentence
     seen: list[object] = []
-    again = run_protocol(CONFIG, "sentence", [0], corpus, folder, progress=lambda *row: seen.append(row))
+    again = run_protocol(setting(corpus, folder, lambda *row: seen.append(row)), "sentence", [0])
     assert not seen and again == found
 
 
@@ -68,9 +74,9 @@ def test_a_killed_protocol_goes_on_to_the_same_result(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_protocol(CONFIG, "sentence", [0], corpus, tmp_path, progress=kill)
+        run_protocol(setting(corpus, tmp_path, kill), "sentence", [0])
     resumed: list[object] = []
-    found = run_protocol(CONFIG, "sentence", [0], corpus, tmp_path, progress=lambda *row: resumed.append(row))
+    found = run_protocol(setting(corpus, tmp_path, lambda *row: resumed.append(row)), "sentence", [0])
     assert len(resumed) == 8 - 6
 
     def without_time(runs: dict) -> dict:
@@ -80,7 +86,7 @@ def test_a_killed_protocol_goes_on_to_the_same_result(
 
 
 def test_seeds_of_the_papers_protocol_are_runs(corpus: Corpus, tmp_path: Path) -> None:
-    runs = run_protocol(CONFIG, "paper", [0, 3], corpus, tmp_path)["runs"]
+    runs = run_protocol(setting(corpus, tmp_path), "paper", [0, 3])["runs"]
     assert [(name, run["seed"], run["split"]) for name, run in runs.items()] == [
         ("seed0", 0, "paper-seed0"),
         ("seed3", 3, "paper-seed3"),
@@ -89,7 +95,7 @@ def test_seeds_of_the_papers_protocol_are_runs(corpus: Corpus, tmp_path: Path) -
 
 
 def test_one_branch_can_be_trained_alone(corpus: Corpus, tmp_path: Path) -> None:
-    assert run_protocol(CONFIG, "paper", [0], corpus, tmp_path, only="spectrogram") == {"runs": {}}
+    assert run_protocol(setting(corpus, tmp_path), "paper", [0], only="spectrogram") == {"runs": {}}
     assert (tmp_path / "seed0/spectrogram/best.safetensors").is_file()
     assert not (tmp_path / "seed0/wav2vec2").exists()
     with pytest.raises(TrainingError, match=r"not a finished run.*result|not a finished run"):
@@ -99,16 +105,16 @@ def test_one_branch_can_be_trained_alone(corpus: Corpus, tmp_path: Path) -> None
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
 def test_seeds_that_are_none_are_refused(seeds: list[int], corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="seeds"):
-        run_protocol(CONFIG, "paper", seeds, corpus, tmp_path / "out")
+        run_protocol(setting(corpus, tmp_path / "out"), "paper", seeds)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_protocol_that_does_not_fit_is_refused_before_training(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="24 actors"):
-        run_protocol(CONFIG, "emobox", [0], corpus, tmp_path / "out")
+        run_protocol(setting(corpus, tmp_path / "out"), "emobox", [0])
     missing = replace(corpus, root=tmp_path)
     with pytest.raises(TrainingError, match="recordings are not under"):
-        run_protocol(CONFIG, "paper", [0], missing, tmp_path / "out")
+        run_protocol(setting(missing, tmp_path / "out"), "paper", [0])
     assert not (tmp_path / "out").exists()
 
 

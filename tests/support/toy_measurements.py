@@ -1,0 +1,39 @@
+"""Results of `bench` as documents, made up rather than measured."""
+
+from __future__ import annotations
+
+from bench import environment, results
+from bench.backends import Agreement
+from bench.latency import CLOSED, Measurement
+from bench.peak import Peak
+from bench.timing import Series
+
+
+def measurement(batch: int, seconds: float, bundle: str = "toy-000000000000") -> Measurement:
+    """`batch` clips in so many seconds, three times."""
+    total = Series.of([seconds] * 3)
+    return Measurement(
+        bundle=bundle,
+        backend="onnxruntime",
+        precision="fp32",
+        device="cpu",
+        target="fused",
+        batch=batch,
+        mode=CLOSED,
+        warmup=3,
+        stages={"total": total, "compute": total},
+        clips_per_second=batch / seconds,
+        real_time_factor=3 * batch / seconds,
+        flops_per_clip=2_000_000_000,
+        peak_share=0.5,
+        peak_rss=2**20,
+        device_memory=None,
+        warnings=["unstable: <b>"],
+    )
+
+
+def latency_result(*measurements: Measurement) -> results.Document:
+    """What `bench latency` would write of `measurements`, in the environment of now."""
+    peaks = [Peak("numpy", "fp32", "cpu", 8, 1e9)]
+    content = {"agreement": {"onnxruntime fp32": Agreement(6, 1e-6, 0)}, "absent": {"warp": "not installed"}}
+    return results.document("latency", environment.describe(), measurements=list(measurements), peaks=peaks, **content)

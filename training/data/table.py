@@ -1,0 +1,118 @@
+"""What `--data` names: a folder of RAVDESS, or a table (CSV or Parquet) of any other labelled corpus.
+
+A table has one row per recording. Its columns are `path` (relative to the table's folder, or absolute) and `label`;
+where known `speaker`, `split` ("train", "validation" or "test"), `sentence` and `utterance` (what several takes of
+the same thing share). Other columns are left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import os.path
+from pathlib import Path
+from typing import Any
+
+from ser_batch.errors import TrainingError
+from training.data import ravdess
+from training.data.corpus import Corpus, Example
+from training.data.splits import PARTS
+
+REQUIRED, OPTIONAL = ("path", "label"), ("speaker", "split", "sentence", "utterance")
+SUFFIXES = (".csv", ".parquet")
+
+
+def load_corpus(data: Path, labels: tuple[str, ...] | None = None) -> Corpus:
+    """The corpus in the RAVDESS folder or the table `data`; `labels` orders a table's classes.
+
+    Raises TrainingError for a corpus that is not whole or not consistent, and for labels with RAVDESS, whose label
+    set is fixed.
+    """
+    if data.is_file():
+        return load_table(data, labels)
+    if not data.is_dir():
+        raise TrainingError(f"there is no {data}", expected="a RAVDESS folder, or a .csv or .parquet table")
+    if labels is not None:
+        raise TrainingError("labels can be chosen for a table only; RAVDESS has its own", got=", ".join(labels))
+    return ravdess.load(data)
+
+
+def load_table(path: Path, labels: tuple[str, ...] | None = None) -> Corpus:
+    """The corpus that a table describes, in the table's order.
+
+    Args:
+        labels: the label set in the order of the classes; by default the labels that occur, sorted.
+
+    Raises:
+        TrainingError: the table cannot be read, lacks a column or a value, lists a recording twice, has a label
+            outside the set, a class without a recording, an unknown part, or a file that does not exist.
+    """
+    examples = tuple(_example(row, number, path) for number, row in enumerate(read_rows(path), start=1))
+    _refuse_repeats(examples, path)
+    found = tuple(sorted({example.label for example in examples}))
+    name = path.name if path.stem == ravdess.NAME else path.stem  # a table is not the corpus of that name
+    corpus = Corpus(name, path.parent, found if labels is None else labels, examples)
+    corpus.check_files()
+    return corpus
+
+
+def states_split(corpus: Corpus) -> bool:
+    """Whether the table itself says which part each recording belongs to."""
+    return any(example.part is not None for example in corpus.examples)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows as text, without empty values; TrainingError for a table without the required columns."""
+    if path.suffix not in SUFFIXES or not path.is_file():
+        raise TrainingError(f"{path} is not a table of recordings", expected="an existing .csv or .parquet file")
+    columns, rows = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        raise TrainingError(f"{path} has no column {missing[0]}", got=", ".join(columns), expected="path and label")
+    known = [name for name in (*REQUIRED, *OPTIONAL) if name in columns]
+    return [{name: str(row[name]).strip() for name in known if row[name] not in (None, "")} for row in rows]
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrainingError(f"{path} cannot be read as CSV in UTF-8", got=error) from error
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise TrainingError(f"row {number} of {path} has more or fewer values than there are columns")
+    return columns, rows
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise TrainingError(f"{path} cannot be read as Parquet", got=error) from error
+    return table.column_names, table.to_pylist()
+
+
+def _example(row: dict[str, str], number: int, path: Path) -> Example:
+    empty = [name for name in REQUIRED if not row.get(name)]
+    if empty:
+        raise TrainingError(f"row {number} of {path} has no {empty[0]}")
+    part = row.get("split")
+    if part is not None and part not in PARTS:
+        raise TrainingError(f"split of row {number} of {path}", got=repr(part), expected=", ".join(PARTS))
+    return Example(row["path"], row["label"], row.get("speaker"), row.get("sentence"), row.get("utterance"), part)
+
+
+def _refuse_repeats(examples: tuple[Example, ...], path: Path) -> None:
+    """The same recording twice could be trained on and tested; half a split column says nothing of the other half."""
+    seen: dict[str, int] = {}
+    for number, example in enumerate(examples, start=1):
+        first = seen.setdefault(os.path.normpath(path.parent / example.file), number)
+        if first != number:
+            raise TrainingError(f"rows {first} and {number} of {path} are the same recording", got=example.file)
+    bare = [number for number, example in enumerate(examples, start=1) if example.part is None]
+    if bare and len(bare) < len(examples):
+        raise TrainingError(f"row {bare[0]} of {path} has no split while others have")
