@@ -15,9 +15,9 @@ import numpy as np
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.engines import Engine, available_backends, open_engine, precisions
-from ser_batch.engines.evidence import read_evidence
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import BundleError, EngineError, InputError
+from ser_batch.verification.auto import current_speech
 
 
 def check_backends(asked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -156,23 +156,15 @@ class Accuracy:
 def speech_accuracy(bundle: Bundle) -> dict[str, Accuracy]:
     """Map "<engine> <precision>" to its accuracy on labelled speech, as the bundle's own certificate has it.
 
-    It is empty for a bundle that `ser-export verify` was not given labelled speech for. Entries about graphs that the
+    It is empty for a bundle that `ser-batch verify` was not given labelled speech for. Entries about graphs that the
     bundle no longer holds are left out.
 
     Raises:
         InputError: the certificate is damaged.
     """
-    content, found = read_evidence(bundle), {}
-    for entry in content["entries"] if content else ():
-        try:
-            speech = entry["speech"]
-            current = all(bundle.manifest.files.get(member) == digest for member, digest in entry["graphs"].items())
-            if speech is None or not current:
-                continue
-            fused = next(output for output in speech["outputs"] if output["output"] == FUSED)
-            found[f"{entry['backend']} {entry['precision']}"] = Accuracy(
-                str(speech["corpus"]), int(speech["clips"]), float(fused["accuracy"]), int(fused["flips"])
-            )
-        except (KeyError, TypeError, ValueError, StopIteration) as error:
-            raise InputError(f"the certificate of {bundle.id} is damaged", got=repr(error)) from error
-    return found
+    return {
+        f"{entry.backend} {entry.precision}": Accuracy(speech.corpus, speech.clips, output.accuracy, output.flips)
+        for entry, speech in current_speech(bundle)
+        for output in speech.outputs
+        if output.output == FUSED
+    }

@@ -30,7 +30,7 @@ from bench.throughput import Throughput, measure_engine_alone, measure_pipeline
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.engines import Engine, open_engine
-from ser_batch.engines.cuda_device import open_cuda_device
+from ser_batch.engines.cuda import open_cuda_device
 from ser_batch.engines.onnxruntime_cuda import BoundEngine
 from ser_batch.errors import SerError
 
@@ -116,7 +116,7 @@ def open_tensorrt(bundle: Bundle) -> Engine:
     Raises:
         SerError: there is no GPU or no library, or the library does not build for this GPU, as RTX's for an H200.
     """
-    from export.trt_engines import build_engines, choose_library
+    from export.tensorrt import build_engines, choose_library
 
     device = open_cuda_device()
     capability = device.compute_capability

@@ -6,18 +6,16 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from export.elsewhere import read_evaluation
-from export.licences import licence_note
-from export.model_card import model_card
-from export.onnx_export import OPSET, Exported, export_branch
-from ser_batch.bundle.bundle import Branch, Bundle, write_bundle
+from export.model_card import licence_note, model_card, read_evaluation
+from export.onnx import OPSET, Exported, export_branch
+from ser_batch.bundle import Branch, Bundle, write_bundle
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import ExportError, OutputError, TrainingError
-from ser_batch.machine import git_commit
+from ser_batch.machine import git_commit, package_version
 from training.config import load_config
 from training.runs import Run
 
@@ -61,22 +59,17 @@ def assemble(
     """
     _check(run, out, overwrite)
     note, test = licence_note(run.provenance, licence), test_figures(run)
-    elsewhere = [read_evaluation(path, run.labels, tuple(run.branches)) for path in evaluations]
+    other_speech = [read_evaluation(path, run.labels, tuple(run.branches)) for path in evaluations]
     card = model_card(
         test,
         run.provenance,
         labels=run.labels,
         licence=note,
         command=training_command(run),
-        elsewhere=elsewhere,
+        other_speech=other_speech,
     )
     with tempfile.TemporaryDirectory() as folder:
-        exports = []
-        for branch_name, branch in run.branches.items():
-            path = Path(folder) / f"{branch_name}.onnx"
-            exports.append(export_branch(branch, path, name=branch_name, labels=run.labels, clip=run.clip))
-            if progress is not None:
-                progress(exports[-1])
+        exports = _export_branches(run, Path(folder), progress)
         rows = {export.name: export.probabilities for export in exports}
         bundle = write_bundle(
             out,
@@ -94,6 +87,16 @@ def assemble(
             overwrite=overwrite,
         )
     return Assembled(bundle, tuple(exports))
+
+
+def _export_branches(run: Run, folder: Path, progress: Progress | None) -> list[Exported]:
+    exports = []
+    for name, branch in run.branches.items():
+        path = folder / f"{name}.onnx"
+        exports.append(export_branch(branch, path, name=name, labels=run.labels, clip=run.clip))
+        if progress is not None:
+            progress(exports[-1])
+    return exports
 
 
 def _check(run: Run, out: Path, overwrite: bool) -> None:
@@ -114,7 +117,7 @@ def test_figures(run: Run) -> dict[str, Any]:
     Raises:
         ExportError: the run was not tested.
     """
-    outputs, found = (*run.branches, "fused"), run.metrics.get("test", {})
+    outputs, found = (*run.branches, FUSED), run.metrics.get("test", {})
     missing = [output for output in outputs if output not in found]
     if missing:
         raise ExportError(f"run {run.folder} has no test figures of {', '.join(missing)}", got=sorted(found))
@@ -146,10 +149,5 @@ def training_command(run: Run) -> str:
 
 def export_environment() -> dict[str, Any]:
     """Versions of what made the graphs, the opset and the git commit."""
-    packages: dict[str, str | None] = {}
-    for package in VERSIONED:
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            packages[package] = None
+    packages = {package: package_version(package) for package in VERSIONED}
     return {"opset": OPSET, "exporter": "torch.onnx, dynamo", "packages": packages, "git": git_commit()}

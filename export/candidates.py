@@ -1,122 +1,103 @@
-"""Everything that can stand beside a bundle's stored probabilities here: torch, each runtime, emulated precisions."""
+"""What `ser-export verify` compares beside the runtimes: the trained run in torch, and precisions emulated on a CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_batch.bundle.bundle import Bundle
-from ser_batch.engines import available_backends, backend_version, open_engine, precisions
-from ser_batch.engines.protocol import Engine
-from ser_batch.errors import SerError
+from ser_batch.bundle import Bundle
+from ser_batch.bundle.fusion import Probabilities
+from ser_batch.clips import Waveform
+from ser_batch.engines import Engine, backend_version
+from ser_batch.errors import EngineError, SerError
+from ser_batch.machine import package_version
+from ser_batch.verification.compare import Candidate, Candidates, lower_graphs
+from ser_batch.verification.verify import Extend
 
 if TYPE_CHECKING:
     from training.runs import Run
 
 EMULATED = ("fp16", "bf16")
-FROM_FP32 = frozenset({("openvino", "bf16")})
-"""What a runtime makes of the fp32 graph by itself."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One runtime in one precision, not yet opened."""
+class TorchEngine:
+    """A finished run, eager, in float32 on the CPU: the first link of the chain that a certificate is about."""
 
-    backend: str
-    """"onnxruntime", or what is no backend of a run: "torch", "emulated"."""
-    precision: str
-    version: str
-    open: Callable[[], Engine]
-    graphs: Mapping[str, str] = field(default_factory=dict)
-    """File of the bundle → sha256, of each graph of lower precision that it reads."""
+    name = "torch"
+    precision = "fp32"
+    device = "cpu"
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """Backend and precision."""
-        return self.backend, self.precision
+    def __init__(self, run: Run) -> None:
+        self._branches = dict(run.branches)
 
+    def run(self, waveform: Waveform) -> dict[str, Probabilities]:
+        """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
+        import torch
 
-@dataclass
-class Candidates:
-    """What can be compared, and what cannot."""
+        if not self._branches:
+            raise EngineError("this engine has been closed")
+        with torch.inference_mode():
+            sound = torch.from_numpy(waveform)
+            return {name: branch(sound).softmax(dim=1).numpy() for name, branch in self._branches.items()}
 
-    found: list[Candidate] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
-    """Runtime, or runtime and precision → why it cannot be compared here."""
-    failures: list[str] = field(default_factory=list)
-    """Runtimes that were asked for and are not there."""
+    def close(self) -> None:
+        """Release the branches."""
+        self._branches.clear()
 
 
-def candidates(
-    bundle: Bundle, backends: Sequence[str] | None = None, threads: int | None = None, run: Run | None = None
-) -> Candidates:
-    """List what `bundle` can be compared in.
+def extend_with(run: Path | None, backends: Sequence[str] | None, threads: int | None) -> Extend:
+    """What to add to the runtimes that a bundle is compared in.
 
     Args:
-        backends: runtimes, each of which must be there; None: every one installed, and emulations of the precisions
-            that the bundle has graphs in.
-        threads: CPU threads of a runtime; None leaves the choice to it.
-        run: the trained run, for torch.
+        run: folder of the trained run, to compare with torch itself.
+        backends: the runtimes that were asked for; None: all, and emulations of the precisions that a bundle has.
+        threads: CPU threads of an emulation.
+
+    Returns:
+        A function that raises SerError where the run cannot be read.
     """
-    listed, reasons = Candidates(), available_backends()
-    if run is not None:
-        listed.found.append(_torch(run))
-    chosen = [name for name, reason in reasons.items() if reason is None] if backends is None else backends
-    listed.absent.update({name: why for name, why in reasons.items() if why is not None and name not in chosen})
-    for backend in dict.fromkeys(chosen):
-        try:
-            supported = precisions(backend)
-        except SerError as error:
-            listed.failures.append(f"{backend}: {error}")
+
+    def extend(bundle: Bundle, listed: Candidates) -> Candidates:
+        if run is not None:
+            trained = _load(run)
+            version = str(package_version("torch"))
+            listed.found.insert(0, Candidate("torch", "fp32", version, lambda: TorchEngine(trained)))
+        if backends is None and any(candidate.backend == "onnxruntime" for candidate in listed.found):
+            _add_emulations(bundle, listed, threads)
+        return listed
+
+    return extend
+
+
+def _add_emulations(bundle: Bundle, listed: Candidates, threads: int | None) -> None:
+    for precision in EMULATED:
+        graphs = lower_graphs(bundle, precision)
+        if len(graphs) < len(bundle.manifest.branches):
             continue
-        for precision, reason in supported.items():
-            if reason is not None:
-                listed.absent[f"{backend} {precision}"] = reason
-            else:
-                listed.found.append(_runtime(bundle, backend, precision, threads))
-    if backends is None and "onnxruntime" in chosen:
-        listed.found += [_emulation(bundle, p, threads) for p in EMULATED if has_graphs(bundle, p)]
-    return listed
+        if find_spec("onnx") is None:
+            listed.absent[f"emulated {precision}"] = "onnx is not installed; pip install 'ser-batch[export,cpu]'"
+            continue
+        open_emulated = partial(_open_emulated, bundle, precision, threads)
+        listed.found.append(Candidate("emulated", precision, backend_version("onnxruntime"), open_emulated, graphs))
 
 
-def has_graphs(bundle: Bundle, precision: str) -> bool:
-    """Whether the bundle holds every branch's graph in a lower precision."""
-    return len(derived_graphs(bundle, precision)) == len(bundle.manifest.branches)
+def _open_emulated(bundle: Bundle, precision: str, threads: int | None) -> Engine:
+    # Imported here: it needs onnx, which comparing runtimes does not.
+    from export.emulation import EmulatedEngine
+
+    return EmulatedEngine(bundle, precision, threads)
 
 
-def derived_graphs(bundle: Bundle, precision: str) -> dict[str, str]:
-    """File → sha256 of the branches' graphs in a lower precision, as far as the bundle holds them."""
-    members = [f"precisions/{precision}/{branch.name}.onnx" for branch in bundle.manifest.branches]
-    return {member: bundle.manifest.files[member] for member in members if member in bundle.manifest.files}
-
-
-def _runtime(bundle: Bundle, backend: str, precision: str, threads: int | None) -> Candidate:
-    return Candidate(
-        backend,
-        precision,
-        backend_version(backend),
-        open=lambda: open_engine(bundle, backend, threads, precision),
-        graphs={} if (backend, precision) in FROM_FP32 else derived_graphs(bundle, precision),
-    )
-
-
-def _emulation(bundle: Bundle, precision: str, threads: int | None) -> Candidate:
-    def open_emulated() -> Engine:
-        # Imported here: it needs onnx, which verifying in a runtime does not.
-        from export.emulation import EmulatedEngine
-
-        return EmulatedEngine(bundle, precision, threads)
-
-    graphs = derived_graphs(bundle, precision)
-    return Candidate("emulated", precision, backend_version("onnxruntime"), open_emulated, graphs)
-
-
-def _torch(run: Run) -> Candidate:
-    def open_torch() -> Engine:
-        from export.torch_engine import TorchEngine
-
-        return TorchEngine(run)
-
-    return Candidate("torch", "fp32", version("torch"), open_torch)
+def _load(folder: Path) -> Run:
+    try:
+        from training.runs import load_run
+    except ImportError as error:
+        raise SerError(
+            "a comparison with torch needs what trained the model",
+            got=error,
+            remedy="Install it: pip install 'ser-batch[export,cpu]', or leave --run out.",
+        ) from error
+    return load_run(folder)

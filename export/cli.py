@@ -1,14 +1,13 @@
-"""`ser-export onnx | trt | verify`: each command parses, calls one library function and prints.
+"""`ser-export onnx | quantize | trt | verify`: each command parses, calls one library function and prints.
 
 The library is imported inside the commands: `--help` is fast, and `verify` needs no torch.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +15,15 @@ import click
 
 from ser_batch import command_line
 from ser_batch.command_line import USAGE
-from ser_batch.errors import OutputError, SerError
+from ser_batch.errors import SerError
+from ser_batch.verification.cli import EXIT_CODES, HELP, verify_bundle, verify_options
 
 if TYPE_CHECKING:
-    from export.trt_engines import Progress
+    from export.onnx import Exported
+    from export.precision import Lowered
+    from export.tensorrt import Progress
 
-FAILED = 1
 Command = Callable[..., Any]
-
-EXIT_CODES = f"""\b
-Exit codes:
-  0    everything was compared, and is equal within the stated tolerance
-  {FAILED}    the bundle does not give what was trained, or nothing could be compared
-  {USAGE}    it could not be done: the message says why
-"""
-
 
 BUILD_CODES = f"""\b
 Exit codes:
@@ -95,16 +88,15 @@ def onnx(
     """
     _need_torch()
     from export.assemble import assemble
+    from export.candidates import extend_with
     from export.precision import check_request, quantize
-    from export.report_text import export_line, lowered_line, print_verification
-    from export.speech import find_speech
-    from export.verification import run_verification
+    from ser_batch.verification.speech import find_speech
     from training.runs import load_run
 
     check_request(precisions, calibration)
     if calibration is not None:
-        find_speech(calibration)  # none there is told before the bundle is made, and not after
-    show = lambda export: click.echo(export_line(export))  # noqa: E731
+        find_speech(calibration)  # if there is none, the bundle should not be made first
+    show = lambda export: click.echo(_export_line(export))  # noqa: E731
     assembled = assemble(
         load_run(run), out, name=name, licence=licence, overwrite=overwrite, evaluations=evaluations, progress=show
     )
@@ -113,13 +105,19 @@ def onnx(
             assembled.bundle,
             precisions,
             calibration=calibration,
-            progress=lambda lowered: click.echo(lowered_line(lowered)),
+            progress=lambda lowered: click.echo(_lowered_line(lowered)),
         )
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     click.echo(f"{assembled.bundle.id}: {size / 1e6:.2f} MB in {out}")
-    done = run_verification(out, run=run)
-    print_verification(done)
-    return 0 if done.passed else FAILED
+    return verify_bundle(
+        out,
+        backends=(),
+        audio=None,
+        labels="ravdess",
+        threads=None,
+        json_file=None,
+        extend=extend_with(run, None, None),
+    )
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -139,63 +137,25 @@ def quantize(
     the softmax stay in fp32. int8 is calibrated on recorded speech, which needs no labels.
     """
     from export.precision import quantize as add_precisions
-    from export.report_text import lowered_line
     from ser_batch.bundle.bundle import load_bundle
 
     if bundle is None and options["out"] is None:
         raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
     model = load_bundle(bundle)
-    made = add_precisions(model, precisions, **options, progress=lambda lowered: click.echo(lowered_line(lowered)))
+    made = add_precisions(model, precisions, **options, progress=lambda lowered: click.echo(_lowered_line(lowered)))
     click.echo(f"{made.id} in {made.root}")
     return 0
 
 
-@cli.command(epilog=EXIT_CODES)
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option("--backend", "backends", multiple=True, help="Runtime to compare; repeatable.  [default: all here]")
-@click.option(
-    "--audio", type=click.Path(path_type=Path), help="Compare on the labelled recordings in this folder, too."
-)
-@click.option("--labels", default="ravdess", show_default=True, help="ravdess (names say it), or a table path,label.")
+@cli.command(epilog=EXIT_CODES, help=f"{HELP}\nThe same as `ser-batch verify`, and --run.")
+@verify_options
 @click.option("--run", type=click.Path(path_type=Path), help="The trained run: compare with torch itself, too.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of a runtime.  [default: its choice]")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here, too.")
-def verify(
-    bundle: Path | None,
-    backends: tuple[str, ...],
-    audio: Path | None,
-    labels: str,
-    run: Path | None,
-    threads: int | None,
-    json_file: Path | None,
-) -> int:
-    """Recompute the reference probabilities of BUNDLE (default: the embedded one) in each runtime and precision.
+def verify(run: Path | None, **options: Any) -> int:
+    """Verify a bundle in the runtimes that are installed, in torch and in emulated precisions."""
+    from export.candidates import extend_with
 
-    With --audio labelled speech is scored, too: how many labels flip, and what that costs in accuracy. What was found
-    goes into certificate.json and CERTIFICATE.md of the bundle, and, with how fast each runtime is here, into this
-    machine's own certificate, by which `ser-batch run --backend auto` chooses.
-    """
-    from export.report_text import print_verification
-    from export.verification import run_verification
-
-    if json_file is not None and not json_file.parent.is_dir():
-        raise OutputError(f"{json_file} cannot be written", got=f"no folder {json_file.parent}")
-    with ExitStack() as stack:
-        done = run_verification(
-            bundle,
-            backends=list(backends) or None,
-            threads=threads,
-            run=run,
-            audio=audio,
-            labels=labels,
-            listening=lambda speech: _bar(stack, len(speech.targets)),
-        )
-    print_verification(done)
-    if json_file is not None:
-        _write(json_file, json.dumps(done.to_dict(), indent=2, allow_nan=False) + "\n")
-    for path in done.certificates:
-        click.echo(f"certificate: {path}", err=True)
-    return 0 if done.passed else FAILED
+    extend = extend_with(run, list(options["backends"]) or None, options["threads"])
+    return verify_bundle(**options, extend=extend)
 
 
 @cli.command(epilog=BUILD_CODES)
@@ -215,7 +175,7 @@ def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **
     """
     if bundle is None and options["out"] is None:
         raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
-    from export.trt_engines import build_engines
+    from export.tensorrt import build_engines
     from ser_batch.bundle.bundle import load_bundle
 
     with _build_progress() as progress:
@@ -243,11 +203,20 @@ def _need_torch() -> None:
         )
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written", got=error.strerror) from error
+def _export_line(export: Exported) -> str:
+    """One line on an exported branch."""
+    return (
+        f"{export.name}: {export.nodes} nodes, {export.path.stat().st_size / 1e6:.2f} MB, max |Δp| to torch "
+        f"{export.max_difference:.1e}, {export.seconds:.1f} s"
+    )
+
+
+def _lowered_line(lowered: Lowered) -> str:
+    """One line on a graph of lower precision."""
+    return (
+        f"{lowered.branch} {lowered.precision}: {lowered.nodes} nodes, {lowered.size / 1e6:.2f} MB, max |Δp| to torch "
+        f"{lowered.max_difference:.1e} on the reference clips"
+    )
 
 
 @contextmanager
@@ -264,8 +233,3 @@ def _build_progress() -> Iterator[Progress | None]:
         yield lambda branch, phase, done, steps: bar.update(
             task, description=f"{branch}: {phase}", completed=done, total=steps or None
         )
-
-
-def _bar(stack: ExitStack, clips: int) -> Callable[[int], None]:
-    bar = stack.enter_context(click.progressbar(length=clips, label=f"{clips} labelled clips", file=sys.stderr))
-    return bar.update

@@ -1,8 +1,8 @@
 """A graph of lower precision, emulated on any CPU: what a device that runs it would give, without the device.
 
 Every tensor that the graph holds in fp16 or bf16 is rounded to that type; every operator computes in float32, as tensor
-cores accumulate. So overflow, underflow and rounding show, and a label that flips there is likely to flip here, at the
-speed of nothing in particular. It is evidence for a certificate, never a backend: no device has been run.
+cores accumulate. So overflow, underflow and rounding show, and a label that flips there is likely to flip here, and
+no speed can be read off it. It belongs in a certificate and is never a backend: no device has been run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,15 @@
 """A branch's graph in fp16 or bf16, strongly typed: the precision of every operator is written in the graph.
 
-Input and output stay float32, as do the nodes of `export.kept`; casts stand where a float32 part meets a lower one. No
-runtime needs a flag for it, and none may choose otherwise (TensorRT 11 takes such graphs only). onnxruntime's and
-onnxconverter-common's converters know fp16 alone, and cast around each exempted node; this one serves both types.
+Casts stand where a float32 part meets a lower one. No runtime needs a flag for it, and none may choose otherwise
+(TensorRT 11 takes such graphs only). onnxruntime's and onnxconverter-common's converters know fp16 alone, and cast
+around each exempted node; this one serves both types.
+
+At every precision, int8 too, these nodes stay in float32, besides input and output (`fp32_nodes`):
+
+- The front-end, up to the tensor that the metadata name: decibels and 60 dB quiet sound do not survive rounding.
+- The last product and the softmax: they decide the label, and cost nothing.
+- Normalisations and reductions: they sum squares over thousands of values, which is where fp16 overflows
+  (NVIDIA/TensorRT#4493, #2466; onnxruntime#10079).
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.kept import kept_nodes
+from ser_batch.engines.protocol import FRONTEND_KEY
 from ser_batch.errors import ExportError
 
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -28,6 +35,31 @@ CARRIERS = frozenset(
     }
 )
 """Operators that move values and leave them as they are: they run in the type that they are given."""
+FRAGILE = frozenset(
+    {
+        *("Softmax", "LogSoftmax"),
+        *(
+            "LayerNormalization",
+            "RMSNormalization",
+            "InstanceNormalization",
+            "GroupNormalization",
+            "BatchNormalization",
+        ),
+        *(
+            "ReduceMean",
+            "ReduceSum",
+            "ReduceSumSquare",
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceProd",
+            "ReduceLogSumExp",
+            "CumSum",
+        ),
+        *("Pow", "Sqrt", "Reciprocal", "Exp", "Log", "Div"),
+    }
+)
+"""Operators that stay in float32 wherever they are."""
+PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 _FIXED = frozenset({"Cast", "Constant", "ConstantOfShape", "Range", "QuantizeLinear", "DequantizeLinear"})
 """Operators whose type is not that of an input."""
 _FLOAT = TensorProto.FLOAT
@@ -63,9 +95,9 @@ class _Lowering:
 
     def result(self) -> onnx.ModelProto:
         graph = self._model.graph
-        kept = kept_nodes(self._model)
+        in_fp32 = fp32_nodes(self._model)
         for node in graph.node:
-            self._convert(node, kept)
+            self._convert(node, in_fp32)
         for output in graph.output:
             if self._types.get(output.name) != _FLOAT:
                 raise ExportError("the graph does not end in float32", got=output.name, expected="a softmax at the end")
@@ -75,8 +107,8 @@ class _Lowering:
         onnx.checker.check_model(self._model, full_check=True)
         return self._model
 
-    def _convert(self, node: onnx.NodeProto, kept: frozenset[str]) -> None:
-        wanted = self._wanted(node, kept)
+    def _convert(self, node: onnx.NodeProto, in_fp32: frozenset[str]) -> None:
+        wanted = self._wanted(node, in_fp32)
         if node.op_type not in _FIXED:
             for index, name in enumerate(node.input):
                 if name in self._types:
@@ -86,8 +118,8 @@ class _Lowering:
                     self._types[name] = wanted
         self._nodes.append(node)
 
-    def _wanted(self, node: onnx.NodeProto, kept: frozenset[str]) -> int:
-        if node.name in kept or node.op_type in _FIXED:
+    def _wanted(self, node: onnx.NodeProto, in_fp32: frozenset[str]) -> int:
+        if node.name in in_fp32 or node.op_type in _FIXED:
             return _FLOAT
         if node.op_type in CARRIERS:
             given = {self._types[name] for name in node.input if name in self._types and name not in self._weights}
@@ -149,3 +181,58 @@ def _drop_unused_weights(graph: onnx.GraphProto) -> None:
     weights = [weight for weight in graph.initializer if weight.name in used]
     del graph.initializer[:]
     graph.initializer.extend(weights)
+
+
+def fp32_nodes(model: onnx.ModelProto) -> frozenset[str]:
+    """Names of the nodes that stay in float32 for what they are or where they are.
+
+    Raises:
+        ExportError: the graph does not say where its front-end ends, has nodes without a name, or has subgraphs.
+    """
+    nodes = list(model.graph.node)
+    names = {node.name for node in nodes}
+    if len(names) != len(nodes) or "" in names:
+        raise ExportError("the nodes of the graph have no names of their own", remedy="Export the bundle again.")
+    if any(attribute.HasField("g") or attribute.graphs for node in nodes for attribute in node.attribute):
+        raise ExportError("the graph has branches or loops, which no other precision is made of")
+    fragile = {node.name for node in nodes if node.op_type in FRAGILE}
+    return frozenset(fragile | _before(nodes, frontend_tensor(model)) | _head(model))
+
+
+def frontend_tensor(model: onnx.ModelProto) -> str:
+    """The tensor where the front-end ends.
+
+    Raises:
+        ExportError: the metadata do not name one, or the graph has none of that name.
+    """
+    tensor = next((entry.value for entry in model.metadata_props if entry.key == FRONTEND_KEY), None)
+    if tensor is None or all(tensor not in node.output for node in model.graph.node):
+        raise ExportError(
+            "the graph does not say where its front-end ends, which stays in fp32",
+            got=tensor,
+            remedy="Export the bundle again.",
+        )
+    return tensor
+
+
+def _before(nodes: list[onnx.NodeProto], tensor: str) -> set[str]:
+    """Names of the nodes on which `tensor` depends."""
+    needed, found = {tensor}, set()
+    for node in reversed(nodes):  # the graph is in topological order
+        if not needed.isdisjoint(node.output):
+            needed.update(node.input)
+            found.add(node.name)
+    return found
+
+
+def _head(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes from the last product to the output."""
+    needed, found = {output.name for output in model.graph.output}, set()
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            needed.difference_update(node.output)
+            found.add(node.name)
+            if node.op_type in PRODUCTS:
+                return found
+            needed.update(node.input)
+    raise ExportError("the graph has no product, so no lower precision to run it in")

@@ -1,9 +1,9 @@
 """A branch's graph in int8: explicit QuantizeLinear and DequantizeLinear around products, calibrated on speech.
 
-Weights are int8 a column, activations int8 a tensor, both symmetric, as TensorRT asks and ONNX Runtime and OpenVINO
-take. Only matrix products with a constant weight are quantised; input, output and everything else stay float32. The
-convolutions are left out, unless they are asked for and `ser-export verify --audio` allows it: quantised with the rest
-they made wav2vec 2.0 base unusable (max |Δp| 0.95).
+Weights have one scale per column, activations one per tensor, both symmetric, as TensorRT asks and ONNX Runtime and
+OpenVINO take. Only matrix products with a constant weight are quantised; input, output and everything else stay
+float32. The convolutions are left out, unless they are asked for and `ser-batch verify --audio` allows it: quantised
+with the rest they made wav2vec 2.0 base unusable (max |Δp| 0.95).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export.kept import kept_nodes
-from export.speech import read_batches
+from export.float_precision import fp32_nodes
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import ExportError
 from ser_batch.recordings.sources import Source
+from ser_batch.verification.speech import read_batches
 
 QUANTISED = ("MatMul",)
 """Operators that are quantised; with "Conv" the convolutions would be, too."""
@@ -80,11 +80,11 @@ def quantisable(model: onnx.ModelProto, operators: Sequence[str] = QUANTISED) ->
 
     Products of two activations, in attention, are small and gain nothing.
     """
-    kept, weights = kept_nodes(model), {weight.name for weight in model.graph.initializer}
+    in_fp32, weights = fp32_nodes(model), {weight.name for weight in model.graph.initializer}
     return [
         node.name
         for node in model.graph.node
-        if node.op_type in operators and node.input[1] in weights and node.name not in kept
+        if node.op_type in operators and node.input[1] in weights and node.name not in in_fp32
     ]
 
 

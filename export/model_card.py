@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
+
+from ser_batch import strict_json
+from ser_batch.bundle.fusion import FUSED
+from ser_batch.errors import ExportError, InputError
 
 Figures = Mapping[str, Any]
 """One output's `ser_batch.evaluation.metrics.Evaluation` as plain values."""
+ORIGIN = ("bundle_id", "backend", "precision")
+"""What the card shows of where an evaluation comes from."""
+FIGURES = ("clips", "accuracy", "accuracy_interval", "ua", "ua_interval")
+"""What the card shows of each output."""
 
 CORPORA: Mapping[str, str] = {
     "ravdess": (
@@ -15,6 +24,13 @@ CORPORA: Mapping[str, str] = {
         "doi 10.1371/journal.pone.0196391): 24 professional actors, two sentences, acted, North American English."
     ),
 }
+LICENCES: Mapping[str, str] = {
+    "ravdess": (
+        "Model weights trained on RAVDESS (Livingstone and Russo, 2018), which is licensed CC BY-NC-SA 4.0: "
+        "non-commercial use, attribution, share alike. The code is Apache-2.0; these weights are not."
+    ),
+}
+"""Corpus → note. The note says what the corpus asks; it is not legal advice."""
 PROTOCOLS: Mapping[str, str] = {
     "paper": (
         "A random split of each emotion. Training and test share their actors, and of most test clips the other take "
@@ -26,8 +42,8 @@ PROTOCOLS: Mapping[str, str] = {
 }
 CORPUS_LIMITS: Mapping[str, Sequence[str]] = {
     "ravdess": (
-        "It heard 24 actors who acted eight emotions in two sentences of North American English. Acted emotion is "
-        "clearer than felt emotion; other languages, accents, ages, rooms and microphones were not heard.",
+        "It was trained on 24 actors who acted eight emotions in two sentences of North American English. Acted "
+        "emotion is clearer than felt emotion; other languages, accents, ages, rooms and microphones are new to it.",
     ),
 }
 PROTOCOL_LIMITS: Mapping[str, Sequence[str]] = {
@@ -39,7 +55,7 @@ PROTOCOL_LIMITS: Mapping[str, Sequence[str]] = {
     "sentence": ("The figures above do not say how the model does on new speakers or spontaneous speech.",),
 }
 LIMITS: Sequence[str] = (
-    "It always names one of its labels, also for silence, music or noise, and hears only one clip of a recording.",
+    "It always names one of its labels, also for silence, music or noise, and uses only one clip of a recording.",
     "A label says how a voice resembles the training clips, not what a person feels. It is not for decisions about "
     "people: not for hiring, policing, schooling, health or credit.",
 )
@@ -56,19 +72,19 @@ def model_card(
     labels: Sequence[str],
     licence: str,
     command: str,
-    elsewhere: Sequence[Mapping[str, Any]] = (),
+    other_speech: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The model card as Markdown.
 
     Args:
         test: output (each branch in the fusion's order, then "fused") → its figures on the test clips.
         command: what trains the run again.
-        elsewhere: what `ser-batch evaluate --json` wrote of other speech (export.elsewhere).
+        other_speech: evaluations of other speech, as `read_evaluation` gives them.
     """
     sections = {
         f"Model card: {provenance['recipe']}": _summary(provenance, labels),
         "Test figures": f"{_figures(test)}\n\n{_recalls(test)}",
-        **({"Other speech": _elsewhere(elsewhere)} if elsewhere else {}),
+        **({"Other speech": _other_speech(other_speech)} if other_speech else {}),
         "Data and split": _data(provenance),
         "Training": _training(provenance, command),
         "Licence": licence,
@@ -76,6 +92,50 @@ def model_card(
     }
     (title, summary), *rest = sections.items()
     return "\n\n".join([f"# {title}", summary, *(f"## {head}\n\n{body}" for head, body in rest)]) + "\n"
+
+
+def licence_note(provenance: Mapping[str, Any], given: str | None = None) -> str:
+    """The note for a run's weights: the one `given`, the run's own (`licence`), or that of its corpus (`data`).
+
+    Raises:
+        ExportError: none of them is known; a bundle is not made without one.
+    """
+    note = given or provenance.get("licence") or LICENCES.get(str(provenance.get("data")))
+    if not note:
+        raise ExportError(
+            "the licence of the trained weights is not known",
+            got=f"a run on {provenance.get('data')!r}",
+            expected=f"a corpus with a known licence ({', '.join(LICENCES)})",
+            remedy="State it with --licence.",
+        )
+    return str(note)
+
+
+def read_evaluation(path: Path, labels: Sequence[str], branches: Sequence[str]) -> dict[str, Any]:
+    """What `ser-batch evaluate --json` wrote of other speech, by a model with these labels and branches.
+
+    Raises:
+        InputError: the file cannot be read, is no evaluation, or is one of another model.
+    """
+    try:
+        found: dict[str, Any] = strict_json.parse(path.read_bytes(), str(path), InputError)
+        origin = found["provenance"]
+        theirs = {name: list(json.loads(origin[name])) for name in ("labels", "branches")}
+        outputs = set(found["models"])
+        missing = {"truth"} - {*found} | {*ORIGIN} - {*origin}
+        missing |= {name for model in found["models"].values() for name in FIGURES if name not in model}
+        if missing:
+            raise KeyError(*sorted(missing))
+    except (OSError, InputError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} cannot be read as an evaluation",
+            got=error,
+            expected="what ser-batch evaluate --json wrote",
+        ) from error
+    ours = {"labels": list(labels), "branches": list(branches)}
+    if theirs != ours or outputs != {FUSED, *branches}:
+        raise InputError(f"{path} is an evaluation of another model", got=theirs, expected=ours)
+    return found
 
 
 def _summary(provenance: Mapping[str, Any], labels: Sequence[str]) -> str:
@@ -95,13 +155,14 @@ def _origin(provenance: Mapping[str, Any]) -> str:
             f"The context branch (`{context['name']}`) is trained from scratch on this corpus alone: it is **not** "
             "pretrained, and not comparable with a pretrained encoder of the same family."
         )
+    backbone = _short_name(context["backbone"])
     return (
-        f"The context branch (`{context['name']}`) starts from the pretrained `{_told(context['backbone'])}`, whose "
-        "own licence applies as well."
+        f"The context branch (`{context['name']}`) starts from the pretrained `{backbone}`, whose own licence applies "
+        "as well."
     )
 
 
-def _told(name: str) -> str:
+def _short_name(name: str) -> str:
     """A hub's name as it is; of a path its last part, all that it says on another machine."""
     return PurePath(name).name if name.startswith(("/", ".", "~")) else name
 
@@ -135,7 +196,7 @@ def _recalls(test: Mapping[str, Figures]) -> str:
     return _table(["recall of", "clips", *per_output], rows)
 
 
-def _elsewhere(evaluations: Sequence[Mapping[str, Any]]) -> str:
+def _other_speech(evaluations: Sequence[Mapping[str, Any]]) -> str:
     header = ["", "clips", "accuracy", "95 % interval", "UA", "95 % interval"]
     parts = []
     for found in evaluations:
@@ -152,7 +213,7 @@ def _elsewhere(evaluations: Sequence[Mapping[str, Any]]) -> str:
         ]
         origin = found["provenance"]
         source = f"`{origin['bundle_id']}` with {origin['backend']} {origin['precision']}"
-        parts.append(f"Truth: {_told(found['truth'])}. Scored by bundle {source}.\n\n{_table(header, rows)}")
+        parts.append(f"Truth: {_short_name(found['truth'])}. Scored by bundle {source}.\n\n{_table(header, rows)}")
     return "\n\n".join(parts)
 
 
@@ -186,7 +247,7 @@ def _limits(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(output: str) -> str:
-    return f"**{output}**" if output == "fused" else output
+    return f"**{output}**" if output == FUSED else output
 
 
 def _interval(bounds: Sequence[float]) -> str:

@@ -15,16 +15,22 @@ import onnx
 
 from export.emulation import emulated, session
 from export.float_precision import TYPES, to_float_precision
-from export.gates import EXACT, GATES
 from export.int8 import QUANTISED, to_int8
-from export.metadata import CALIBRATION_KEY, OPSET_KEY, PRECISION_KEY, SOURCE_KEY
-from export.speech import find_speech
+from export.onnx import OPSET_KEY
 from ser_batch.bundle.bundle import Branch, Bundle
-from ser_batch.bundle.derived import add_derived, copy_bundle
+from ser_batch.bundle.manifest import graph_member
+from ser_batch.bundle.writing import add_artefacts, copy_bundle
 from ser_batch.errors import ExportError
 from ser_batch.recordings.sources import Source
+from ser_batch.verification.metadata import SOURCE_KEY
+from ser_batch.verification.records import EXACT, TOLERANCES
+from ser_batch.verification.speech import find_speech
 
-PRECISIONS = tuple(GATES)
+PRECISIONS = tuple(TOLERANCES)
+PRECISION_KEY = "precision"
+"""Key under which a graph that was made from another states its precision: "int8"."""
+CALIBRATION_KEY = "calibration"
+"""Key under which it says what its ranges were taken from."""
 CALIBRATION_CLIPS = 128
 """Recordings that int8 is calibrated on, evenly spaced over those given."""
 
@@ -76,11 +82,11 @@ def quantize(
     for precision in wanted:
         for branch in bundle.manifest.branches:
             graph, lowered = lower(bundle, branch, precision, speech, operators)
-            files[f"precisions/{precision}/{branch.name}.onnx"] = graph.SerializeToString(deterministic=True)
+            files[graph_member(branch, precision)] = graph.SerializeToString(deterministic=True)
             if progress is not None:
                 progress(lowered)
     target = bundle if out is None else copy_bundle(bundle, out)
-    return add_derived(target, files, replace=replace) if files else target
+    return add_artefacts(target, files, replace=replace) if files else target
 
 
 def check_request(precisions: Sequence[str], calibration: Path | None) -> list[str]:
@@ -99,7 +105,7 @@ def lower(
     """The graph of a branch in a lower precision, and how far it is from torch on the reference clips.
 
     Raises:
-        ExportError: it cannot be made, gives values that are not finite, or is beyond the gate of the precision.
+        ExportError: it cannot be made, gives values that are not finite, or is beyond the tolerance of the precision.
     """
     source = onnx.load(bundle.path(branch.file))
     if precision in TYPES:
@@ -141,7 +147,7 @@ def _difference(graph: onnx.ModelProto, bundle: Bundle, branch: Branch, precisio
             remedy="Use bf16, which has the range of fp32." if precision == "fp16" else None,
         )
     difference = float(np.abs(rows - reference.branches[branch.name]).max())
-    if difference > (allowed := GATES[precision].max_difference):
+    if difference > (allowed := TOLERANCES[precision].max_difference):
         raise ExportError(
             f"branch {branch.name} is too far from torch in {precision}",
             got=f"max |Δp| {difference:.1e}",

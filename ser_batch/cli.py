@@ -1,4 +1,4 @@
-"""`ser-batch run | evaluate | info`: each command parses, calls one library function and prints.
+"""`ser-batch run | evaluate | verify | info`: each command parses, calls one library function and prints.
 
 The library is imported inside the commands, so that `--help` and a single file start fast.
 """
@@ -18,6 +18,7 @@ import click
 from ser_batch import command_line
 from ser_batch.command_line import INTERRUPTED, USAGE
 from ser_batch.errors import OutputError, SerError
+from ser_batch.verification.cli import verify
 
 if TYPE_CHECKING:
     from ser_batch.run.job import Done, Job, Watch
@@ -210,6 +211,9 @@ def evaluate(
         write_json(served, json_out)
     click.echo(format_evaluation(served))
     return 0
+
+
+cli.add_command(verify)
 
 
 @cli.command()

@@ -14,16 +14,19 @@ Content = bytes | str | Callable[[BinaryIO], object]
 """What a file holds, or a function that writes it to the open file."""
 
 
-def write_atomically(path: Path, content: Content) -> None:
+def write_atomically(path: Path, content: Content, *, temporary_folder: Path | None = None) -> None:
     """Make or replace `path`: whoever reads it, or comes after a crash, finds the old file or the new one.
 
     The temporary file beside it has a hidden name of its own (`temporary_pattern`), so that two processes that
     write one file do not disturb each other: the last one wins.
 
+    Args:
+        temporary_folder: another folder of the same file system for it, where a crash may leave no file beside `path`.
+
     Raises:
         OSError: it cannot be written; `path` is then what it was.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = (temporary_folder or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
         with temporary.open("xb") as file:
             if callable(content):
@@ -52,7 +55,12 @@ def write_json(path: Path, content: Any) -> None:
         OSError: it cannot be written.
         ValueError: `content` holds NaN or infinity.
     """
-    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """`content` as indented JSON; ValueError if it holds NaN or infinity."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sync_folder(folder: Path) -> None:

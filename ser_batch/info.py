@@ -8,7 +8,7 @@ from typing import Any
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import available_backends
-from ser_batch.engines.sidecar import read_sidecars
+from ser_batch.engines.tensorrt.sidecar import read_sidecars
 from ser_batch.text import terminal_safe
 
 

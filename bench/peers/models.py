@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from torch import nn
 
-from export.onnx_export import export_branch
-from ser_batch.bundle.bundle import Branch, Bundle, write_bundle
+from export.onnx import export_branch
+from ser_batch.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.fusion import Fusion
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import InputError

@@ -28,7 +28,7 @@ from torch import nn
 
 from bench.peers.models import Graph, describe_graph
 from ser_batch.clips import Waveform
-from ser_batch.engines.onnxruntime_session import start_session
+from ser_batch.engines.onnxruntime import start_session
 from ser_batch.errors import EngineError
 from ser_batch.strict_json import parse
 from training.models import repair_torchaudio

@@ -1,44 +1,28 @@
-"""Bundles: a trained model as a directory that is verified when it is opened and complete when it appears.
-
-The format is described in docs/bundle-format.md. Opening one reads no model and imports no runtime.
-"""
+"""Opening a bundle: every file of it is verified, no model is read and no runtime imported."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from ser_batch.bundle.fusion import Fusion, load_fusion, save_fusion
-from ser_batch.bundle.integrity import check_inside, members, sha256_of, verify_files
+from ser_batch.bundle.files import check_inside, verify_files
+from ser_batch.bundle.fusion import Fusion, load_fusion
 from ser_batch.bundle.manifest import (
-    EVIDENCE_FILES,
+    CERTIFICATE_FILES,
+    FP32,
     MANIFEST_FILE,
     SCHEMA_VERSION,
     Branch,
     Manifest,
-    check_member,
+    graph_member,
     parse_manifest,
 )
-from ser_batch.bundle.placing import put_in_place
-from ser_batch.bundle.reference import Reference, load_reference, save_reference
-from ser_batch.clips import ClipRule
-from ser_batch.errors import BundleError, OutputError
+from ser_batch.bundle.reference import Reference, load_reference
+from ser_batch.errors import BundleError
 
-__all__ = ["SCHEMA_VERSION", "Branch", "Bundle", "Manifest", "default_root", "load_bundle", "write_bundle"]
-
-FUSION_FILE = "fusion.npz"
-REFERENCE_FILE = "reference.npz"
-MODEL_CARD_FILE = "MODEL_CARD.md"
-FP32 = "fp32"
-"""The precision of the branches' own graphs."""
+__all__ = ["FP32", "SCHEMA_VERSION", "Branch", "Bundle", "Manifest", "default_root", "load_bundle"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +33,7 @@ class Bundle:
     manifest: Manifest
     fusion: Fusion
     sha256: str
-    """`Manifest.identity`: of the model, which files derived from it do not change."""
+    """`Manifest.identity`: of the model, which artefacts made from it do not change."""
 
     @property
     def id(self) -> str:
@@ -60,6 +44,11 @@ class Bundle:
     def labels(self) -> tuple[str, ...]:
         """The labels, in the order of every probability row."""
         return self.manifest.labels
+
+    @property
+    def as_argument(self) -> str:
+        """How a command that adds to the bundle names it: the embedded one is a part of the program, and is copied."""
+        return "--out DIR" if self.root == default_root() else str(self.root)
 
     def path(self, member: str) -> Path:
         """Where a file of the bundle lies.
@@ -77,12 +66,12 @@ class Bundle:
         Raises:
             BundleError: the bundle has no graph in that precision.
         """
-        member = branch.file if precision == FP32 else f"precisions/{precision}/{branch.name}.onnx"
+        member = graph_member(branch, precision)
         if member not in self.manifest.files:
             raise BundleError(
                 f"bundle {self.id} has no {precision} graph of branch {branch.name}",
                 expected=member,
-                remedy=f"Make it: ser-export quantize {self.root} --precision {precision}",
+                remedy=f"Make it: ser-export quantize {self.as_argument} --precision {precision}",
             )
         return self.path(member)
 
@@ -124,91 +113,10 @@ def load_bundle(root: Path | None = None) -> Bundle:
                 "is not a bundle", got=error.strerror, expected=f"a directory with {MANIFEST_FILE}"
             ) from error
         manifest = parse_manifest(raw)
-        verify_files(root, manifest.files, MANIFEST_FILE, EVIDENCE_FILES)
+        verify_files(root, manifest.files, MANIFEST_FILE, CERTIFICATE_FILES)
         fusion = load_fusion(root / manifest.fusion_file)
         _check_fusion(fusion, manifest)
     return Bundle(root, manifest, fusion, manifest.identity)
-
-
-def write_bundle(
-    root: Path,
-    *,
-    name: str,
-    labels: tuple[str, ...],
-    clip: ClipRule,
-    branches: tuple[Branch, ...],
-    fusion: Fusion,
-    reference: Reference,
-    files: Mapping[str, Path],
-    provenance: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    licence: str,
-    model_card: str,
-    overwrite: bool = False,
-) -> Bundle:
-    """Write a bundle to `root` in one step: it is built and verified beside it, then renamed.
-
-    Args:
-        files: path in the bundle -> file to copy there; every branch's file must be among them.
-
-    Raises:
-        BundleError: the parts do not make a valid bundle. Nothing is left behind.
-        OutputError: `root` exists (and is not a bundle to overwrite), or cannot be written.
-    """
-    root = Path(root)
-    # "." and ".." have no name of their own to rename to.
-    root = root if root.name.strip(".") else root.resolve()
-    _check_target(root, overwrite)
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        # The tree is made inside the temporary directory, whose own mode 0700 a bundle should not have.
-        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as staging:
-            tree = Path(staging) / root.name
-            tree.mkdir()
-            _fill(tree, fusion, reference, files, model_card)
-            manifest = Manifest(
-                name=name,
-                labels=tuple(labels),
-                clip=clip,
-                branches=tuple(branches),
-                fusion_file=FUSION_FILE,
-                reference_file=REFERENCE_FILE,
-                files={member: sha256_of(tree / member) for member in members(tree)},
-                provenance=provenance,
-                metrics=metrics,
-                licence=licence,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
-            (tree / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
-            bundle = load_bundle(tree)
-            bundle.reference()
-            put_in_place(tree, root, Path(staging) / "replaced")
-    except OSError as error:
-        raise OutputError(f"bundle {root} cannot be written", got=error) from error
-    return dataclasses.replace(bundle, root=root)
-
-
-def _check_target(root: Path, overwrite: bool) -> None:
-    if not os.path.lexists(root):
-        return
-    if not overwrite:
-        raise OutputError(f"{root} exists already", remedy="Choose another path, or ask to overwrite it.")
-    # Overwriting removes a whole directory, so it must be one that this function could have written.
-    if root.is_symlink() or not root.is_dir() or (any(root.iterdir()) and not (root / MANIFEST_FILE).is_file()):
-        raise OutputError(f"{root} exists and is not a bundle, so it is not overwritten")
-
-
-def _fill(tree: Path, fusion: Fusion, reference: Reference, files: Mapping[str, Path], model_card: str) -> None:
-    own = {FUSION_FILE, REFERENCE_FILE, MODEL_CARD_FILE}
-    for member, source in files.items():
-        check_member(member)
-        if member in own:
-            raise BundleError(f"{member} is written by the bundle itself and cannot be given as a file")
-        (tree / member).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, tree / member)
-    save_fusion(fusion, tree / FUSION_FILE)
-    save_reference(reference, tree / REFERENCE_FILE)
-    (tree / MODEL_CARD_FILE).write_text(model_card, encoding="utf-8")
 
 
 def _check_fusion(fusion: Fusion, manifest: Manifest) -> None:

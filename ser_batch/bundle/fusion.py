@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ser_batch.bundle.npz import read_arrays, write_arrays
+from ser_batch.bundle.files import read_arrays, write_arrays
 from ser_batch.errors import BundleError
 
 FUSED = "fused"

@@ -1,6 +1,5 @@
-"""The manifest: what a bundle says it is, parsed strictly.
+"""The manifest: what a bundle says it is; unknown, missing and ill-typed keys are refused by name.
 
-Unknown, missing or ill-typed keys are refused by name.
 The format is described in docs/bundle-format.md.
 """
 
@@ -12,21 +11,27 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from ser_batch import strict_json
 from ser_batch.clips import ClipRule
-from ser_batch.errors import BundleError, InputError
+from ser_batch.errors import BundleError
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
-DERIVED_PREFIXES = ("precisions/", "engines/")
-"""Where files lie that were made from the model and can be made again; they are no part of its identity."""
-EVIDENCE_FILES = frozenset({"certificate.json", "CERTIFICATE.md"})
+FP32 = "fp32"
+"""The precision of the branches' own graphs."""
+ARTEFACT_PREFIXES = ("precisions/", "engines/")
+"""Where artefacts lie: what was made from the model and can be made again is no part of its identity.
+
+`precisions/<precision>/<branch>.onnx` and `engines/<runtime>-<precision>-<target>/`.
+"""
+CERTIFICATE_FILES = frozenset({"certificate.json", "CERTIFICATE.md"})
 """What may lie in a bundle without a sha256: figures about it, never code."""
 _BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BRANCH_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_LARGEST = 2**31 - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -51,15 +56,20 @@ class Branch:
         check_member(self.file)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything a bundle states about itself; the one place where the order of the labels is written.
+
+    The order of the fields is that of the keys in the file.
 
     Raises:
         BundleError: two parts of it contradict each other, or a path would leave the bundle.
     """
 
+    schema_version: int = SCHEMA_VERSION
     name: str
+    created: str
+    """UTC, ISO 8601."""
     labels: tuple[str, ...]
     """In the order of every probability row."""
     clip: ClipRule
@@ -67,14 +77,11 @@ class Manifest:
     """In the order of the fusion's inputs."""
     fusion_file: str
     reference_file: str
+    licence: str
+    metrics: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     files: Mapping[str, str]
     """Relative POSIX path -> sha256 in lower-case hex, of every file but the manifest itself."""
-    provenance: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    licence: str
-    created: str
-    """UTC, ISO 8601."""
-    schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         if not _BUNDLE_NAME.fullmatch(self.name):
@@ -87,6 +94,9 @@ class Manifest:
         if not self.branches:
             raise BundleError("the bundle has no branches")
         check_distinct("branches", tuple(branch.name for branch in self.branches))
+        self._check_files()
+
+    def _check_files(self) -> None:
         for path, digest in self.files.items():
             check_member(path)
             if not _SHA256.fullmatch(digest):
@@ -94,17 +104,19 @@ class Manifest:
         for path in (self.fusion_file, self.reference_file, *(branch.file for branch in self.branches)):
             if path not in self.files:
                 raise BundleError(f"{path} is used but has no sha256 under 'files'", got=sorted(self.files))
-            # What is derived is left out of the identity, which the model itself must never be.
-            if is_derived(path):
-                raise BundleError(f"{path} is a part of the model and cannot lie with what is derived from it")
+            # Artefacts are left out of the identity, which the model itself must never be.
+            if is_artefact(path):
+                raise BundleError(
+                    f"{path} is a part of the model", expected=f"a path outside {' and '.join(ARTEFACT_PREFIXES)}"
+                )
 
     @property
     def identity(self) -> str:
-        """Sha256 of the canonical JSON without derived files: of the model, whatever was made from it since.
+        """Sha256 of the canonical JSON without artefacts: of the model, whatever was made from it since.
 
-        `write_bundle` writes canonical JSON, so without derived files it is the sha256 of manifest.json.
+        `write_bundle` writes canonical JSON, so without artefacts it is the sha256 of manifest.json.
         """
-        own = {path: digest for path, digest in self.files.items() if not is_derived(path)}
+        own = {path: digest for path, digest in self.files.items() if not is_artefact(path)}
         return hashlib.sha256(dataclasses.replace(self, files=own).to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -113,7 +125,7 @@ class Manifest:
         Raises:
             BundleError: provenance or metrics hold something that JSON cannot (NaN and infinity included).
         """
-        fields = {key: getattr(self, key) for key in _KINDS}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["clip"] = dataclasses.asdict(self.clip)
         fields["branches"] = [dataclasses.asdict(branch) for branch in self.branches]
         fields["files"] = dict(sorted(self.files.items()))
@@ -123,26 +135,6 @@ class Manifest:
             raise BundleError("provenance or metrics cannot be written as JSON", got=error) from error
 
 
-# Keys of the manifest in the order they are written, with the JSON type of each.
-_KINDS: dict[str, type] = {
-    "schema_version": int,
-    "name": str,
-    "created": str,
-    "labels": list,
-    "clip": dict,
-    "branches": list,
-    "fusion_file": str,
-    "reference_file": str,
-    "licence": str,
-    "metrics": dict,
-    "provenance": dict,
-    "files": dict,
-}
-_CLIP_KINDS: dict[str, type] = {"sample_rate": int, "samples": int, "offset": float}
-_BRANCH_KINDS: dict[str, type] = {"name": str, "file": str, "input": str, "output": str}
-_JSON_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object", float: "a number"}
-
-
 def parse_manifest(raw: bytes) -> Manifest:
     """Parse the bytes of manifest.json.
 
@@ -150,34 +142,10 @@ def parse_manifest(raw: bytes) -> Manifest:
         BundleError: not JSON, an unknown schema version, an unknown, missing, repeated or ill-typed key, or
             contents that contradict each other.
     """
-    try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BundleError("the manifest is not valid JSON", got=error) from error
-    if not isinstance(data, dict):
-        raise BundleError("the manifest is not a JSON object", got=type(data).__name__)
-    # The version first: a manifest of another schema may well have other keys, and that is the thing to say.
-    version = data.get("schema_version")
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise BundleError(
-            "the bundle's schema version is not known",
-            got=repr(version),
-            expected=SCHEMA_VERSION,
-            remedy="A newer bundle needs a newer ser-batch.",
-        )
-    _check_keys("manifest", data, _KINDS)
-    for key in ("labels", "files"):
-        values = data[key] if key == "labels" else data[key].values()
-        if not all(isinstance(value, str) for value in values):
-            raise BundleError(f"'{key}' of the manifest must hold strings only", got=data[key])
-    return Manifest(
-        **{
-            **data,
-            "labels": tuple(data["labels"]),
-            "clip": _parse_clip(data["clip"]),
-            "branches": tuple(_parse_branch(entry) for entry in data["branches"]),
-        }
-    )
+    data = strict_json.parse(raw, MANIFEST_FILE, BundleError)
+    newer = partial(BundleError, remedy="A newer bundle needs a newer ser-batch.")
+    strict_json.check_schema(data, SCHEMA_VERSION, MANIFEST_FILE, newer)
+    return strict_json.decode(Manifest, data, MANIFEST_FILE, BundleError, complete=True)
 
 
 def check_member(path: str) -> None:
@@ -188,13 +156,18 @@ def check_member(path: str) -> None:
     )
     if not plain or PurePosixPath(path).is_absolute():
         raise BundleError("a path leaves the bundle or is not plain", got=repr(path), expected="a relative path with /")
-    if path == MANIFEST_FILE or path in EVIDENCE_FILES:
+    if path == MANIFEST_FILE or path in CERTIFICATE_FILES:
         raise BundleError(f"{path} cannot be one of the manifest's files")
 
 
-def is_derived(path: str) -> bool:
+def graph_member(branch: Branch, precision: str) -> str:
+    """Path in the bundle of a branch's graph in a precision, whether it is there or not."""
+    return branch.file if precision == FP32 else f"precisions/{precision}/{branch.name}.onnx"
+
+
+def is_artefact(path: str) -> bool:
     """Whether a file of a bundle was made from its model: a graph of lower precision, a compiled engine."""
-    return path.startswith(DERIVED_PREFIXES)
+    return path.startswith(ARTEFACT_PREFIXES)
 
 
 def check_distinct(what: str, names: tuple[str, ...]) -> None:
@@ -202,45 +175,3 @@ def check_distinct(what: str, names: tuple[str, ...]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise BundleError(f"{what} are named twice", got=repeated)
-
-
-def _parse_clip(data: dict[str, Any]) -> ClipRule:
-    _check_keys("clip", data, _CLIP_KINDS)
-    try:
-        return ClipRule(data["sample_rate"], data["samples"], float(data["offset"]))
-    except InputError as error:
-        raise BundleError("the clip rule is impossible", got=error.got) from error
-
-
-def _parse_branch(data: object) -> Branch:
-    if not isinstance(data, dict):
-        raise BundleError("a branch of the manifest is not an object", got=repr(data))
-    _check_keys("branch", data, _BRANCH_KINDS)
-    return Branch(**data)
-
-
-def _check_keys(where: str, data: dict[str, Any], kinds: dict[str, type]) -> None:
-    unknown, missing = sorted(set(data) - set(kinds)), sorted(set(kinds) - set(data))
-    if unknown or missing:
-        found = [f"unknown {unknown}"] * bool(unknown) + [f"missing {missing}"] * bool(missing)
-        raise BundleError(f"the {where} has other keys than it should", got=", ".join(found))
-    for key, kind in kinds.items():
-        # JSON writes 0.0 as 0 in some tools, so an integer is a number too; true is neither.
-        fits = type(data[key]) in (int, float) if kind is float else type(data[key]) is kind
-        # Python's integers have no bound, but sizes and rates do, and float() of a huge one overflows.
-        fits = fits and not (isinstance(data[key], int) and abs(data[key]) > _LARGEST)
-        if not fits:
-            raise BundleError(
-                f"'{key}' of the {where} is of another type", got=repr(data[key]), expected=_JSON_NAMES[kind]
-            )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError(f"a key is given twice among {[key for key, _ in pairs]}")
-    return data
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

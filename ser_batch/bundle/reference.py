@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ser_batch.bundle.files import read_arrays, write_arrays
 from ser_batch.bundle.fusion import Probabilities
-from ser_batch.bundle.npz import read_arrays, write_arrays
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import BundleError
 

@@ -23,7 +23,6 @@ from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.decode.source import Decoded
 from ser_batch.distributed.parcels import unpack
 from ser_batch.engines import open_engine
-from ser_batch.engines.choice import choose
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import BundleError, EngineError, SerError, StoreError
 from ser_batch.output.predictions import record_batch
@@ -31,6 +30,7 @@ from ser_batch.recordings.sources import Source
 from ser_batch.run.pipeline import Settings
 from ser_batch.run.progress import Tally
 from ser_batch.run.scoring import score_all
+from ser_batch.verification.auto import choose
 
 NUMBER = "ray_number"
 """Column of an answer: the number of the row's recording in the run."""

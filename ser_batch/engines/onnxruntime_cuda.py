@@ -15,25 +15,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.fusion import Probabilities
 from ser_batch.clips import Waveform
-from ser_batch.engines.nvidia import no_gpu
-from ser_batch.engines.onnxruntime_session import import_runtime, installed_versions, open_session
+from ser_batch.engines.cuda import no_gpu
+from ser_batch.engines.onnxruntime import import_runtime, open_session
 from ser_batch.errors import EngineError
+from ser_batch.machine import package_version
 
 PRECISIONS = ("fp32", "fp16")
 """What the engine can be opened in, the default first: those the CUDA provider computes in."""
 
 _GPU_PACKAGE = "onnxruntime-gpu"
-_KEPT_SIZES = 4
-"""Batch sizes whose buffers are kept. A run has two: its own, and that of its last batch."""
+_CACHED_SIZES = 4
+"""Batch sizes whose buffers are cached. A run has two: its own, and that of its last batch."""
 
 
 def unavailable() -> str | None:
     """Why ONNX Runtime cannot run on a GPU here; None if it can."""
-    if importlib.util.find_spec("onnxruntime") is None or _GPU_PACKAGE not in installed_versions():
+    if importlib.util.find_spec("onnxruntime") is None or package_version(_GPU_PACKAGE) is None:
         return (
             "onnxruntime-gpu is not installed; install it, in place of onnxruntime, with pip install 'ser-batch[gpu]'"
         )
@@ -47,11 +48,11 @@ def unsupported(precision: str) -> str | None:
 
 def version() -> str:
     """The version of ONNX Runtime that is installed."""
-    return installed_versions()[_GPU_PACKAGE]
+    return str(package_version(_GPU_PACKAGE))
 
 
 def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int = 1) -> BoundEngine:
-    """Load `bundle` on the first GPU; `threads` and `batch` are matters of CPUs."""
+    """Load `bundle` on the first GPU; `threads` and `batch` matter on CPUs alone."""
     return BoundEngine(bundle, precision=precision)
 
 
@@ -65,7 +66,7 @@ class _Bound:
 
 
 class BoundEngine:
-    """One session a branch, their memory bound.
+    """One session per branch, with its inputs and outputs bound to the device's memory.
 
     Args:
         device: "cuda" or "cpu".
@@ -91,7 +92,7 @@ class BoundEngine:
             for branch in self._branches
         }
 
-    def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
+    def run(self, waveform: Waveform) -> dict[str, Probabilities]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
         if not self._sessions:
             raise EngineError("this engine has been closed")
@@ -130,11 +131,11 @@ class BoundEngine:
         self._sessions.clear()
 
     def _bind(self, batch: int) -> _Bound:
-        """The memory for a batch size; that of the size that was not used for longest makes room."""
+        """The memory for a batch size; the size that was used least recently makes room for a new one."""
         if batch in self._bound:
             self._bound.move_to_end(batch)
             return self._bound[batch]
-        while len(self._bound) >= _KEPT_SIZES:
+        while len(self._bound) >= _CACHED_SIZES:
             self._bound.popitem(last=False)
         samples, classes = self._shape
         waveform = self._allocate(batch, samples)

@@ -11,22 +11,22 @@ fused with what is before it, OpenVINO computes in fp32. In int8 the graph itsel
 from __future__ import annotations
 
 import importlib.util
-from importlib.metadata import version as installed_version
 from typing import Any
 
 import numpy as np
 
-from ser_batch.bundle.bundle import Branch, Bundle
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Probabilities
+from ser_batch.bundle.manifest import Branch
 from ser_batch.clips import Waveform
-from ser_batch.engines.lanes import PIECE, Lanes, layout
-from ser_batch.engines.openvino_graph import fix_batch, frontend, network, widen_groups
-from ser_batch.engines.openvino_phases import use_phases
+from ser_batch.engines.openvino_graph import fix_batch, frontend, network, use_phases, widen_groups
 from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY, check_labels, check_tensor
+from ser_batch.engines.streams import MICRO_BATCH, Streams, layout
 from ser_batch.errors import EngineError
+from ser_batch.machine import package_version
 
 Requests = dict[str, list[Any]]
-"""Branch name -> an inference request a stage."""
+"""Branch name -> one inference request per stage."""
 
 PRECISIONS = ("fp32", "bf16", "int8")
 """What the engine can be opened in, the default first; int8 needs graphs that `ser-export quantize` made."""
@@ -59,7 +59,7 @@ def unsupported(precision: str) -> str | None:
 
 def version() -> str:
     """The version of OpenVINO that is installed."""
-    return installed_version("openvino")
+    return str(package_version("openvino"))
 
 
 def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int = 1) -> OpenVinoEngine:
@@ -68,14 +68,14 @@ def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int 
 
 
 class OpenVinoEngine:
-    """One compiled graph a branch (two in bf16); small batches get every thread, large ones are shared out to lanes.
+    """One compiled graph per branch (two in bf16); a small batch gets every thread, a large one several streams.
 
-    The graphs hold one clip where the usual batch is one, else `PIECE`: a batch is cut into such pieces.
+    The graphs hold one clip where the usual batch is one, else `MICRO_BATCH`: a batch is cut into such micro-batches.
 
     Args:
-        threads: CPU threads; None: one a CPU.
+        threads: CPU threads; None: one per CPU.
         precision: one of `PRECISIONS`.
-        batch: clips that will usually be scored together, which settles the lanes (see `ser_batch.engines.lanes`).
+        batch: clips that will usually be scored together, which decides the streams (see `ser_batch.engines.streams`).
 
     Raises:
         BundleError: (int8) the bundle has no graphs in it.
@@ -96,35 +96,35 @@ class OpenVinoEngine:
         self.precision = precision
         shared = layout(batch, threads)
         # With one stream nothing runs beside a batch, so latency is what counts.
-        hint = {"NUM_STREAMS": shared.lanes} if shared.lanes > 1 else {"PERFORMANCE_HINT": "LATENCY"}
-        count = {"INFERENCE_NUM_THREADS": shared.lanes * shared.threads} if threads or shared.lanes > 1 else {}
-        self._size = min(max(batch, 1), PIECE)
+        hint = {"NUM_STREAMS": shared.streams} if shared.streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}
+        count = {"INFERENCE_NUM_THREADS": shared.streams * shared.threads} if threads or shared.streams > 1 else {}
+        self._size = min(max(batch, 1), MICRO_BATCH)
         stages = {
             branch.name: _compile(core, bundle, branch, precision, self._size, hint | count)
             for branch in bundle.manifest.branches
         }
         self._stages: dict[str, list[Any]] = stages
-        if shared.lanes > 1:
+        if shared.streams > 1:
             _prime(core)
-        self._lanes = Lanes([_requests(stages) for _ in range(shared.lanes)])
+        self._streams = Streams([_requests(stages) for _ in range(shared.streams)])
 
     def run(self, waveform: Waveform) -> dict[str, Probabilities]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
         if not self._stages:
             raise EngineError("this engine has been closed")
-        return self._lanes.run(self._score, waveform)
+        return self._streams.run(self._score, waveform)
 
     def close(self) -> None:
         """Release the compiled graphs."""
-        self._lanes.close()
+        self._streams.close()
         self._stages.clear()
 
     def _score(self, requests: Requests, waveform: Waveform) -> dict[str, Probabilities]:
-        """One lane's clips, filled up with copies of the last to whole pieces."""
+        """The clips of one stream, padded with copies of the last clip to whole micro-batches."""
         count = len(waveform)
         if missing := -count % self._size:
             waveform = np.concatenate([waveform, np.repeat(waveform[-1:], missing, axis=0)])
-        found = [_infer(requests, piece) for piece in np.split(waveform, len(waveform) // self._size)]
+        found = [_infer(requests, clips) for clips in np.split(waveform, len(waveform) // self._size)]
         return {name: np.concatenate([rows[name] for rows in found])[:count] for name in found[0]}
 
 
@@ -203,7 +203,7 @@ def _prime(core: Any) -> None:
 
 
 def _infer(requests: Requests, waveform: Waveform) -> dict[str, Probabilities]:
-    """One lane: each branch, stage after stage; some later stages need the waveform, too."""
+    """Run each branch, stage after stage; some later stages need the waveform, too."""
     results = {}
     for name, stages in requests.items():
         rows = waveform

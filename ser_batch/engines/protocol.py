@@ -1,20 +1,40 @@
-"""What every runtime must offer, and the checks that are the same for all of them."""
+"""What every runtime offers, how one is opened by name, and the checks that are the same for all of them.
+
+A backend is a module that is imported only when it is asked for. It offers
+
+    PRECISIONS                                   what it can be opened in, the default first
+    unavailable() -> str | None                  why it cannot run here (None: it can), without importing the runtime
+    unsupported(precision) -> str | None         why this machine cannot run that precision; may import the runtime
+    version() -> str                             of the runtime that is installed
+    open_bundle(bundle, threads, precision, batch)  -> Engine
+
+To add one, write the module and add its line to `BACKENDS`.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from ser_batch.bundle.bundle import Branch, Bundle
+from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.fusion import Probabilities
+from ser_batch.bundle.manifest import Branch
 from ser_batch.clips import Waveform
 from ser_batch.errors import EngineError
+from ser_batch.machine import cpu_limit
 
+BACKENDS: dict[str, str] = {
+    "onnxruntime": "ser_batch.engines.onnxruntime",
+    "openvino": "ser_batch.engines.openvino",
+    "trt": "ser_batch.engines.tensorrt.engine",
+    "onnxruntime-cuda": "ser_batch.engines.onnxruntime_cuda",
+}
+"""Backend -> module, the portable default first."""
 LABELS_KEY = "labels"
-"""Key of the ONNX metadata_props under which an exported graph carries its labels, as a JSON list."""
+"""Key of the ONNX metadata_props under which an exported graph states its labels, as a JSON list."""
 FRONTEND_KEY = "frontend_output"
 """Key under which it names the tensor where its front-end ends: all before it stays in fp32 at every precision."""
 
@@ -38,7 +58,7 @@ class EngineIdentity(Protocol):
 class Engine(EngineIdentity, Protocol):
     """All branches of one bundle, loaded in one runtime."""
 
-    def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
+    def run(self, waveform: Waveform) -> dict[str, Probabilities]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1.
 
         A clip's probabilities do not depend on the others in its batch.
@@ -49,6 +69,70 @@ class Engine(EngineIdentity, Protocol):
 
     def close(self) -> None:
         """Release the runtime's memory; `run` may not be called again."""
+
+
+def available_backends() -> dict[str, str | None]:
+    """Every backend and why it cannot run here, with the remedy; None where it can."""
+    return {name: _module(name).unavailable() for name in BACKENDS}
+
+
+def precisions(backend: str) -> dict[str, str | None]:
+    """Every precision of an installed backend, its default first, and why this machine cannot run it, or None."""
+    module = _installed(backend)
+    return {precision: module.unsupported(precision) for precision in module.PRECISIONS}
+
+
+def backend_version(backend: str) -> str:
+    """The version of an installed backend's runtime."""
+    return str(_installed(backend).version())
+
+
+def open_engine(
+    bundle: Bundle, backend: str, threads: int | None = None, precision: str | None = None, batch: int = 1
+) -> Engine:
+    """Load the branches of `bundle` in a runtime.
+
+    Args:
+        backend: a name of `BACKENDS`; `ser_batch.verification.auto.choose` finds the best one.
+        threads: CPU threads; None leaves the choice to the runtime, within the quota of a container.
+        precision: of the arithmetic ("fp32", "bf16"); None: the backend's default.
+        batch: clips that will usually be scored together. Any number may be; on a CPU, an engine opened for a large
+            batch scores it faster, and a single clip slower.
+
+    Raises:
+        EngineError: no such backend or precision, it is not installed, or the runtime refuses a branch.
+    """
+    if threads is not None and threads < 1:
+        raise EngineError("an engine needs at least one thread", got=threads)
+    if batch < 1:
+        raise EngineError("an engine scores at least one clip at a time", got=batch)
+    module = _installed(backend)
+    precision = precision or module.PRECISIONS[0]
+    if precision not in module.PRECISIONS:
+        raise EngineError(
+            f"backend {backend} has no such precision", got=precision, expected=" or ".join(module.PRECISIONS)
+        )
+    engine: Engine = module.open_bundle(bundle, threads or cpu_limit(), precision, batch)
+    return engine
+
+
+def _installed(backend: str) -> ModuleType:
+    if backend not in BACKENDS:
+        raise EngineError(f"there is no backend {backend!r}", expected=f"auto, {_listing()}")
+    module = _module(backend)
+    if (reason := module.unavailable()) is not None:
+        raise EngineError(f"backend {backend} cannot run here: {reason}", got=_listing())
+    return module
+
+
+def _listing() -> str:
+    return ", ".join(
+        f"{name} ({'not available' if reason else 'available'})" for name, reason in available_backends().items()
+    )
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(BACKENDS[name])
 
 
 def check_tensor(
@@ -87,7 +171,7 @@ def check_tensor(
 
 
 def check_labels(branch: Branch, raw: str | None, bundle: Bundle) -> None:
-    """Check the labels an ONNX graph carries against the manifest's, order included; None: it has none.
+    """Check the labels that an ONNX graph states against the manifest's, order included; None: it has none.
 
     Raises:
         EngineError: they differ, so every probability would be read under a wrong label.
@@ -101,7 +185,7 @@ def check_labels(branch: Branch, raw: str | None, bundle: Bundle) -> None:
     if labels != list(bundle.labels):
         permuted = isinstance(labels, list) and sorted(map(str, labels)) == sorted(bundle.labels)
         raise EngineError(
-            f"{bundle.path(branch.file)} carries {'permuted' if permuted else 'other'} labels",
+            f"{bundle.path(branch.file)} has {'permuted' if permuted else 'other'} labels",
             got=labels,
             expected=f"{list(bundle.labels)} as in the manifest",
             remedy="Export the bundle again; do not edit its labels by hand.",

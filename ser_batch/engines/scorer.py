@@ -14,7 +14,7 @@ from ser_batch.engines.protocol import Engine
 from ser_batch.errors import EngineError, InputError
 
 SUM_TOLERANCE = 1e-3
-"""How far a row may be from summing to 1. Every engine keeps its softmax in float32, where 1e-6 is usual."""
+"""How far a row may be from summing to 1. Every engine computes its softmax in float32, where 1e-6 is usual."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Scorer:
 
         Raises:
             InputError: another shape or type, or samples that are not finite.
-            EngineError: the engine failed, or gave something other than one distribution a clip and branch.
+            EngineError: the engine failed, or gave something other than one distribution per clip and branch.
         """
         self._check_waveform(waveform)
         if len(waveform) == 0:

@@ -66,8 +66,8 @@ def execute(job: Job, watch: Watch = lambda total: nullcontext()) -> Done:
     # Imported when it is clear that there is something to do: an engine takes a while.
     from ser_batch.bundle.bundle import load_bundle
     from ser_batch.engines import open_engine
-    from ser_batch.engines.choice import choose
     from ser_batch.engines.scorer import Scorer
+    from ser_batch.verification.auto import choose
 
     bundle = load_bundle(job.bundle)
     hearing = hearing_of(job, bundle)

@@ -11,8 +11,8 @@ from typing import Any
 from ser_batch.audio.hearing import Hearing
 from ser_batch.decode.pool import FILE_TIMEOUT, DecodePool
 from ser_batch.decode.source import Decoded
-from ser_batch.engines.lanes import PIECE
 from ser_batch.engines.scorer import Scorer
+from ser_batch.engines.streams import MICRO_BATCH
 from ser_batch.errors import InputError
 from ser_batch.machine import usable_cpus
 from ser_batch.output.destination import Output, check_output
@@ -155,4 +155,4 @@ def default_workers(cpus: int | None = None) -> int:
 
 def default_batch(cpus: int | None = None) -> int:
     """Two pieces for each lane that an engine can have on so many CPUs (as above), and at least `BATCH_SIZE`."""
-    return max(BATCH_SIZE, 2 * PIECE * (cpus or usable_cpus()))
+    return max(BATCH_SIZE, 2 * MICRO_BATCH * (cpus or usable_cpus()))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +17,8 @@ from bench.backends import (
 )
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.engines import open_engine
-from ser_batch.engines.evidence import EVIDENCE_FILE, EVIDENCE_SCHEMA
 from ser_batch.errors import BundleError, EngineError, InputError
+from support.certificates import entry_of, speech_of, write_certificate
 
 
 def test_a_backend_that_cannot_run_is_refused_or_named_with_its_reason(monkeypatch):
@@ -75,15 +74,14 @@ def test_engines_agree_with_the_reference(toy_bundle):
 def test_accuracy_comes_from_the_certificate_as_far_as_it_is_about_the_same_graphs(toy_bundle, tmp_path):
     assert speech_accuracy(toy_bundle) == {}
     bundle = replace(toy_bundle, root=tmp_path)
-    speech = {"corpus": "toys", "clips": 200, "outputs": [{"output": "fused", "accuracy": 0.75, "flips": 3}]}
     member, digest = next(iter(bundle.manifest.files.items()))
-    entry = {"backend": "onnxruntime", "precision": "fp32", "graphs": {member: digest}, "speech": speech}
-    stale = entry | {"precision": "int8", "graphs": {member: "0"}}
-    without_speech = entry | {"precision": "bf16", "speech": None}
-    entries = [entry, stale, without_speech]
-    content = {"schema_version": EVIDENCE_SCHEMA, "model_sha256": bundle.sha256, "entries": entries}
-    (tmp_path / EVIDENCE_FILE).write_text(json.dumps(content))
+    entry = entry_of(
+        backend="onnxruntime", precision="fp32", graphs={member: digest}, speech=speech_of(200, 3, accuracy=0.75)
+    )
+    stale = replace(entry, precision="int8", graphs={member: "0"})
+    without_speech = replace(entry, precision="bf16", speech=None)
+    certificate = write_certificate(bundle, entry, stale, without_speech)
     assert speech_accuracy(bundle) == {"onnxruntime fp32": Accuracy("toys", 200, 0.75, 3)}
-    (tmp_path / EVIDENCE_FILE).write_text(json.dumps(content | {"entries": [{"speech": 1}]}))
-    with pytest.raises(InputError, match=r"certificate of .* is damaged"):
+    certificate.write_text("{}")
+    with pytest.raises(InputError, match=r"certificate .*Delete it"):
         speech_accuracy(bundle)

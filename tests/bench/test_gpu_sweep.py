@@ -13,9 +13,9 @@ from bench import gpu_sweep
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.engines import open_engine
-from ser_batch.engines.nvidia import no_gpu
+from ser_batch.engines.cuda import no_gpu
 from ser_batch.engines.onnxruntime_cuda import BoundEngine
-from ser_batch.engines.tensorrt_library import NATIVE, RTX
+from ser_batch.engines.tensorrt.library import NATIVE, RTX
 from ser_batch.errors import ExportError
 from support.fake_gpu import FakeDevice
 

@@ -10,11 +10,10 @@ import torch
 
 import export.assemble
 from export.assemble import assemble, training_command
-from export.licences import licence_note
-from export.metadata import read_metadata
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Fusion
 from ser_batch.errors import ExportError, OutputError
+from ser_batch.verification.metadata import read_metadata
 from support.toy_run import CLIP, CONFIG, make_toy_run
 from training.config import load_config
 from training.data.ravdess import LABELS
@@ -80,12 +79,6 @@ def test_an_unknown_corpus_needs_a_licence(tmp_path: Path, run: Run) -> None:
     unknown = dataclasses.replace(run, provenance={**run.provenance, "data": "mine"})
     with pytest.raises(ExportError, match="--licence"):
         assemble(unknown, tmp_path / "bundle")
-
-
-def test_licence_note_prefers_what_is_given_then_the_run_s_own() -> None:
-    assert licence_note({"data": "ravdess", "licence": "its own"}, "given") == "given"
-    assert licence_note({"data": "ravdess", "licence": "its own"}) == "its own"
-    assert "RAVDESS" in licence_note({"data": "ravdess"})
 
 
 def test_an_existing_bundle_is_refused_before_any_export(tmp_path: Path, run: Run) -> None:

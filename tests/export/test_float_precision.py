@@ -8,12 +8,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from export.emulation import emulated, session
-from export.float_precision import TYPES, round_to, to_float_precision
-from export.kept import FRAGILE, frontend_tensor
+from export.float_precision import FRAGILE, TYPES, fp32_nodes, frontend_tensor, round_to, to_float_precision
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.errors import ExportError
 from support.graphs import chain
+from support.toy import LABELS, toy_graph, toy_weights
 
 EACH = pytest.mark.parametrize("precision", ["fp16", "bf16"])
 BRANCHES = pytest.mark.parametrize("branch", ["wav2vec2", "spectrogram"])
@@ -110,3 +110,30 @@ def test_the_original_is_left_as_it_is(exported_bundle: Bundle) -> None:
     for precision in ("fp16", "bf16"):
         to_float_precision(model, precision)
     assert model.SerializeToString(deterministic=True) == before
+
+
+def test_front_end_last_product_and_softmax_stay_in_fp32() -> None:
+    model = chain("Abs", "MatMul", "Relu", "MatMul", "Identity", "Softmax")
+    assert fp32_nodes(model) == {"n0", "n3", "n4", "n5"}
+
+
+def test_what_overflows_stays_in_fp32_wherever_it_is() -> None:
+    fragile = ("Softmax", "Sqrt", "Exp", "Reciprocal")
+    assert set(fragile) < FRAGILE
+    assert fp32_nodes(chain("Abs", "Relu", *fragile, "Relu", "MatMul", "Softmax")) == {
+        *("n0", "n2", "n3", "n4", "n5"),
+        *("n7", "n8"),
+    }
+
+
+def test_a_graph_that_does_not_say_where_its_front_end_ends_is_refused() -> None:
+    for frontend in (None, "nowhere"):
+        with pytest.raises(ExportError, match=r"does not say where its front-end ends.*Export the bundle again"):
+            fp32_nodes(chain("Abs", "MatMul", "Softmax", frontend=frontend))
+
+
+def test_a_graph_without_products_or_names_is_refused() -> None:
+    with pytest.raises(ExportError, match="has no product"):
+        fp32_nodes(chain("Abs", "Relu", "Softmax"))
+    with pytest.raises(ExportError, match="have no names"):
+        fp32_nodes(toy_graph(toy_weights("wav2vec2", len(LABELS)), labels=LABELS))

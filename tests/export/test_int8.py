@@ -11,12 +11,12 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from export.float_precision import fp32_nodes, frontend_tensor
 from export.int8 import to_int8
-from export.kept import frontend_tensor, kept_nodes
-from export.speech import find_speech
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import ExportError
 from ser_batch.recordings.sources import Source
+from ser_batch.verification.speech import find_speech
 from support.graphs import chain
 from support.toy_speech import write_speech
 
@@ -34,13 +34,13 @@ def pair(
     return request.param, source, to_int8(source, speech, exported_bundle.manifest.clip)
 
 
-def test_only_products_with_a_weight_outside_the_kept_parts_are_quantised(
+def test_only_products_with_a_weight_outside_the_fp32_parts_are_quantised(
     pair: tuple[str, onnx.ModelProto, onnx.ModelProto],
 ) -> None:
     _, source, model = pair
     weights = {weight.name for weight in source.graph.initializer}
-    kept = kept_nodes(source)
-    expected = {n.name for n in source.graph.node if n.op_type == "MatMul" and n.input[1] in weights} - kept
+    in_fp32 = fp32_nodes(source)
+    expected = {n.name for n in source.graph.node if n.op_type == "MatMul" and n.input[1] in weights} - in_fp32
     made = {name: node for node in model.graph.node for name in node.output}
     quantised = {
         node.name
@@ -52,7 +52,7 @@ def test_only_products_with_a_weight_outside_the_kept_parts_are_quantised(
     assert frontend_tensor(model) == frontend_tensor(source)
 
 
-def test_it_is_symmetric_with_a_scale_a_column(pair: tuple[str, onnx.ModelProto, onnx.ModelProto]) -> None:
+def test_it_is_symmetric_with_one_scale_per_column(pair: tuple[str, onnx.ModelProto, onnx.ModelProto]) -> None:
     _, _, model = pair
     arrays = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
     weights = 0

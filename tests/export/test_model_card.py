@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.elsewhere import read_evaluation
-from export.model_card import model_card
+from export.model_card import licence_note, model_card, read_evaluation
 from ser_batch.errors import InputError
 from ser_batch.evaluation.metrics import evaluate
 
@@ -23,7 +22,7 @@ def figures(correct: int, clips: int = 40) -> dict[str, Any]:
     return evaluate(truth, np.eye(2)[predicted] * 0.8 + 0.1, LABELS).to_dict()
 
 
-def card(elsewhere: Sequence[dict[str, Any]] = (), **changes: Any) -> str:
+def card(other_speech: Sequence[dict[str, Any]] = (), **changes: Any) -> str:
     context = {"backbone": "scratch", "name": "wav2vec2"}
     provenance: dict[str, Any] = {
         "recipe": "compact",
@@ -41,7 +40,7 @@ def card(elsewhere: Sequence[dict[str, Any]] = (), **changes: Any) -> str:
         labels=LABELS,
         licence="the note",
         command="ser-train run compact",
-        elsewhere=elsewhere,
+        other_speech=other_speech,
     )
 
 
@@ -152,3 +151,9 @@ def test_evaluations_of_anything_else_are_refused(content: str, message: str, tm
         read_evaluation(path, LABELS, ["wav2vec2", "spectrogram"])
     with pytest.raises(InputError, match="cannot be read"):
         read_evaluation(tmp_path / "none.json", LABELS, ["wav2vec2", "spectrogram"])
+
+
+def test_licence_note_prefers_what_is_given_then_the_run_s_own() -> None:
+    assert licence_note({"data": "ravdess", "licence": "its own"}, "given") == "given"
+    assert licence_note({"data": "ravdess", "licence": "its own"}) == "its own"
+    assert "RAVDESS" in licence_note({"data": "ravdess"})

@@ -10,14 +10,15 @@ import numpy as np
 import onnx
 import pytest
 
-from export.cli import USAGE, main
+from export.cli import main
 from export.float_precision import to_float_precision
-from export.metadata import read_metadata
 from export.precision import PRECISIONS, lower, quantize
 from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.clips import ClipRule
+from ser_batch.command_line import USAGE
 from ser_batch.engines import available_backends, open_engine, precisions
 from ser_batch.errors import BundleError, EngineError, ExportError, InputError, OutputError
+from ser_batch.verification.metadata import read_metadata
 from support.toy import make_toy_bundle
 from support.toy_speech import write_speech
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import ser_batch.engines
 from ser_batch import machine
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.engines import open_engine
-from ser_batch.engines.lanes import Layout, layout
+from ser_batch.engines import open_engine, protocol
+from ser_batch.engines.streams import Layout, layout
 from ser_batch.machine import cpu_limit, cpu_quotas, usable_cpus
 from ser_batch.run.pipeline import default_batch, default_workers
 
@@ -84,24 +83,24 @@ def test_a_process_bound_to_one_cpu_uses_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "workers", "batch", "lanes"),
+    ("cpus", "workers", "batch", "streams"),
     [(1, 1, 16, 1), (2, 2, 16, 2), (4, 4, 16, 4), (16, 16, 64, 16), (64, 32, 256, 64), (128, 32, 512, 128)],
 )
 def test_what_is_chosen_on_so_many_cpus(
-    monkeypatch: pytest.MonkeyPatch, cpus: int, workers: int, batch: int, lanes: int
+    monkeypatch: pytest.MonkeyPatch, cpus: int, workers: int, batch: int, streams: int
 ) -> None:
     assert (default_workers(cpus), default_batch(cpus)) == (workers, batch)
     monkeypatch.setattr(machine, "_affinity", lambda: cpus)
     monkeypatch.setattr(machine, "cpu_quotas", lambda: iter(()))
     assert (default_workers(), default_batch()) == (workers, batch)
-    assert layout(batch, None) == layout(batch, cpus) == Layout(lanes, 1)
+    assert layout(batch, None) == layout(batch, cpus) == Layout(streams, 1)
 
 
 def test_a_runtime_gets_no_more_threads_than_the_quota(toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    runtime = ser_batch.engines._module("onnxruntime")
+    runtime = protocol._module("onnxruntime")
     monkeypatch.setattr(runtime, "open_bundle", lambda bundle, threads, *more: given.append(threads))
     for limit, threads in ((3, None), (3, 5), (None, None)):
-        monkeypatch.setattr(ser_batch.engines, "cpu_limit", lambda limit=limit: limit)
+        monkeypatch.setattr(protocol, "cpu_limit", lambda limit=limit: limit)
         open_engine(toy_bundle, "onnxruntime", threads)
     assert given == [3, 5, None]

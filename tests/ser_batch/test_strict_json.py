@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from ser_batch.errors import BundleError, InputError
-from ser_batch.strict_json import decode, parse
+from ser_batch.strict_json import check_schema, decode, parse
 
 
 @dataclass(frozen=True)
@@ -67,3 +67,21 @@ def test_what_does_not_fit_is_refused_with_its_place(change: dict[str, Any], mes
 def test_what_is_not_json_is_refused(raw: bytes | str) -> None:
     with pytest.raises(InputError, match="it is not valid JSON"):
         parse(raw, "it", InputError)
+
+
+def test_a_complete_value_leaves_nothing_to_defaults() -> None:
+    whole = {**GOOD, "inner": {"rate": 2, "kind": "b"}, "note": None}
+    assert decode(Record, whole, "record", BundleError, complete=True).inner.kind == "b"
+    with pytest.raises(BundleError, match="record has other keys than it should; got missing note"):
+        decode(Record, GOOD, "record", BundleError, complete=True)
+    with pytest.raises(BundleError, match="record: inner has other keys than it should; got missing kind"):
+        decode(Record, whole | {"inner": {"rate": 2}}, "record", BundleError, complete=True)
+
+
+@pytest.mark.parametrize("value", [{}, {"schema_version": 2}, {"schema_version": True}, {"schema_version": "1"}])
+def test_another_schema_is_refused_before_its_keys_are_looked_at(value: dict[str, Any]) -> None:
+    check_schema({"schema_version": 1, "other": 2}, 1, "it", InputError)
+    with pytest.raises(InputError, match=r"it has a schema version that is not known; got .*; expected 1"):
+        check_schema(value, 1, "it", InputError)
+    with pytest.raises(InputError, match="it is not an object"):
+        check_schema([value], 1, "it", InputError)

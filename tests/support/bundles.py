@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.derived import add_derived
-from ser_batch.engines.sidecar import SIDECAR_FILE, Sidecar
+from ser_batch.bundle.writing import add_artefacts
+from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar
 
 
 def reseal(root: Path, change: Callable[[dict[str, Any]], Any] = lambda _: None) -> None:
@@ -45,4 +45,4 @@ def sidecar_of(bundle: Bundle, **changes: object) -> Sidecar:
 
 def sealed(bundle: Bundle, sidecar: Sidecar) -> Bundle:
     engines = {sidecar.engine(branch.name): b"code" for branch in bundle.manifest.branches}
-    return add_derived(bundle, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **engines})
+    return add_artefacts(bundle, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **engines})

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ser_batch.bundle.bundle import Branch, Bundle, write_bundle
+from ser_batch.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.fusion import Fusion
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.clips import ClipRule

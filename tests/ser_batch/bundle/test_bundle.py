@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ser_batch.bundle import placing
-from ser_batch.bundle.bundle import Branch, Bundle, load_bundle
-from ser_batch.bundle.fusion import Fusion, save_fusion
+from ser_batch.bundle.bundle import Bundle, load_bundle
+from ser_batch.bundle.fusion import save_fusion
 from ser_batch.bundle.reference import Reference, save_reference
 from ser_batch.clips import ClipRule
-from ser_batch.errors import BundleError, OutputError
+from ser_batch.errors import BundleError
 from support.bundles import reseal
-from support.toy import LABELS, make_toy_bundle, toy_fusion
+from support.toy import LABELS, toy_fusion
 
 SMALL = ClipRule(sample_rate=8_000, samples=8_000)
 
@@ -169,107 +168,6 @@ def test_reference_clips_of_another_length_are_refused(copy: Path) -> None:
 def test_the_default_bundle_is_the_one_without_a_path(monkeypatch: pytest.MonkeyPatch, toy_bundle: Bundle) -> None:
     monkeypatch.setattr("ser_batch.bundle.bundle.default_root", lambda: toy_bundle.root)
     assert load_bundle().id == toy_bundle.id
-
-
-def test_an_existing_target_is_kept(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    target.write_text("mine")
-    with pytest.raises(OutputError, match="exists already"):
-        make_toy_bundle(target, clip=SMALL)
-    assert target.read_text() == "mine"
-
-
-def overwrite(arguments: dict[str, Any]) -> None:
-    arguments["overwrite"] = True
-
-
-def test_overwriting_replaces_the_whole_bundle(tmp_path: Path) -> None:
-    first = make_toy_bundle(tmp_path / "bundle", clip=SMALL, branches=("one", "two"))
-    second = make_toy_bundle(tmp_path / "bundle", clip=SMALL, branches=("one",), edit=overwrite)
-    assert load_bundle(tmp_path / "bundle").id == second.id != first.id
-    assert not (tmp_path / "bundle" / "two.onnx").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_the_working_directory_can_be_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    make_toy_bundle(Path(), clip=SMALL, edit=overwrite)
-    assert load_bundle(tmp_path / "here").labels == LABELS
-    assert [path.name for path in tmp_path.iterdir()] == ["here"]
-
-
-def test_overwriting_never_removes_what_is_no_bundle(tmp_path: Path) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.tex").write_text("mine")
-    with pytest.raises(OutputError, match="not a bundle"):
-        make_toy_bundle(tmp_path / "home", clip=SMALL, edit=overwrite)
-    assert (tmp_path / "home" / "thesis.tex").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (lambda a: a["files"].pop("wav2vec2.onnx"), "wav2vec2.onnx is used but has no sha256"),
-        (lambda a: a["files"].update({"../out": a["files"]["wav2vec2.onnx"]}), "leaves the bundle"),
-        (lambda a: a["files"].update({"fusion.npz": a["files"]["wav2vec2.onnx"]}), "cannot be given"),
-        (lambda a: a.update(branches=a["branches"][::-1]), "order the branches differently"),
-        (
-            lambda a: a.update(branches=(Branch("wav2vec2", "wav2vec2.onnx"),)),
-            "order the branches differently",
-        ),
-        (lambda a: a.update(labels=LABELS[:7]), "fusion and labels"),
-        (lambda a: a.update(labels=(*LABELS[:7], "calm")), "named twice"),
-        (lambda a: a.update(clip=ClipRule(8_000, 4_000)), "do not fit the manifest"),
-        (lambda a: a.update(metrics={"accuracy": float("nan")}), "JSON"),
-        (
-            lambda a: a.update(fusion=Fusion(np.zeros((8, 8)), np.zeros(8), ("wav2vec2",))),
-            "order the branches",
-        ),
-    ],
-)
-def test_parts_that_do_not_fit_are_not_written(
-    tmp_path: Path, edit: Callable[[dict[str, Any]], Any], message: str
-) -> None:
-    with pytest.raises(BundleError, match=message):
-        make_toy_bundle(tmp_path / "bundle", clip=SMALL, edit=edit)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_overwrite_keeps_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = make_toy_bundle(tmp_path / "bundle", clip=SMALL)
-    rename, calls = Path.replace, []
-
-    def fail_second(self: Path, target: Path) -> Path:
-        calls.append(self)
-        if len(calls) == 2:
-            raise OSError("disk on fire")
-        return rename(self, target)
-
-    monkeypatch.setattr(placing, "_exchange", lambda first, second: False)
-    monkeypatch.setattr(Path, "replace", fail_second)
-    with pytest.raises(OutputError, match="disk on fire"):
-        make_toy_bundle(tmp_path / "bundle", clip=SMALL, seed=1, edit=overwrite)
-    assert load_bundle(tmp_path / "bundle").id == old.id
-
-
-def test_an_unwritable_parent_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="cannot be written"):
-        make_toy_bundle(tmp_path / "file" / "bundle", clip=SMALL)
-
-
-def test_a_missing_source_file_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"absent\.onnx"):
-        make_toy_bundle(
-            tmp_path / "bundle", clip=SMALL, edit=lambda a: a["files"].update({"x": tmp_path / "absent.onnx"})
-        )
-
-
-def test_the_directory_is_readable_by_others(toy_bundle: Bundle) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    assert toy_bundle.root.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def test_opening_a_bundle_imports_no_runtime() -> None:

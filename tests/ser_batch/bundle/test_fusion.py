@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ser_batch.bundle.files import write_arrays
 from ser_batch.bundle.fusion import Fusion, load_fusion, save_fusion, softmax
-from ser_batch.bundle.npz import write_arrays
 from ser_batch.errors import BundleError
 
 

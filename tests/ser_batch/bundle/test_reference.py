@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ser_batch.bundle.npz import write_arrays
+from ser_batch.bundle.files import write_arrays
 from ser_batch.bundle.reference import Reference, load_reference, save_reference, synthetic_clips
 from ser_batch.clips import ClipRule
 from ser_batch.errors import BundleError

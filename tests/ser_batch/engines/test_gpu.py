@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.trt_engines import build_engines, choose_library
+from export.tensorrt import build_engines, choose_library
 from ser_batch.bundle.bundle import Bundle, default_root, load_bundle
 from ser_batch.engines import available_backends, open_engine
-from ser_batch.engines.cuda_device import open_cuda_device
-from ser_batch.engines.nvidia import no_gpu
+from ser_batch.engines.cuda import no_gpu, open_cuda_device
 from ser_batch.engines.protocol import Engine
 from ser_batch.errors import ExportError
 from support.toy import make_toy_bundle

@@ -12,10 +12,11 @@ import pytest
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import ClipRule
-from ser_batch.engines import onnxruntime_cuda, onnxruntime_session
-from ser_batch.engines.nvidia import no_gpu
+from ser_batch.engines import onnxruntime_cuda
+from ser_batch.engines.cuda import no_gpu
 from ser_batch.engines.onnxruntime_cuda import BoundEngine, open_bundle, unavailable
 from ser_batch.errors import BundleError, EngineError
+from ser_batch.machine import package_version
 from support.toy import make_toy_bundle
 
 SMALL = ClipRule(sample_rate=8_000, samples=800)
@@ -76,7 +77,7 @@ def test_an_unknown_device_is_refused(bundle: Bundle) -> None:
         BoundEngine(bundle, "tpu")
 
 
-@pytest.mark.skipif("onnxruntime-gpu" in onnxruntime_session.installed_versions(), reason="this ONNX Runtime has CUDA")
+@pytest.mark.skipif(package_version("onnxruntime-gpu") is not None, reason="this ONNX Runtime has CUDA")
 def test_a_device_this_build_lacks_is_refused(bundle: Bundle) -> None:
     assert "onnxruntime-gpu is not installed" in (unavailable() or "")
     with pytest.raises(EngineError, match=r"cannot run on cuda.*ser-batch\[gpu\]"):
@@ -85,7 +86,7 @@ def test_a_device_this_build_lacks_is_refused(bundle: Bundle) -> None:
 
 @pytest.mark.skipif(no_gpu() is None, reason="there is a GPU")
 def test_the_right_build_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_cuda, "installed_versions", lambda: {"onnxruntime-gpu": "1.31.1"})
+    monkeypatch.setattr(onnxruntime_cuda, "package_version", {"onnxruntime-gpu": "1.31.1"}.get)
     assert "NVIDIA driver" in (unavailable() or "")
     assert onnxruntime_cuda.version() == "1.31.1"
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ser_batch.engines.openvino_graph import WIDTH, widen_groups
+from ser_batch.engines.openvino_graph import PHASES, WIDTH, use_phases, widen_groups
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
 
@@ -57,3 +57,44 @@ def test_wide_and_depthwise_groups_are_left_alone(shape: tuple[int, int, int]) -
     model = grouped(*shape)
     assert widen_groups(model) == 0
     assert widths(model) == [(shape[0], shape[2], shape[1])]
+
+
+def strided(length: int, taps: int, stride: int, pads: tuple[int, int], channels: int = 1, dilation: int = 1) -> Any:
+    """A model of one convolution over (B, channels, length)."""
+    from openvino import opset13 as ops
+
+    weights = np.random.default_rng(0).standard_normal((1, channels, taps)).astype(np.float32)
+    x = ops.parameter([-1, channels, length], openvino.Type.f32)
+    found = ops.convolution(x, ops.constant(weights), [stride], [pads[0]], [pads[1]], [dilation])
+    return openvino.Model([ops.relu(found)], [x])
+
+
+@pytest.mark.parametrize(
+    ("length", "taps", "stride", "pads"),
+    [
+        (14_400, 41, 3, (19, 22)),  # the decimation: outputs and blocks end together, but for one output
+        (1_000, 41, 3, (19, 22)),
+        (1_000, 41, 3, (0, 0)),  # the last samples are in no sum
+        (97, 5, 2, (1, 0)),
+        (20, 5, 2, (2, 2)),  # shorter than a block
+        (500, 3 * PHASES + 2, 3, (0, 40)),
+        (500, 3 * PHASES, 3, (3 * PHASES, 0)),  # as far to the left as a step sees
+    ],
+)
+def test_phases_compute_what_the_convolution_does(length: int, taps: int, stride: int, pads: tuple[int, int]) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 1, length)).astype(np.float32)
+    before = run(strided(length, taps, stride, pads), x)
+    model = strided(length, taps, stride, pads)
+    assert use_phases(model) == 1
+    assert not any(node.get_attributes().get("strides") == [stride] for node in model.get_ordered_ops())
+    found = run(model, x)
+    assert found.shape == before.shape
+    np.testing.assert_allclose(found, before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "other", [{"stride": 1}, {"channels": 2}, {"dilation": 2}, {"taps": 6 * PHASES}, {"pads": (3 * PHASES + 1, 0)}]
+)
+def test_other_convolutions_are_left_alone(other: dict[str, Any]) -> None:
+    model = strided(**{"length": 1_000, "taps": 41, "stride": 3, "pads": (19, 22)} | other)
+    assert use_phases(model) == 0

@@ -40,7 +40,7 @@ def row(**changes: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scorer(toy_bundle: Bundle) -> Scorer:
-    return Scorer(toy_bundle, open_engine(toy_bundle, threads=1))
+    return Scorer(toy_bundle, open_engine(toy_bundle, "onnxruntime", threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -147,4 +147,4 @@ def test_other_branches_are_refused(toy_bundle: Bundle, names: tuple[str, ...]) 
 def test_a_graph_that_ends_in_logits_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
     bundle = make_toy_bundle(tmp_path_factory.mktemp("logits") / "bundle", last="Identity")
     with pytest.raises(EngineError, match="other than probabilities"):
-        Scorer(bundle, open_engine(bundle, threads=1)).score(bundle.reference().waveform)
+        Scorer(bundle, open_engine(bundle, "onnxruntime", threads=1)).score(bundle.reference().waveform)

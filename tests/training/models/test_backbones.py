@@ -199,7 +199,7 @@ def test_z_norm_is_a_setting_of_the_waveform_family() -> None:
 )
 def test_every_family_exports_to_onnx(name: str, layer_weights: bool, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    onnx_export = pytest.importorskip("export.onnx_export")
+    onnx_export = pytest.importorskip("export.onnx")
     from ser_batch.clips import ClipRule
 
     pooling = "mean+std" if layer_weights else "mean"
