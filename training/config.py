@@ -26,6 +26,7 @@ BEFORE: dict[str, Any] = {
     "spectrogram.positions": "none",
     "spectrogram.residual_mean": False,
     "spectrogram.balance": False,
+    "spectrogram.statistics": "clean",
     "spectrogram.mel.reference": "full scale",
     "context.level": "full scale",
     "context_stage.decay": "all",
@@ -173,6 +174,11 @@ class SpectrogramConfig:
         default="pixel",
         metadata=paper("III-B", "From the training set.")
         | ancestor("Statistics per mel-and-frame pixel; or per mel bin, or one for all."),
+    )
+    statistics: Literal["clean", "augmented"] = field(
+        default="augmented",
+        metadata=paper("III-B", "From the training set.")
+        | ours("As it is trained on, or of its clean clips alone (`clean`): the paper is silent on which."),
     )
 
     def __post_init__(self) -> None:
@@ -487,9 +493,10 @@ class RunConfig:
         ),
     )
     clip: ClipRule = field(
-        default_factory=ClipRule,
+        default_factory=lambda: ClipRule(clamp_offset=True),
         metadata=paper("III-B", "Three seconds at 48 kHz.")
-        | ancestor("A longer recording loses its first 0.5 s (`clip.offset`)."),
+        | ancestor("A longer recording loses its first 0.5 s (`clip.offset`).")
+        | ours("But no more than it has over three seconds (`clip.clamp_offset`): the paper is silent."),
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig, metadata=paper("IV-A", "Copies of training clips."))
     context: ContextConfig = field(default_factory=ContextConfig, metadata=paper("III-C", "The context branch."))
@@ -588,6 +595,8 @@ def load_config(recipe: str | Path, **overrides: Any) -> RunConfig:
         _fill_in(raw)
     else:
         raw = {"recipe": re.sub(r"[^\w.-]+", "-", path.stem)} | raw
+        if isinstance(raw.get("clip"), dict):  # a bundle's rule has another default than a recipe's
+            raw["clip"] = {"clamp_offset": True} | raw["clip"]
     return decode(RunConfig, raw | overrides, path.name, TrainingError)
 
 

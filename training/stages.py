@@ -78,22 +78,25 @@ def train_context(run: TrainingRun, branches: dict[str, nn.Module]) -> None:
         fit_ridge(name, branch.cpu(), stage, rows, validation, run.folder / name, refit=refit, runtime=run.runtime)
         branch.to(run.runtime.device)
     else:
-        _train_branch(run, name, branches[name], stage)
+        examples = training_set(run, branches[name].to(run.runtime.device), run.fitted_parts)
+        _train_branch(run, name, branches[name], stage, examples)
 
 
 def train_spectrogram(run: TrainingRun, branches: dict[str, nn.Module]) -> None:
     """Stage 2: the spectrogram branch (SGD, steps, lowest validation loss), standardised by training clips."""
     branch = branches[runs.SPECTROGRAM].to(run.runtime.device, memory_format=torch.channels_last)
-    branch.standardise.fit(clean_features(run, branch, *run.fitted_parts))
-    _train_branch(run, runs.SPECTROGRAM, branch, run.config.spectrogram_stage)
+    examples, stage = training_set(run, branch, run.fitted_parts), run.config.spectrogram_stage
+    if run.config.spectrogram.statistics == "clean":
+        branch.standardise.fit(clean_features(run, branch, *run.fitted_parts))
+    else:
+        branch.standardise.fit(features for features, _ in examples.batches(0, stage.batch_size))
+    _train_branch(run, runs.SPECTROGRAM, branch, stage, examples)
 
 
-def _train_branch(run: TrainingRun, name: str, branch: nn.Module, stage: Stage) -> None:
-    branch.to(run.runtime.device)
+def _train_branch(run: TrainingRun, name: str, branch: nn.Module, stage: Stage, examples: TrainingSet) -> None:
     start = weights(branch)
     validation = (clean_features(run, branch, "validation"), run.targets("validation"))
     held_out = None if run.config.refit else validation
-    examples = training_set(run, branch, run.fitted_parts)
     fit(name, branch, stage, examples, held_out, run.folder / name, seed=run.config.seed, runtime=run.runtime)
     diagnose(branch, start, validation[0], run.folder / name, run.runtime.device)
 

@@ -63,7 +63,7 @@ class Hearing:
 
     def to_json(self) -> str:
         """Everything that decides about rows, for the table's provenance."""
-        clip = {"sample_rate": self.clip.sample_rate, "samples": self.clip.samples, "offset": self.clip.offset}
+        clip = self.clip.to_dict()
         if self.window is not None:
             clip |= {"window": self.window, "hop": self.hop or self.window}
         gate = None if math.isinf(self.gate) else self.gate

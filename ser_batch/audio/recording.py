@@ -97,8 +97,8 @@ def read_clip(
     """
     with opened(path, descriptor) as (sound, file):
         rate, channels = sound.samplerate, sound.channels
-        # One frame more than a clip tells whether the recording is longer than a clip, which is all that
-        # the rule asks of its length; the header is not needed for it.
+        # The rule asks no more of a recording's length than how far it reaches past the offset and one clip, and one
+        # frame more tells whether it goes on; the header is not needed for it.
         context = 0 if rate == rule.sample_rate else CONTEXT
         wanted = math.ceil((rule.offset + rule.seconds + context) * rate) + 1
         if span is None:

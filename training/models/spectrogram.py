@@ -6,6 +6,7 @@ Source: paper, section III-D; every shape named there is asserted in tests/train
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -51,12 +52,20 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
 
-    def fit(self, features: Tensor) -> None:
-        """Take mean and population standard deviation from `features` (N, F, T) of the training clips."""
+    def fit(self, features: Tensor | Iterable[Tensor]) -> None:
+        """Take mean and population standard deviation from `features` (N, F, T), or batches of them, to train on."""
         over = [0] + [axis + 1 for axis in range(2) if self.mean.shape[axis] == 1]
-        std, mean = torch.std_mean(features.double(), dim=over, keepdim=True, correction=0)
-        self.mean.copy_(mean[0])
-        self.std.copy_(std[0].clamp(min=1e-3))  # dB; a band that never moves would else be blown up
+        count, total, squares = 0, 0.0, 0.0
+        for batch in [features] if isinstance(features, Tensor) else features:
+            for part in batch.split(64):  # in double precision, which all clips at once would need room for
+                part = part.double()
+                count += part.numel() // self.mean.numel()
+                total = total + part.sum(dim=over, keepdim=True)[0]
+                squares = squares + part.square().sum(dim=over, keepdim=True)[0]
+        mean = total / count
+        self.mean.copy_(mean)
+        # dB; a band that never moves would else be blown up
+        self.std.copy_((squares / count - mean.square()).clamp(min=0).sqrt().clamp(min=1e-3))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std

@@ -117,6 +117,11 @@ def test_standardisation_is_of_the_training_clips(kind: str, shape: tuple[int, i
     np.testing.assert_allclose(branch.standardise.mean.numpy().squeeze(), reference.mean(axis=axes), rtol=1e-5)
     np.testing.assert_allclose(branch.standardise.std.numpy().squeeze(), reference.std(axis=axes), rtol=1e-5)
 
+    batched = SpectrogramBranch(config, CLASSES).standardise
+    batched.fit(training.split(4))
+    for key, value in batched.state_dict().items():
+        torch.testing.assert_close(value, branch.standardise.state_dict()[key])
+
     before = {key: value.clone() for key, value in branch.standardise.state_dict().items()}
     for mode in (branch.train(), branch.eval()):  # neither training nor serving moves them
         mode.head(torch.full((2, 128, 278), 7.0))
