@@ -13,11 +13,12 @@ import numpy as np
 import soundfile
 import soxr
 
-from ser_batch.audio.recording import read_clip, read_recording
+from ser_batch.audio.reader import read_clip, read_recording
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import AudioError, InputError, OutputError
-from ser_batch.recordings.sources import Source, find_audio
+from ser_batch.recordings.find import find_recordings
+from ser_batch.recordings.recording import Recording
 from ser_batch.storage.urls import is_url
 
 RATE = 48_000
@@ -29,58 +30,58 @@ BLOCK = 1 << 15
 T = TypeVar("T")
 
 
-def readable(sources: Sequence[Source], read: Callable[[str], T], limit: int) -> Iterator[tuple[Source, T]]:
-    """The first `limit` sources that `read` can read, each with what it made of their path.
+def readable(recordings: Sequence[Recording], read: Callable[[str], T], limit: int) -> Iterator[tuple[Recording, T]]:
+    """The first `limit` recordings that `read` can read, each with what it made of their path.
 
     Raises:
         InputError: none can be read.
     """
     found, failure = 0, None
-    for source in sources:
+    for recording in recordings:
         if found == limit:
             return
         try:
-            content = read(source.path)
+            content = read(recording.path)
         except AudioError as error:
             failure = error
             continue
         found += 1
-        yield source, content
+        yield recording, content
     if not found:
         raise InputError("there are no clips to measure with: no recording can be read", got=failure)
 
 
-def read_clips(sources: Sequence[Source], rule: ClipRule, limit: int) -> tuple[Waveform, list[Source]]:
-    """The clips of the first `limit` readable sources, (N, samples), and those sources.
+def read_clips(recordings: Sequence[Recording], rule: ClipRule, limit: int) -> tuple[Waveform, list[Recording]]:
+    """The clips of the first `limit` readable recordings, (N, samples), and those recordings.
 
     Raises:
         InputError: none can be read.
     """
-    found = list(readable(sources, lambda path: read_clip(path, rule).waveform, limit))
-    return np.stack([clip for _, clip in found]), [source for source, _ in found]
+    found = list(readable(recordings, lambda path: read_clip(path, rule).waveform, limit))
+    return np.stack([clip for _, clip in found]), [recording for recording, _ in found]
 
 
-def decode_batch(sources: Sequence[Source], rule: ClipRule) -> Waveform:
-    """The clips of all `sources`, (N, samples); AudioError if one cannot be read."""
-    return np.stack([read_clip(source.path, rule).waveform for source in sources])
+def decode_batch(recordings: Sequence[Recording], rule: ClipRule) -> Waveform:
+    """The clips of all `recordings`, (N, samples); AudioError if one cannot be read."""
+    return np.stack([read_clip(recording.path, rule).waveform for recording in recordings])
 
 
-def link_recordings(sources: Sequence[Source], audio: Path, count: int, start: int = 0) -> None:
-    """Add links to `sources`, in turn, to the folder `audio`: numbers `start` … `start + count - 1`.
+def link_recordings(recordings: Sequence[Recording], audio: Path, count: int, start: int = 0) -> None:
+    """Add links to `recordings`, in turn, to the folder `audio`: numbers `start` … `start + count - 1`.
 
     Raises:
         InputError: a recording is in an object store.
     """
     audio.mkdir(exist_ok=True)
-    links = itertools.islice(enumerate(itertools.cycle(sources)), start, start + count)
-    for number, source in links:
-        if is_url(source.path):
-            raise InputError("an archive of links needs files on this machine", got=source.path)
-        path = os.path.abspath(source.path)  # noqa: PTH100 — names need not be UTF-8
+    links = itertools.islice(enumerate(itertools.cycle(recordings)), start, start + count)
+    for number, recording in links:
+        if is_url(recording.path):
+            raise InputError("an archive of links needs files on this machine", got=recording.path)
+        path = os.path.abspath(recording.path)  # noqa: PTH100 — names need not be UTF-8
         os.symlink(path, audio / f"{number:08d}{Path(path).suffix}")  # noqa: PTH211
 
 
-def synthetic_recordings(folder: Path, rule: ClipRule, count: int) -> list[Source]:
+def synthetic_recordings(folder: Path, rule: ClipRule, count: int) -> list[Recording]:
     """Write `count` FLAC files of the reference clips' synthetic sounds, each at another level."""
     clips = synthetic_clips(rule)
     # A silent recording is not scored, and would make the pipeline look fast.
@@ -89,7 +90,7 @@ def synthetic_recordings(folder: Path, rule: ClipRule, count: int) -> list[Sourc
         clip = audible[number % len(audible)]
         level = 1 - number / (2 * count)
         soundfile.write(folder / f"{number:05d}.flac", clip * level, rule.sample_rate, subtype="PCM_16")
-    return find_audio([folder])
+    return find_recordings([folder])
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,14 @@ def check_formats() -> tuple[tuple[Format, ...], dict[str, str]]:
 
 
 def transcode(
-    sources: Sequence[Source], formats: Sequence[Format], folder: Path, limit: int
-) -> dict[str, list[Source]]:
+    recordings: Sequence[Recording], formats: Sequence[Format], folder: Path, limit: int
+) -> dict[str, list[Recording]]:
     """Write the first `limit` readable recordings, whole and mixed down to mono, in each of `formats` under `folder`.
 
     Lossy encoders run at their default quality.
 
     Returns:
-        Name of the format → its recordings, in the order of `sources`.
+        Name of the format → its recordings, in the order of `recordings`.
 
     Raises:
         InputError: none can be read.
@@ -147,9 +148,9 @@ def transcode(
     """
     for each in formats:
         (folder / each.name).mkdir()
-    recordings = readable(sources, lambda path: read_recording(path, RATE).samples, limit)
+    recordings = readable(recordings, lambda path: read_recording(path, RATE), limit)
     for number, (_, samples) in enumerate(recordings):
         for each in formats:
             sound = samples if each.rate == RATE else soxr.resample(samples, RATE, each.rate, quality="HQ")
             each.write(folder / each.name / f"{number:06d}.{each.ending}", sound)
-    return {each.name: list(find_audio([folder / each.name])) for each in formats}
+    return {each.name: list(find_recordings([folder / each.name])) for each in formats}

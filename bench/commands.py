@@ -18,7 +18,7 @@ import click
 if TYPE_CHECKING:
     from bench.results import Document
     from ser_batch.bundle.bundle import Bundle
-    from ser_batch.recordings.sources import Source
+    from ser_batch.recordings.recording import Recording
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -35,10 +35,10 @@ def _above_zero(name: str, default: float | None, metavar: str, text: str) -> Ca
     )
 
 
-def _find_audio(_: click.Context, __: click.Parameter, given: Sequence[str]) -> Sequence[Source]:
-    from ser_batch.recordings.sources import find_audio
+def _find_audio(_: click.Context, __: click.Parameter, given: Sequence[str]) -> Sequence[Recording]:
+    from ser_batch.recordings.find import find_recordings
 
-    return find_audio(given) if given else []
+    return find_recordings(given) if given else []
 
 
 def _load_bundle(_: click.Context, __: click.Parameter, path: Path | None) -> Bundle:
@@ -56,7 +56,7 @@ def _counts(name: str, parameter: str, text: str, shown: str | bool = False) -> 
     return click.option(name, parameter, type=COUNT, metavar="N", multiple=True, show_default=shown, help=text)
 
 
-AUDIO = click.argument("sources", metavar="AUDIO...", nargs=-1, required=True, callback=_find_audio)
+AUDIO = click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, callback=_find_audio)
 BUNDLE = click.option(
     "--bundle", type=PATH, callback=_load_bundle, show_default="the embedded one", help="Folder of the model bundle."
 )
@@ -137,7 +137,7 @@ def progress(line: str) -> None:
     *(THREADS, PARQUET),
 )
 def latency(
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     bundle: Bundle,
     backends: tuple[str, ...],
     batch_sizes: tuple[int, ...],
@@ -156,7 +156,7 @@ def latency(
     sizes = batch_sizes or BATCH_SIZES
     chosen, absent = check_bundle(bundle, backends, threads)
     options = {"targets": targets, "threads": threads, "budget": Budget(**budget)}
-    plan = make_plan(bundle, sources, chosen, batch_sizes=sizes, **options)
+    plan = make_plan(bundle, recordings, chosen, batch_sizes=sizes, **options)
     peaks = measure_peaks()
     found = []
     for one in measure(plan, peaks):
@@ -177,7 +177,7 @@ def latency(
     THREADS,
 )
 def throughput(
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     bundle: Bundle,
     backends: tuple[str, ...],
     counts: tuple[int, ...],
@@ -189,8 +189,8 @@ def throughput(
     from bench.throughput import measure_memory, measure_throughput
 
     chosen, absent = check_bundle(bundle, backends, threads)
-    found = list(measure_throughput(bundle, sources, chosen, threads=threads, **options))
-    memory = list(measure_memory(sources, counts, bundle.root, chosen[0]))
+    found = list(measure_throughput(bundle, recordings, chosen, threads=threads, **options))
+    memory = list(measure_memory(recordings, counts, bundle.root, chosen[0]))
     return {"measurements": found, "memory": memory, "absent": absent}
 
 
@@ -199,7 +199,7 @@ def throughput(
     *(WORKERS, BATCH, REPEATS, THREADS),
 )
 def formats(
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     bundle: Bundle,
     backend: str,
     files: int,
@@ -218,7 +218,7 @@ def formats(
     check_backends([backend])
     able, absent = check_formats()
     with closing(open_backend(bundle, backend, threads, batch)) as engine, tempfile.TemporaryDirectory() as folder:
-        archives = transcode(sources, able, Path(folder), files)
+        archives = transcode(recordings, able, Path(folder), files)
         found = measure_formats(bundle, engine, archives, batch=batch, **options)
     return {"measurements": found, "absent": absent}
 
@@ -228,7 +228,7 @@ def formats(
     _count("--repeats", 3, "Processes with nothing to do that are timed."),
 )
 def resume(
-    sources: Sequence[Source], bundle: Bundle, backend: str, counts: tuple[int, ...], repeats: int
+    recordings: Sequence[Recording], bundle: Bundle, backend: str, counts: tuple[int, ...], repeats: int
 ) -> dict[str, Any]:
     """Time `ser-batch run`, then `--resume` with nothing to do and with 1 % new files, on links to AUDIO."""
     from bench.backends import check_backends, open_backend
@@ -237,7 +237,7 @@ def resume(
     check_backends([backend])
     open_backend(bundle, backend).close()
     steps = []
-    for step in measure_resume(sources, counts or COUNTS, bundle, backend, repeats):
+    for step in measure_resume(recordings, counts or COUNTS, bundle, backend, repeats):
         steps.append(step)
         progress(f"{step.files} files, {step.step}")
     return {"steps": steps}
@@ -259,14 +259,14 @@ def startup(audio: Path, bundle: Bundle, backend: str, repeats: int) -> dict[str
 
 
 @measurement(
-    click.argument("sources", metavar="[AUDIO]...", nargs=-1, callback=_find_audio),
+    click.argument("recordings", metavar="[AUDIO]...", nargs=-1, callback=_find_audio),
     *(SIZE, RUN, SEED, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch", "1, 8")),
     *(_count("--rounds", 20, "Turns that every engine gets."), DEVICE),
     click.option("--optimum", type=PATH, metavar="PYTHON", help="Also compare optimum's export, made by this Python."),
     THREADS,
 )
 def peers(
-    sources: Sequence[Source], backends: tuple[str, ...], batch_sizes: tuple[int, ...], **options: Any
+    recordings: Sequence[Recording], backends: tuple[str, ...], batch_sizes: tuple[int, ...], **options: Any
 ) -> dict[str, Any]:
     """Compare torch, torch.compile, transformers' pipeline and every backend: same weights, same clips, in turns.
 
@@ -277,7 +277,7 @@ def peers(
     chosen, absent = check_backends(backends)
     from bench.peers.compare import measure_peers
 
-    content = measure_peers(chosen, sources, batch_sizes or (1, 8), **options)
+    content = measure_peers(chosen, recordings, batch_sizes or (1, 8), **options)
     return {**content, "absent": absent | content["absent"]}
 
 
@@ -286,7 +286,7 @@ def peers(
     *(WORKERS, BATCH, REPEATS, THREADS),
 )
 def end_to_end(
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     size: str,
     run_folder: Path | None,
     seed: int,
@@ -311,8 +311,8 @@ def end_to_end(
     workers = workers or default_workers()
     with tempfile.TemporaryDirectory() as folder:
         model = context_model(Path(folder) / "bundle", size, seed, run_folder)
-        clips, chosen_sources = read_clips(sources, model.bundle.manifest.clip, files)
-        found, missing = measure_end_to_end(model, chosen, chosen_sources, clips, workers=workers, **options)
+        clips, chosen_recordings = read_clips(recordings, model.bundle.manifest.clip, files)
+        found, missing = measure_end_to_end(model, chosen, chosen_recordings, clips, workers=workers, **options)
     content = {"model": model.bundle.id, "workers": workers}
     return {**content, "candidates": found, "absent": absent | missing}
 

@@ -20,8 +20,8 @@ from bench.timing import Series, rotated, time_in_turns, warnings
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
-from ser_batch.recordings.sources import Source
-from ser_batch.run.pipeline import RunSummary
+from ser_batch.recordings.recording import Recording
+from ser_batch.run.summary import RunSummary
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class _Pass:
 def measure_formats(
     bundle: Bundle,
     engine: Engine,
-    archives: Mapping[str, Sequence[Source]],
+    archives: Mapping[str, Sequence[Recording]],
     *,
     workers: int | None = None,
     batch: int = 16,
@@ -97,25 +97,25 @@ def measure_formats(
         for name in rotated(list(archives), turn):
             passes[name].append(_pass(archives[name], scorer, batch, workers, turn, clock))
     return [
-        _measured(scorer, name, sources, passes[name][1:], workers=workers, batch=batch)
-        for name, sources in archives.items()
+        _measured(scorer, name, recordings, passes[name][1:], workers=workers, batch=batch)
+        for name, recordings in archives.items()
     ]
 
 
-def plain_loop(sources: Sequence[Source], scorer: Scorer, out: Path, batch: int) -> None:
+def plain_loop(recordings: Sequence[Recording], scorer: Scorer, out: Path, batch: int) -> None:
     """What a user would write without the pipeline: decode a batch, score it, and write one Parquet table at the end.
 
     Raises:
         AudioError: a recording cannot be read; a plain loop ends there.
     """
     rows = []
-    for start in range(0, len(sources), batch):
-        group = sources[start : start + batch]
+    for start in range(0, len(recordings), batch):
+        group = recordings[start : start + batch]
         fused = scorer.score(decode_batch(group, scorer.bundle.manifest.clip)).fused
-        for source, scores in zip(group, fused.tolist(), strict=True):
+        for recording, scores in zip(group, fused.tolist(), strict=True):
             columns = {f"p_{label}": score for label, score in zip(scorer.labels, scores, strict=True)}
             best = int(np.argmax(scores))
-            rows.append({"file": source.file, "label": scorer.labels[best], "score": scores[best], **columns})
+            rows.append({"file": recording.name, "label": scorer.labels[best], "score": scores[best], **columns})
     pq.write_table(pa.Table.from_pylist(rows), out)
 
 
@@ -129,22 +129,22 @@ def differing(pipeline: Path, plain: Path) -> int:
 
 
 def _pass(
-    sources: Sequence[Source], scorer: Scorer, batch: int, workers: int, turn: int, clock: Callable[[], float]
+    recordings: Sequence[Recording], scorer: Scorer, batch: int, workers: int, turn: int, clock: Callable[[], float]
 ) -> _Pass:
     with tempfile.TemporaryDirectory() as folder:
         tables = {way: Path(folder) / f"{way}.parquet" for way in ("pipeline", "plain")}
         summaries: list[RunSummary] = []
 
         def pipeline() -> None:
-            summaries.append(run_pipeline(sources, scorer, tables["pipeline"], batch=batch, workers=workers))
+            summaries.append(run_pipeline(recordings, scorer, tables["pipeline"], batch=batch, workers=workers))
 
-        calls = {"pipeline": pipeline, "plain": partial(plain_loop, sources, scorer, tables["plain"], batch)}
+        calls = {"pipeline": pipeline, "plain": partial(plain_loop, recordings, scorer, tables["plain"], batch)}
         seconds = time_in_turns(calls, turn, clock)
         return _Pass(**seconds, summary=summaries[0], differing=differing(**tables))
 
 
 def _measured(
-    scorer: Scorer, name: str, sources: Sequence[Source], passes: Sequence[_Pass], *, workers: int, batch: int
+    scorer: Scorer, name: str, recordings: Sequence[Recording], passes: Sequence[_Pass], *, workers: int, batch: int
 ) -> FormatRate:
     summary = passes[-1].summary
     pipeline, plain = (Series.of([getattr(one, way) for one in passes]) for way in ("pipeline", "plain"))
@@ -153,15 +153,15 @@ def _measured(
         format=name,
         workers=workers,
         batch=batch,
-        files=len(sources),
-        bytes_per_file=sum(Path(source.path).stat().st_size for source in sources) / len(sources),
+        files=len(recordings),
+        bytes_per_file=sum(Path(recording.path).stat().st_size for recording in recordings) / len(recordings),
         audio_hours=summary.audio_hours,
-        decode_cpu_seconds=decode_cpu(scorer.bundle, sources),
+        decode_cpu_seconds=decode_cpu(scorer.bundle, recordings),
         seconds=pipeline,
         plain_seconds=plain,
-        files_per_second=len(sources) / pipeline.median,
+        files_per_second=len(recordings) / pipeline.median,
         audio_hours_per_second=summary.audio_hours / pipeline.median,
-        plain_files_per_second=len(sources) / plain.median,
+        plain_files_per_second=len(recordings) / plain.median,
         speedup=float(np.median([one.plain / one.pipeline for one in passes])),
         differing=max(one.differing for one in passes),
         unscored=summary.rows - summary.clips,

@@ -169,11 +169,11 @@ def _through_files(
     files, batch = (8, 2) if small else (FILES, 64)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            sources = synthetic_recordings(Path(folder), bundle.manifest.clip, files)
+            recordings = synthetic_recordings(Path(folder), bundle.manifest.clip, files)
             engine = make()
             try:
                 alone = measure_engine_alone(bundle, engine, synthetic_clips(bundle.manifest.clip), batch, files)
-                done = measure_pipeline(bundle, engine, sources, alone, workers=None, batch=batch, repeats=2)
+                done = measure_pipeline(bundle, engine, recordings, alone, workers=None, batch=batch, repeats=2)
             finally:
                 engine.close()
         found.throughput.append(done)

@@ -25,7 +25,7 @@ from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording
 
 Clock = Callable[[], float]
 BATCH_SIZES = (1, 2, 4, 8, 16)
@@ -94,14 +94,14 @@ class Plan:
     targets: tuple[str, ...]
     batch_sizes: tuple[int, ...]
     clips: Waveform
-    sources: list[Source]
+    recordings: list[Recording]
     threads: int | None = None
     budget: Budget = field(default_factory=Budget)
 
 
 def make_plan(
     bundle: Bundle,
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     backends: tuple[str, ...],
     *,
     targets: tuple[str, ...] = (),
@@ -117,7 +117,7 @@ def make_plan(
     wanted = targets or targets_of(bundle)
     for target in wanted:
         branch_view(bundle, target)
-    clips, readable = read_clips(sources, bundle.manifest.clip, limit=max(batch_sizes))
+    clips, readable = read_clips(recordings, bundle.manifest.clip, limit=max(batch_sizes))
     return Plan(bundle, backends, wanted, batch_sizes, clips, readable, threads, budget or Budget())
 
 
@@ -146,8 +146,8 @@ def measure_engine(engine: Engine, plan: Plan, target: str, batch: int) -> Measu
     """Time one open engine; the share of the peak is left for `with_share`."""
     fusion = plan.bundle.fusion if target == FUSED else None
     stages = closed_loop(engine, fusion, plan.clips, batch, plan.budget)
-    if target == FUSED and plan.sources:
-        stages["from_file"] = _from_files(Scorer(plan.bundle, engine), plan.sources, batch, plan.budget)
+    if target == FUSED and plan.recordings:
+        stages["from_file"] = _from_files(Scorer(plan.bundle, engine), plan.recordings, batch, plan.budget)
     found = measurement(plan, engine, target, batch, CLOSED, stages, batch / stages["total"].median)
     return replace(found, warnings=warnings(stages))
 
@@ -210,12 +210,12 @@ def repeat(once: Callable[[int], float], budget: Budget, forget: Callable[[], No
         spent += once(turn)
 
 
-def _from_files(scorer: Scorer, sources: Sequence[Source], batch: int, budget: Budget) -> Series:
+def _from_files(scorer: Scorer, recordings: Sequence[Recording], batch: int, budget: Budget) -> Series:
     raw: list[float] = []
     rule = scorer.bundle.manifest.clip
 
     def once(turn: int) -> float:
-        chosen = [sources[i % len(sources)] for i in range(turn * batch, (turn + 1) * batch)]
+        chosen = [recordings[i % len(recordings)] for i in range(turn * batch, (turn + 1) * batch)]
         started = time.perf_counter()
         scorer.score(decode_batch(chosen, rule))
         raw.append(time.perf_counter() - started)

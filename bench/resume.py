@@ -16,7 +16,7 @@ from bench.processes import Finished, run_archive
 from bench.timing import Series, warnings
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import EngineError, InputError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording
 from ser_batch.strict_json import parse
 
 COUNTS = (1000, 5000)
@@ -52,7 +52,7 @@ class ResumeStep:
 
 
 def measure_resume(
-    sources: Sequence[Source], counts: Sequence[int], bundle: Bundle, backend: str, repeats: int = 3
+    recordings: Sequence[Recording], counts: Sequence[int], bundle: Bundle, backend: str, repeats: int = 3
 ) -> Iterator[ResumeStep]:
     """The steps `WHOLE`, `NOTHING` and `ADDED` for an archive of one file, then for each of `counts`.
 
@@ -68,14 +68,14 @@ def measure_resume(
         raise InputError("numbers of files and repeats must be at least 1", got=f"{list(counts)} and {repeats}")
     floor = None
     for count in (1, *sorted({*counts} - {1})):
-        for step in _steps(sources, count, bundle, backend, repeats, floor):
+        for step in _steps(recordings, count, bundle, backend, repeats, floor):
             if count == 1 and step.step == NOTHING:
                 floor = step.seconds.median
             yield step
 
 
 def _steps(
-    sources: Sequence[Source], count: int, bundle: Bundle, backend: str, repeats: int, floor: float | None
+    recordings: Sequence[Recording], count: int, bundle: Bundle, backend: str, repeats: int, floor: float | None
 ) -> Iterator[ResumeStep]:
     """The three steps of one archive, `floor` being the seconds with nothing to do on one file."""
     new = max(1, count // NEW)
@@ -86,10 +86,10 @@ def _steps(
         def resume() -> Finished:
             return run_archive(folder, bundle.root, backend, "--json", "--resume")
 
-        link_recordings(sources, audio, count)
+        link_recordings(recordings, audio, count)
         yield _step(bundle, backend, WHOLE, count, [run_archive(folder, bundle.root, backend, "--json")])
         yield _step(bundle, backend, NOTHING, count, [resume() for _ in range(repeats)], floor)
-        link_recordings(sources, audio, new, start=count)
+        link_recordings(recordings, audio, new, start=count)
         yield _step(bundle, backend, ADDED, count + new, [resume()])
 
 

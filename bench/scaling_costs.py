@@ -16,19 +16,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ser_batch.audio.hearing import Hearing
+from ser_batch.arrow import strings
 from ser_batch.bundle.bundle import Bundle, load_bundle
-from ser_batch.decode.source import Decoded, Segment
-from ser_batch.distributed.actor import NUMBER, Opened
-from ser_batch.distributed.answers import Answers
-from ser_batch.distributed.parcels import Parcels
+from ser_batch.clips import Segmentation
 from ser_batch.engines.scorer import Scores
 from ser_batch.output.destination import Output
 from ser_batch.output.parts import Parts
-from ser_batch.output.predictions import record_batch, schema
 from ser_batch.output.row_index import RowIndex, Run
-from ser_batch.recordings.names import Names
-from ser_batch.recordings.sources import Source
+from ser_batch.output.schema import record_batch, schema
+from ser_batch.recordings.recording import Recording, Segment
+from ser_batch.recordings.table import Recordings, roots
+from ser_batch.run.ray.actor import Opened
+from ser_batch.run.ray.tasks import NUMBER, Results, Tasks
 
 NAME = "2026/11/22/session-0001/recording-{:09}.wav"
 TASK = 512
@@ -54,22 +53,28 @@ def memory(count: int) -> dict[str, float]:
     """Bytes per clip, each measured without the others in memory."""
     names = range(count)
     before = resident()
-    listing = bytes_each(count, lambda: Names(sorted(NAME.format(n).encode() for n in names)))
+    listing = bytes_each(count, lambda: listed(sorted(NAME.format(n).encode() for n in names)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "listing": listing,
         "while listing": (peak - before) / count,
         "row index": bytes_each(count, lambda: RowIndex(Run(NAME.format(n), n, 1, (1, 1), False) for n in names)),
-        "parcels": bytes_each(count, lambda: Parcels(Source(f"/mnt/{NAME.format(n)}", NAME.format(n)) for n in names)),
+        "tasks": bytes_each(count, lambda: Tasks(Recording(f"/mnt/{NAME.format(n)}", NAME.format(n)) for n in names)),
     }
 
 
-def answers(bundle: Bundle, table: pa.Schema, sources: list[Source]) -> Iterator[pa.Table]:
+def listed(names: list[bytes]) -> Recordings:
+    """What a run holds of its recordings."""
+    columns = {"name": strings(names, kind=pa.large_string()), "root": roots(np.zeros(len(names)), ["/mnt"])}
+    return Recordings(columns)
+
+
+def results_of_actors(bundle: Bundle, table: pa.Schema, recordings: list[Recording]) -> Iterator[pa.Table]:
     """The tables that actors would send back."""
     chance = np.random.default_rng(0)
-    segment = Segment(0.0, 3.0, 3.0, 48_000, 1, -20.0)
-    for first in range(0, len(sources), TASK):
-        rows = [Decoded(source, (1, 1), segment, "ok") for source in sources[first : first + TASK]]
+    known = (0.0, 3.0, 3.0, 48_000, 1, -20.0)
+    for first in range(0, len(recordings), TASK):
+        rows = [Segment(each, (1, 1), "ok", None, True, *known) for each in recordings[first : first + TASK]]
         fused, *branches = chance.random((1 + len(bundle.manifest.branches), len(rows), len(bundle.labels)), np.float32)
         named = {branch.name: values for branch, values in zip(bundle.manifest.branches, branches, strict=True)}
         made = pa.Table.from_batches([record_batch(table, bundle.labels, rows, Scores(fused, named))])
@@ -79,23 +84,24 @@ def answers(bundle: Bundle, table: pa.Schema, sources: list[Source]) -> Iterator
 def cpu(count: int, folder: Path) -> dict[str, float]:
     """Microseconds of CPU time per clip of what a driver on Ray does, without Ray's own part."""
     bundle = load_bundle()
-    table = schema(bundle, Opened("onnxruntime", "fp32", "cpu", ""), Hearing(bundle.manifest.clip))
-    sources = [Source(f"/mnt/{NAME.format(n)}", NAME.format(n)) for n in range(count)]
+    table = schema(bundle, Opened("onnxruntime", "fp32", "cpu", ""), Segmentation(bundle.manifest.clip))
+    recordings = [Recording(f"/mnt/{NAME.format(n)}", NAME.format(n)) for n in range(count)]
     started = time.process_time()
-    parcels = Parcels(sources)
-    parcels.tasks(64, long=False)
+    tasks = Tasks(recordings)
+    tasks.divided(64, long=False)
     spent = {"pack": time.process_time() - started, "take": 0.0, "write": 0.0}
-    taken, parts = Answers(parcels, table, None), Parts(Output.parse(folder / "out.parquet"), table)
-    for answer in answers(bundle, table, sources):
+    results = Results(tasks, table, None)
+    parts = Parts(Output.parse(folder / "out.parquet"), table, [recording.key for recording in recordings])
+    for result in results_of_actors(bundle, table, recordings):
         started = time.process_time()
-        made = taken.take(answer)
+        scored = results.take(result)
         spent["take"] += time.process_time() - started
         started = time.process_time()
-        if made is not None:
-            parts.append(made.batch)
+        if scored is not None:
+            parts.append(scored.batch)
         spent["write"] += time.process_time() - started
     started = time.process_time()
-    parts.finish([source.key for source in sources])
+    parts.finish()
     spent["compact"] = time.process_time() - started
     return {name: seconds / count * 1e6 for name, seconds in spent.items()}
 

@@ -41,10 +41,10 @@ def smoke_ratios(
         for found in interleave(engines, branch, clips, BATCH, rounds=rounds)[1:]:
             ratios[f"{found.label} / {backends[0]}, clips/s at batch {BATCH}"] = found.speedup
         with tempfile.TemporaryDirectory() as folder:
-            sources = synthetic_recordings(Path(folder), bundle.manifest.clip, files)
+            recordings = synthetic_recordings(Path(folder), bundle.manifest.clip, files)
             for backend, engine in engines.items():
                 alone = measure_engine_alone(bundle, engine, clips, BATCH, files)
-                done = measure_pipeline(bundle, engine, sources, alone, workers=2, batch=BATCH, repeats=2)
+                done = measure_pipeline(bundle, engine, recordings, alone, workers=2, batch=BATCH, repeats=2)
                 ratios[f"pipeline / bare engine, {backend}"] = done.engine_share
                 ratios[f"engine's share of the pipeline's CPU time, {backend}"] = (
                     done.cpu_seconds["engine"] / done.cpu_seconds["pipeline"]

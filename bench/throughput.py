@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +17,19 @@ from bench.archive import link_recordings, read_clips
 from bench.backends import identity, open_backend
 from bench.processes import cpu_seconds, peak_resident, reset_peak, run_archive
 from bench.timing import Series, take, warnings
-from ser_batch.audio.hearing import Hearing
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.clips import Waveform
-from ser_batch.decode.source import decode
+from ser_batch.clips import Segmentation, Waveform
+from ser_batch.decode.segments import decode
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import InputError
-from ser_batch.recordings.sources import Source
-from ser_batch.run.pipeline import RunSummary, Settings, default_workers, run
-from ser_batch.run.progress import Tally
+from ser_batch.recordings.recording import Recording
+from ser_batch.recordings.table import Recordings
+from ser_batch.run.config import RunConfig
+from ser_batch.run.local import LocalExecutor, default_workers, open_pool
+from ser_batch.run.progress import Listener
+from ser_batch.run.run import run
+from ser_batch.run.summary import RunSummary
 
 ENOUGH = 480
 """Clips scored to know the rate of the engine alone."""
@@ -97,21 +101,23 @@ class MemoryPoint:
 
 
 def run_pipeline(
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     scorer: Scorer,
     out: Path,
     *,
     batch: int,
     workers: int,
-    progress: Callable[[Tally], None] | None = None,
+    listener: Listener | None = None,
 ) -> RunSummary:
-    """Score `sources` to the Parquet file `out` as `ser-batch run` does."""
-    return run(sources, scorer, out, settings=Settings(batch_size=batch, workers=workers), progress=progress)
+    """Score `recordings` to the Parquet file `out` as `ser-batch run` does."""
+    given = recordings if isinstance(recordings, Recordings) else Recordings.of(recordings)
+    config = RunConfig(given, out, batch_size=batch, workers=workers)
+    return run(config, LocalExecutor(scorer), lambda _: nullcontext(listener)).summary
 
 
 def measure_throughput(
     bundle: Bundle,
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     backends: Sequence[str],
     *,
     workers: Sequence[int] = (),
@@ -127,14 +133,14 @@ def measure_throughput(
     Raises:
         InputError: no recording can be read.
     """
-    clips, _ = read_clips(sources, bundle.manifest.clip, IN_MEMORY)
+    clips, _ = read_clips(recordings, bundle.manifest.clip, IN_MEMORY)
     for backend in backends:
         reset_peak()
         engine = open_backend(bundle, backend, threads, batch)
         try:
-            alone = measure_engine_alone(bundle, engine, clips, batch, min(len(sources), ENOUGH))
+            alone = measure_engine_alone(bundle, engine, clips, batch, min(len(recordings), ENOUGH))
             for count in workers or (None,):
-                yield measure_pipeline(bundle, engine, sources, alone, workers=count, batch=batch, repeats=repeats)
+                yield measure_pipeline(bundle, engine, recordings, alone, workers=count, batch=batch, repeats=repeats)
         finally:
             engine.close()
 
@@ -157,7 +163,7 @@ def measure_engine_alone(bundle: Bundle, engine: Engine, clips: Waveform, batch:
 def measure_pipeline(
     bundle: Bundle,
     engine: Engine,
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     alone: EngineAlone,
     *,
     workers: int | None,
@@ -168,21 +174,21 @@ def measure_pipeline(
     scorer, passes, workers = Scorer(bundle, engine), [], workers or default_workers()
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(repeats + 1):
-            done, summary = _pass(sources, scorer, Path(folder) / f"{turn}.parquet", batch, workers)
+            done, summary = _pass(recordings, scorer, Path(folder) / f"{turn}.parquet", batch, workers)
             passes.append(done)
     seconds, start, finish, steady, used = (Series.of(raw) for raw in zip(*passes[1:], strict=True))
-    rate = len(sources) / seconds.median
+    rate = len(recordings) / seconds.median
     return Throughput(
         **identity(bundle, engine),
         workers=workers,
         batch=batch,
-        files=len(sources),
+        files=len(recordings),
         failures=summary.statuses.get("error", 0),
         audio_hours=summary.audio_hours,
         seconds=seconds,
         files_per_second=rate,
         audio_hours_per_second=summary.audio_hours / seconds.median,
-        decode_files_per_second=decode_rate(bundle, sources, workers, batch, repeats),
+        decode_files_per_second=decode_rate(bundle, recordings, workers, batch, repeats),
         engine_clips_per_second=alone.clips_per_second,
         engine_share=rate / alone.clips_per_second,
         startup_seconds=start.median,
@@ -191,8 +197,8 @@ def measure_pipeline(
         steady_share=steady.median / alone.clips_per_second,
         cpu_seconds={
             "engine": alone.cpu_seconds,
-            "decode": decode_cpu(bundle, sources),
-            "pipeline": used.median / len(sources),
+            "decode": decode_cpu(bundle, recordings),
+            "pipeline": used.median / len(recordings),
         },
         bottleneck=summary.bottleneck,
         peak_rss=peak_resident(),
@@ -201,18 +207,18 @@ def measure_pipeline(
 
 
 def _pass(
-    sources: Sequence[Source], scorer: Scorer, out: Path, batch: int, workers: int
+    recordings: Sequence[Recording], scorer: Scorer, out: Path, batch: int, workers: int
 ) -> tuple[tuple[float, float, float, float, float], RunSummary]:
     """One run and its summary: seconds in all, of start and end, files per second between them, CPU seconds."""
     marks: list[tuple[float, int]] = []
     used = cpu_seconds()
     summary = run_pipeline(
-        sources,
+        recordings,
         scorer,
         out,
         batch=batch,
         workers=workers,
-        progress=lambda tally: marks.append((tally.seconds, tally.files)),
+        listener=lambda progress: marks.append((progress.seconds, progress.files)),
     )
     (first, few), (last, all_) = marks[0], marks[-1]
     steady = (all_ - few) / (last - first) if all_ > few else all_ / last
@@ -220,32 +226,33 @@ def _pass(
     return times, summary
 
 
-def decode_rate(bundle: Bundle, sources: Sequence[Source], workers: int, batch: int, repeats: int) -> float:
+def decode_rate(bundle: Bundle, recordings: Sequence[Recording], workers: int, batch: int, repeats: int) -> float:
     """Files per second of the decode stage alone, by the median pass; the start of its processes does not count."""
     raw = []
     for _ in range(repeats):
-        with Settings(batch_size=batch, workers=workers).open_pool(Hearing(bundle.manifest.clip)) as pool:
+        config = RunConfig((), "", batch_size=batch, workers=workers)
+        with open_pool(config, Segmentation(bundle.manifest.clip)) as pool:
             started = time.perf_counter()
-            for _ in pool.decode(sources):
+            for _ in pool.decode(recordings):
                 pass
             raw.append(time.perf_counter() - started)
-    return len(sources) / Series.of(raw).median
+    return len(recordings) / Series.of(raw).median
 
 
-def decode_cpu(bundle: Bundle, sources: Sequence[Source]) -> float:
+def decode_cpu(bundle: Bundle, recordings: Sequence[Recording]) -> float:
     """Seconds of CPU time that decoding a file takes in this process, by the median file."""
-    hearing = Hearing(bundle.manifest.clip)
+    segmentation = Segmentation(bundle.manifest.clip)
     raw = []
-    for source in sources[:FEW]:
+    for recording in recordings[:FEW]:
         started = time.process_time()
-        for _ in decode(source, hearing):
+        for _ in decode(recording, segmentation):
             pass
         raw.append(time.process_time() - started)
     return Series.of(raw).median
 
 
 def measure_memory(
-    sources: Sequence[Source], counts: Sequence[int], bundle: Path, backend: str
+    recordings: Sequence[Recording], counts: Sequence[int], bundle: Path, backend: str
 ) -> Iterator[MemoryPoint]:
     """Memory against the number of files: `ser-batch run` on folders of `counts` links to the files given.
 
@@ -260,6 +267,6 @@ def measure_memory(
         raise InputError("a number of files must be at least 1", got=min(counts))
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            link_recordings(sources, Path(folder) / "audio", count)
+            link_recordings(recordings, Path(folder) / "audio", count)
             done = run_archive(Path(folder), bundle, backend, "--quiet")
             yield MemoryPoint(count, done.seconds, done.peak_rss)

@@ -21,7 +21,7 @@ import onnx
 from export.float_precision import fp32_nodes
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import ExportError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording
 from ser_batch.verification.speech import read_batches
 
 QUANTISED = ("MatMul",)
@@ -30,7 +30,7 @@ _BATCH = 8
 
 
 def to_int8(
-    model: onnx.ModelProto, speech: Sequence[Source], clip: ClipRule, operators: Sequence[str] = QUANTISED
+    model: onnx.ModelProto, speech: Sequence[Recording], clip: ClipRule, operators: Sequence[str] = QUANTISED
 ) -> onnx.ModelProto:
     """`model` with `operators` in int8, their activations' ranges those that `speech` gives.
 

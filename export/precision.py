@@ -21,7 +21,7 @@ from ser_batch.bundle.bundle import Branch, Bundle
 from ser_batch.bundle.manifest import graph_member
 from ser_batch.bundle.writing import add_artefacts, copy_bundle
 from ser_batch.errors import ExportError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording
 from ser_batch.verification.metadata import SOURCE_KEY
 from ser_batch.verification.records import EXACT, TOLERANCES
 from ser_batch.verification.speech import find_speech
@@ -100,7 +100,11 @@ def check_request(precisions: Sequence[str], calibration: Path | None) -> list[s
 
 
 def lower(
-    bundle: Bundle, branch: Branch, precision: str, speech: Sequence[Source] = (), operators: Sequence[str] = QUANTISED
+    bundle: Bundle,
+    branch: Branch,
+    precision: str,
+    speech: Sequence[Recording] = (),
+    operators: Sequence[str] = QUANTISED,
 ) -> tuple[onnx.ModelProto, Lowered]:
     """The graph of a branch in a lower precision, and how far it is from torch on the reference clips.
 

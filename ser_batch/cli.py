@@ -5,11 +5,9 @@ The library is imported inside the commands, so that `--help` and a single file 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +19,10 @@ from ser_batch.errors import OutputError, SerError
 from ser_batch.verification.cli import verify
 
 if TYPE_CHECKING:
-    from ser_batch.run.job import Done, Job, Watch
-    from ser_batch.run.progress import Progress
-    from ser_batch.run.reporters import JsonLines, Log
+    from ser_batch.run.config import RunConfig
+    from ser_batch.run.executor import Executor
+    from ser_batch.run.progress import JsonLines, Listener, Log
+    from ser_batch.run.run import Watch
 
 Command = Callable[..., int]
 SOME_FAILED = 3
@@ -79,15 +78,15 @@ def cli() -> None:
 @click.option(
     "--silence", type=float, metavar="DBFS", help="Up to this RMS, status silent, no label.  [-60; see below]"
 )
-@click.option("--aggregate", type=click.Path(), metavar="FILE", help="Also write one row a recording.")
+@click.option("--aggregate", type=click.Path(), metavar="FILE", help="Also write one row per recording.")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Take the I-th of N parts of the recordings.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")
 @click.option("--ray-address", metavar="ADDRESS", help="A cluster's.  [default: RAY_ADDRESS, else this machine]")
 @_count("--ray-actors", "Actors at most; auto: as many as there is room for.")
 @_count("--ray-cpus", "CPUs of an actor; auto: its share beside a GPU, else up to 4.")
 @click.option("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs of an actor; 0.5 is half of one.")
-@_count("--batch-size", "Clips scored together; auto: 16 or 4 a CPU, on a GPU 64.")
-@_count("--workers", "Decode processes at most; auto: one a CPU, up to 32.")
+@_count("--batch-size", "Clips scored together; auto: 16 or 4 per CPU, on a GPU 64.")
+@_count("--workers", "Decode processes at most; auto: one per CPU, up to 32.")
 @_count("--threads", "CPU threads of the runtime.")
 @click.option("--file-timeout", type=float, default=120.0, show_default=True, metavar="S", help="For decoding a file.")
 @click.option("--no-branches", is_flag=True, help="Leave out the branches' own probabilities.")
@@ -100,12 +99,12 @@ def cli() -> None:
 @click.option("--log", type=click.Path(path_type=Path), metavar="FILE", help="Add starts, failures and ends to FILE.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
-    """Score AUDIO and write one row a recording; with --window, one row a segment.
+    """Score AUDIO and write one row per recording; with --window, one row per segment.
 
     AUDIO is folders, searched for recordings, recordings and globs; or tables of recordings: CSV, JSON lines or
     Parquet with a column path (optionally id, start, end or duration; others are handed through), a .txt of paths,
     or Parquet with the audio in a column. AUDIO and OUT may be in object stores: s3://BUCKET/KEY, gs://BUCKET/KEY.
-    Without --window, the model hears one clip of each recording, as long as its bundle says. A recording that
+    Without --window, one clip of each recording is scored, as long as the bundle says. A recording that
     cannot be read is a row with the reason. Rows go out in parts; OUT appears whole. Windows up to -60 dBFS are
     silent, and so is a clip without --window if every sample is zero.
     """
@@ -113,64 +112,53 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")
     if options["retry_errors"] and not options["resume"]:
         raise click.UsageError("--retry-errors is for --resume: give both.")
-    from ser_batch.run import summary_text
-    from ser_batch.run.reporters import JsonLines, Log, writing
+    from ser_batch.run import summary
+    from ser_batch.run.progress import JsonLines, Log, writing
+    from ser_batch.run.run import run as run_it
 
     json_lines, log_file = JsonLines(sys.stdout) if as_json else None, Log(log) if log else None
+    watch = _watch(json_lines, log_file, bar=sys.stderr.isatty() and not quiet)
     try:
         with command_line.interruptible():
-            done = _executor(options)(
-                _job(options), _watchers(json_lines, log_file, bar=sys.stderr.isatty() and not quiet)
-            )
+            executor = _executor(options)
+            result = run_it(_config(options), executor, watch)
     except (SerError, KeyboardInterrupt) as error:
         if log_file:
             # What stopped the run may be the log itself.
             with suppress(OutputError):
                 log_file.write(f"stopped: {str(error) or 'interrupted'}")
         raise
-    text = summary_text.format_summary(done.summary, options["out"], done.model)
+    text = summary.format_summary(result.summary, options["out"], result.model)
     if log_file:
         log_file.write(f"done\n{text}")
-    for line in summary_text.failure_lines(done.summary):
+    for line in summary.failure_lines(result.summary):
         click.echo(line, err=True)
     if json_lines:
-        json_lines.write(summary_text.summary_json(done.summary, options["out"], done.model))
+        json_lines.write(summary.summary_json(result.summary, options["out"], result.model))
     elif not quiet:
         with writing("standard output"):
             click.echo(text)
-    return SOME_FAILED if done.summary.failures else 0
+    return SOME_FAILED if result.summary.failures else 0
 
 
-def _executor(options: dict[str, Any]) -> Callable[[Job, Watch], Done]:
-    """Take from `options` where a job is done, and find the function that does it there."""
+def _executor(options: dict[str, Any]) -> Executor | None:
+    """Take from `options` where the run is done; None: on this machine."""
     engine = options.pop("engine")
     given = {name: options.pop(f"ray_{name}") for name in ("address", "actors", "cpus", "gpus")}
     if engine == "ray":
-        from ser_batch.distributed.cluster import Placement
-        from ser_batch.distributed.job import execute_on_ray
+        from ser_batch.run.ray.cluster import Placement
+        from ser_batch.run.ray.executor import RayExecutor
 
-        return partial(execute_on_ray, Placement(**given))
+        return RayExecutor(Placement(**given))
     if any(given.values()):
         raise click.UsageError("the --ray- options are for --engine ray: give that, too.")
-    from ser_batch.run.job import execute
-
-    return execute
+    return None
 
 
-def _job(options: dict[str, Any]) -> Job:
-    from ser_batch.run.job import Job
-    from ser_batch.run.limits import Limits
-    from ser_batch.run.pipeline import Settings
+def _config(options: dict[str, Any]) -> RunConfig:
+    from ser_batch.run.config import RunConfig
 
-    limits = Limits(options.pop("max_errors"), options.pop("fail_over"))
-    settings = Settings(
-        batch_size=options.pop("batch_size"),
-        workers=options.pop("workers"),
-        timeout=options.pop("file_timeout"),
-        retry_errors=options.pop("retry_errors"),
-        limits=limits,
-    )
-    return Job(branch_columns=not options.pop("no_branches"), settings=settings, **options)
+    return RunConfig(branch_columns=not options.pop("no_branches"), **options)
 
 
 @cli.command()
@@ -200,8 +188,8 @@ def evaluate(
     """
     if part and not split:
         raise click.UsageError("--part chooses a part of --split: give both.")
-    from ser_batch.evaluation.served import evaluate_predictions, write_json
-    from ser_batch.evaluation.text import format_evaluation
+    from ser_batch.evaluation.evaluate import evaluate_predictions, write_json
+    from ser_batch.evaluation.report import format_evaluation
 
     if json_out and json_out.exists() and not overwrite:
         raise OutputError(f"{json_out} exists already", remedy="Choose another, or replace it: --overwrite.")
@@ -232,26 +220,24 @@ def info(bundle: Path | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code (see `EXIT_CODES`) is returned."""
-    # Arrow's own allocator keeps what was freed: 30 MiB of the peak of a run of 100,000 recordings (214 to 184).
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     return command_line.run(
         cli, "ser-batch", arguments, interrupted="the rows made so far are kept: go on with --resume"
     )
 
 
-def _watchers(json_lines: JsonLines | None, log: Log | None, *, bar: bool) -> Watch:
-    """What watches a run: all that were asked for, at once."""
-    from ser_batch.run.reporters import progress_bar, together
+def _watch(json_lines: JsonLines | None, log: Log | None, *, bar: bool) -> Watch:
+    """Who is told of a run's progress: all that were asked for, at once."""
+    from ser_batch.run.progress import progress_bar, together
 
     @contextmanager
-    def watch(total: int) -> Iterator[Progress | None]:
-        watchers: list[Progress] = [watcher for watcher in (json_lines, log) if watcher]
+    def watch(total: int) -> Iterator[Listener | None]:
+        listeners: list[Listener] = [listener for listener in (json_lines, log) if listener]
         if log:
             log.write(f"started: {total} recordings; {' '.join(sys.argv)}")
         if bar and not json_lines:
             with progress_bar(total) as shown:
-                yield together([*watchers, shown])
+                yield together([*listeners, shown])
         else:
-            yield together(watchers)
+            yield together(listeners)
 
     return watch

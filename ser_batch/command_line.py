@@ -29,6 +29,8 @@ def run(cli: click.Command, name: str, arguments: Sequence[str] | None = None, *
     Args:
         interrupted: what to say after Ctrl-C.
     """
+    for variable, value in environment().items():
+        os.environ.setdefault(variable, value)
     try:
         return int(cli.main(arguments, prog_name=name, standalone_mode=False) or 0)
     except click.exceptions.Exit as exit_:
@@ -47,6 +49,20 @@ def run(cli: click.Command, name: str, arguments: Sequence[str] | None = None, *
         # The reader of our output has left (`| head`).
         _let_go_of_stdout()
         return 0
+
+
+def environment() -> dict[str, str]:
+    """What a command sets in its own environment, where nobody has; the library never does."""
+    # Arrow's own allocator keeps what was freed: 30 MiB of the peak of a run of 100,000 recordings (214 to 184).
+    variables = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+    # Ray reports its use to its makers unless told not to; nobody who scores recordings has asked for that.
+    variables["RAY_USAGE_STATS_ENABLED"] = "0"
+    if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        # See `storage.connection`.
+        variables |= dict.fromkeys(
+            ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"), "when_required"
+        )
+    return variables
 
 
 def _let_go_of_stdout() -> None:

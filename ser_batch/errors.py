@@ -29,7 +29,25 @@ class InputError(SerError):
 
 
 class AudioError(SerError):
-    """One recording cannot be decoded to finite samples."""
+    """One recording cannot be decoded to finite samples.
+
+    Args:
+        path: of the recording; it stands once, at the start of the message.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        path: str | None = None,
+        got: object = None,
+        expected: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.reason = str(SerError(what, got=got, expected=expected, remedy=remedy))
+        """The message without the path, for a row that names the recording already."""
+        super().__init__(f"{path} {what}" if path else what, got=got, expected=expected, remedy=remedy)
+        self.what = what
 
 
 class StoreError(SerError):

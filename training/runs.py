@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ser_batch.audio.recording import read_clip, read_recording
+from ser_batch.audio.reader import read_clip, read_recording
 from ser_batch.bundle.fusion import Fusion, load_fusion
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import TrainingError
@@ -85,7 +85,7 @@ class TrainingRun:
 
     def recordings(self, *parts: str) -> list[Waveform]:
         """The parts' whole recordings, mono at the clip rule's rate."""
-        return self._read(parts, lambda path: read_recording(path, self.config.clip.sample_rate).samples)
+        return self._read(parts, lambda path: read_recording(path, self.config.clip.sample_rate))
 
     def _read(self, parts: tuple[str, ...], read: Callable[[Path], Waveform]) -> list[Waveform]:
         return list(read_all(read, [self.corpus.path(i) for i in self.rows(*parts)]))

@@ -28,7 +28,7 @@ from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.errors import SerError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording
 
 TORCH = ("eager fp32", "eager bf16", "compile fp32", "compile bf16")
 REFERENCE = "torch eager fp32"
@@ -38,7 +38,7 @@ OPTIMUM = "optimum onnxruntime fp32"
 
 def measure_peers(
     backends: tuple[str, ...],
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     batch_sizes: tuple[int, ...],
     *,
     size: str = "base",
@@ -48,10 +48,10 @@ def measure_peers(
     optimum: Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Make the model of `context_model`, compare it on the clips of `sources`, and measure the machine's peak.
+    """Make the model of `context_model`, compare it on the clips of `recordings`, and measure the machine's peak.
 
     Args:
-        sources: none means synthetic clips.
+        recordings: none means synthetic clips.
         optimum: the Python of an environment that has optimum; None leaves optimum out.
         options: of `compare_peers`.
 
@@ -67,12 +67,12 @@ def measure_peers(
     with tempfile.TemporaryDirectory() as folder:
         model = context_model(Path(folder) / "bundle", size, seed, run_folder)
         rule = model.bundle.manifest.clip
-        clips = read_clips(sources, rule, limit=max(batch_sizes))[0] if sources else synthetic_clips(rule)
+        clips = read_clips(recordings, rule, limit=max(batch_sizes))[0] if recordings else synthetic_clips(rule)
         context = next(iter(model.branches.values()))
         theirs = export_by_optimum(optimum, context, Path(folder) / "optimum") if optimum else None
         found, absent = compare_peers(model, backends, clips, batch_sizes, device=device, optimum=theirs, **options)
         graphs = exported_graphs(model, found[0].target, theirs)
-    facts = {"model": model.bundle.id, "target": found[0].target, "clips": "AUDIO" if sources else "synthetic"}
+    facts = {"model": model.bundle.id, "target": found[0].target, "clips": "AUDIO" if recordings else "synthetic"}
     return {**facts, "candidates": found, "graphs": graphs, "peaks": measure_peaks(device), "absent": absent}
 
 

@@ -27,7 +27,7 @@ from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording
 
 LOOPS = (REFERENCE, TRANSFORMERS)
 """Engines that a plain loop runs; the pipeline runs all others."""
@@ -60,7 +60,7 @@ class EndToEnd:
 def measure_end_to_end(
     model: Model,
     backends: tuple[str, ...],
-    sources: Sequence[Source],
+    recordings: Sequence[Recording],
     clips: Waveform,
     *,
     workers: int,
@@ -69,11 +69,11 @@ def measure_end_to_end(
     threads: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[EndToEnd], dict[str, str]]:
-    """Label `sources` with every engine, round by round; the first round is warm-up.
+    """Label `recordings` with every engine, round by round; the first round is warm-up.
 
     Args:
         model: of one branch.
-        clips: of `sources`, (N, samples).
+        clips: of `recordings`, (N, samples).
 
     Returns:
         The engines, and why others are missing.
@@ -89,10 +89,10 @@ def measure_end_to_end(
         engines, missing = open_engines(makers, first, stack)
         differences = check_equal(engines, target, first)
         scorers = {label: Scorer(model.bundle, engine) for label, engine in engines.items()}
-        label = partial(_label, sources=sources, batch=batch, workers=workers)
+        label = partial(_label, recordings=recordings, batch=batch, workers=workers)
         rounds = [_round(scorers, label, turn, clock) for turn in range(repeats + 1)][1:]
         found = [
-            _measured(label, engine, rounds, differences[label], batch=batch, files=len(sources))
+            _measured(label, engine, rounds, differences[label], batch=batch, files=len(recordings))
             for label, engine in engines.items()
         ]
     return found, missing
@@ -125,11 +125,11 @@ def _round(
         )
 
 
-def _label(name: str, scorer: Scorer, out: Path, *, sources: Sequence[Source], batch: int, workers: int) -> None:
+def _label(name: str, scorer: Scorer, out: Path, *, recordings: Sequence[Recording], batch: int, workers: int) -> None:
     if name in LOOPS:
-        plain_loop(sources, scorer, out, batch)
+        plain_loop(recordings, scorer, out, batch)
     else:
-        run_pipeline(sources, scorer, out, batch=batch, workers=workers)
+        run_pipeline(recordings, scorer, out, batch=batch, workers=workers)
 
 
 def _measured(

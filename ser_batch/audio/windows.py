@@ -13,15 +13,13 @@ import soundfile
 import soxr
 
 from ser_batch.audio.container import check_complete
-from ser_batch.audio.hearing import Hearing
-from ser_batch.audio.opening import opened
-from ser_batch.audio.recording import BLOCK_SAMPLES, Clip, Span, check_span, mono, seek
-from ser_batch.clips import Waveform, fit
+from ser_batch.audio.reader import BLOCK_SAMPLES, Clip, Span, check_span, level, mono, opened, seek
+from ser_batch.clips import Segmentation, Waveform, fit
 from ser_batch.errors import AudioError
 
 
 def read_windows(
-    path: str | os.PathLike[str], hearing: Hearing, *, span: Span | None = None, descriptor: int | None = None
+    path: str | os.PathLike[str], segmentation: Segmentation, *, span: Span | None = None, descriptor: int | None = None
 ) -> Iterator[Clip]:
     """Decode a recording segment by segment; each is padded with zeros to the clip's length.
 
@@ -30,9 +28,9 @@ def read_windows(
     Raises:
         AudioError: as `read_clip`, once the damage is reached: the segments before it are good.
     """
-    rule = hearing.clip
-    window = round((hearing.window or rule.seconds) * rule.sample_rate)
-    hop = hearing.hop or hearing.window or rule.seconds
+    rule = segmentation.clip
+    window = round((segmentation.window or rule.seconds) * rule.sample_rate)
+    hop = segmentation.hop or segmentation.window or rule.seconds
     with opened(path, descriptor) as (sound, file):
         rate, channels = sound.samplerate, sound.channels
         begin = span[0] if span else 0.0
@@ -44,7 +42,7 @@ def read_windows(
                 break
             times = (begin + start / rule.sample_rate, begin + (start + len(samples)) / rule.sample_rate)
             duration = max(sound.frames / rate, times[1])
-            yield Clip(fit(samples, rule.samples), *times, duration, rate, channels)
+            yield Clip(fit(samples, rule.samples), *times, duration, rate, channels, level(samples))
             reached = start + window
             number += 1
             start = round(number * hop * rule.sample_rate)

@@ -1,9 +1,9 @@
 """Decoding in processes of its own, so that neither a crash nor a hang inside a decoder takes the run down.
 
 One process starts at once, while the engine is still being loaded; another follows whenever each has `QUEUE`
-sources waiting, up to `workers`. A process that dies or takes too long costs the source that it was at, which
-becomes an error row, and is replaced; after a crash (it may have been killed for memory) the source is tried once
-more. Waveforms travel in shared memory, rows through a pipe.
+recordings waiting, up to `workers`. A process that dies or takes too long costs the recording that it was at, which
+becomes an error row, and is replaced; after a crash (it may have been killed for memory) the recording is tried once
+more. Waveforms travel in a shared buffer, segments through a pipe.
 """
 
 from __future__ import annotations
@@ -15,40 +15,39 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 
-from ser_batch.audio.hearing import Hearing
-from ser_batch.clips import Waveform
+from ser_batch.clips import Segmentation, Waveform
 from ser_batch.decode.process import DecodeProcess
-from ser_batch.decode.slots import Slots, nameless_file
-from ser_batch.decode.source import Decoded, failure, source_version
-from ser_batch.decode.worker import Answer, Request, Setup
+from ser_batch.decode.shared_buffer import SharedBuffer, nameless_file
+from ser_batch.decode.worker import Request, Response, Setup
 from ser_batch.errors import AudioError, EngineError, StoreError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording, Segment, current_version, failed
 from ser_batch.storage.bucket import check_store
 
 QUEUE = 8
-"""Sources that wait for a process before another one is started."""
-WINDOWS_A_REQUEST = 8
+"""Recordings that wait for a process before another one is started."""
+WINDOWS_PER_REQUEST = 8
 """Segments of a recording decoded at a time; of a whole clip there is one."""
 FILE_TIMEOUT = 120.0
-"""Seconds for a clip, or for the next `WINDOWS_A_REQUEST` segments, unless told otherwise."""
+"""Seconds for a clip, or for the next `WINDOWS_PER_REQUEST` segments, unless told otherwise."""
 LONGEST_WAIT = 3600.0
 """Seconds waited at a time, whatever the timeout: no system waits for ever when told so in milliseconds."""
 START_TIMEOUT = 120.0
 """Seconds for a process to start."""
 
-Content = Callable[[Source], bytes | None]
+Content = Callable[[Recording], bytes | None]
+"""The bytes of a recording that is no file of its own."""
 
 
 @dataclass
 class _Job:
-    """One source that has been asked for."""
+    """One recording that has been asked for."""
 
     ticket: int
-    source: Source
+    recording: Recording
     content: int | None
     """Descriptor of its content, if it is no file by itself."""
-    rows: deque[tuple[Decoded, int]] = field(default_factory=deque)
-    """Rows that wait to be taken, with the slots of their waveforms."""
+    segments: deque[tuple[Segment, int]] = field(default_factory=deque)
+    """Those that wait to be taken, with the places of their waveforms."""
     received: int = 0
     process: DecodeProcess | None = None
     """Which is to decode it."""
@@ -58,10 +57,10 @@ class _Job:
     ended: bool = False
     crashes: int = 0
 
-    def end(self, row: Decoded | None = None) -> None:
-        """There is no more of it to come, but for `row`."""
-        if row is not None:
-            self.rows.append((row, -1))
+    def end(self, segment: Segment | None = None) -> None:
+        """There is no more of it to come, but for `segment`."""
+        if segment is not None:
+            self.segments.append((segment, -1))
         self.ended = True
         if self.content is not None:
             os.close(self.content)
@@ -72,19 +71,21 @@ class DecodePool:
     """Decode processes behind one iterator.
 
     Args:
-        hearing: what is heard of each source.
+        segmentation: which segments of each recording are wanted.
         workers: processes at most.
-        ahead: clips that may wait to be taken, which bounds the memory.
-        timeout: seconds that a source may take for its next segments.
+        prefetch: clips that may wait to be taken, which bounds the memory.
+        timeout: seconds that a recording may take for its next segments.
     """
 
-    def __init__(self, hearing: Hearing, *, workers: int, ahead: int, timeout: float = FILE_TIMEOUT) -> None:
-        self._grant = 1 if hearing.window is None else WINDOWS_A_REQUEST
-        # The source whose turn it is must always find room, or it would wait for those behind it for ever.
-        self._reserve = 0 if hearing.window is None else 2 * self._grant
-        self._slots = Slots(max(ahead, self._grant) + self._reserve, hearing.clip.samples)
-        self._free = list(range(self._slots.count))
-        self._setup = Setup(hearing, self._slots.count)
+    def __init__(
+        self, segmentation: Segmentation, *, workers: int, prefetch: int, timeout: float = FILE_TIMEOUT
+    ) -> None:
+        self._grant = 1 if segmentation.window is None else WINDOWS_PER_REQUEST
+        # The recording whose turn it is must always find room, or it would wait for those behind it for ever.
+        self._reserve = 0 if segmentation.window is None else 2 * self._grant
+        self._buffer = SharedBuffer(max(prefetch, self._grant) + self._reserve, segmentation.clip.samples)
+        self._free = list(range(self._buffer.count))
+        self._setup = Setup(segmentation, self._buffer.count)
         self._workers, self._timeout = workers, timeout
         self._jobs: deque[_Job] = deque()
         self._processes = [self._start()]
@@ -101,20 +102,17 @@ class DecodePool:
         return len(self._processes)
 
     def decode(
-        self, sources: Iterable[Source], content: Content = lambda _: None
-    ) -> Generator[tuple[Decoded, Waveform | None]]:
-        """Decode `sources`; rows come in their order, whatever the number of processes.
-
-        Args:
-            content: the bytes of a source that is no file of its own.
+        self, recordings: Iterable[Recording], content: Content = lambda _: None
+    ) -> Generator[tuple[Segment, Waveform | None]]:
+        """Decode `recordings`; their segments come in order, whatever the number of processes.
 
         Yields:
-            a row, and its waveform (None: nothing to score), which holds until the next row is asked for.
+            a segment, and its waveform (None: nothing to score), which is valid until the next one is asked for.
 
         Raises:
-            StoreError: the object store that a source is in is away.
+            StoreError: the object store that a recording is in is away.
         """
-        tickets = ((number, source) for number, source in enumerate(sources))
+        tickets = iter(enumerate(recordings))
         more = True
         while True:
             more = more and self._submit(tickets, content)
@@ -123,11 +121,11 @@ class DecodePool:
             job = self._jobs[0]
             if not (job.ended or job.asked) and len(self._free) >= self._grant:
                 self._ask(job)
-            while job.rows:
-                row, slot = job.rows.popleft()
-                yield row, self._slots[slot] if slot >= 0 else None
-                if slot >= 0:
-                    self._free.append(slot)
+            while job.segments:
+                segment, place = job.segments.popleft()
+                yield segment, self._buffer[place] if place >= 0 else None
+                if place >= 0:
+                    self._free.append(place)
             if job.ended:
                 self._jobs.popleft()
             elif job.asked:
@@ -138,21 +136,21 @@ class DecodePool:
         for process in self._processes:
             process.close()
         if self._processes:
-            self._slots.close()
+            self._buffer.close()
         self._processes = []
 
-    def _submit(self, tickets: Iterator[tuple[int, Source]], content: Content) -> bool:
-        """Ask for new sources as long as there is room; whether there may be more."""
+    def _submit(self, tickets: Iterator[tuple[int, Recording]], content: Content) -> bool:
+        """Ask for new recordings as long as there is room; whether there may be more."""
         while len(self._free) - self._reserve >= self._grant:
-            ticket, source = next(tickets, (-1, None))
-            if source is None:
+            ticket, recording = next(tickets, (-1, None))
+            if recording is None:
                 return False
-            job = _Job(ticket, source, None)
+            job = _Job(ticket, recording, None)
             self._jobs.append(job)
             try:
-                inside = content(source)
+                inside = content(recording)
             except AudioError as error:
-                job.end(failure(source, source_version(source), str(error)))
+                job.end(failed(recording, current_version(recording), error.reason))
                 continue
             job.content = None if inside is None else nameless_file(inside)
             self._ask(job)
@@ -161,12 +159,13 @@ class DecodePool:
     def _ask(self, job: _Job) -> None:
         if job.process is None:
             job.process = self._least_busy()
-        slots = tuple(self._free.pop() for _ in range(self._grant))
+        places = tuple(self._free.pop() for _ in range(self._grant))
         job.asked = True
         # A process that has the stream already needs no content to go on with it.
         attached = job.content is not None and job.process is not job.reader
         job.reader = job.process
-        job.process.ask(Request(job.ticket, job.source, attached, job.received, slots), job.content, self._timeout)
+        request = Request(job.ticket, job.recording, attached, job.received, places)
+        job.process.ask(request, job.content, self._timeout)
 
     def _least_busy(self) -> DecodeProcess:
         process = min(self._processes, key=lambda each: len(each.waiting))
@@ -176,42 +175,40 @@ class DecodePool:
         return process
 
     def _start(self) -> DecodeProcess:
-        return DecodeProcess(self._setup, self._slots.descriptor, START_TIMEOUT)
+        return DecodeProcess(self._setup, self._buffer.descriptor, START_TIMEOUT)
 
     def _wait(self) -> None:
-        """Take answers, or notice that a process is dead or over its time."""
+        """Take responses, or notice that a process is dead or over its time."""
         busy = {process.connection: process for process in self._processes if process.waiting}
         now = time.monotonic()
         left = min(process.deadline for process in busy.values()) - now
         ready = wait(busy, max(0.0, min(left, LONGEST_WAIT)))
         for process in [busy[connection] for connection in ready]:  # type: ignore[index]
-            answer = process.receive(self._timeout)
-            if answer is None:
+            response = process.receive(self._timeout)
+            if response is None:
                 self._replace(process, f"decoder crashed ({process.end()})", tries=2)
-            elif isinstance(answer, StoreError):
-                raise answer
-            elif isinstance(answer, Answer):
-                self._take(answer, process)
+            elif isinstance(response, StoreError):
+                raise response
+            elif isinstance(response, Response):
+                self._take(response, process)
         for process in set(busy.values()) - {busy[connection] for connection in ready}:  # type: ignore[index]
-            # An answer that came while the caller was away, scoring, was in time.
+            # A response that came while the caller was away, scoring, was in time.
             if process.deadline <= time.monotonic() and not process.connection.poll():
                 self._replace(process, f"took longer than {self._timeout:g} s to decode", tries=1)
 
-    def _take(self, answer: Answer, process: DecodeProcess) -> None:
+    def _take(self, response: Response, process: DecodeProcess) -> None:
         request = process.waiting.popleft()
         job = self._job(request.ticket)
         job.asked = False
-        used = set()
-        for segment, status, error, last, slot in answer.rows:
-            job.rows.append((Decoded(job.source, answer.version, segment, status, error, last), slot))
-            if last:
+        for segment, place in zip(response.segments, response.places, strict=True):
+            job.segments.append((segment._replace(recording=job.recording), place))
+            if segment.last:
                 job.end()
-            used.add(slot)
-        job.received += len(answer.rows)
-        self._free.extend(slot for slot in request.slots if slot not in used)
+        job.received += len(response.segments)
+        self._free.extend(set(request.places) - set(response.places))
 
     def _replace(self, process: DecodeProcess, reason: str, *, tries: int) -> None:
-        """End a process; what it had waiting goes to another, but not the source that ended it so often."""
+        """End a process; what it had waiting goes to another, but not the recording that ended it so often."""
         started = process.started
         process.kill()
         if not started:
@@ -221,10 +218,10 @@ class DecodePool:
         culprit.crashes += 1
         if culprit.crashes >= tries:
             # A store that hangs makes no recording fail.
-            check_store(culprit.source.path)
-            culprit.end(failure(culprit.source, source_version(culprit.source), reason))
+            check_store(culprit.recording.path)
+            culprit.end(failed(culprit.recording, current_version(culprit.recording), reason))
         for request in process.waiting:
-            self._free.extend(request.slots)
+            self._free.extend(request.places)
         waiting = {request.ticket for request in process.waiting}
         for job in self._jobs:
             if job.process is process:

@@ -11,7 +11,7 @@ from collections import deque
 from multiprocessing.connection import Pipe
 from multiprocessing.reduction import send_handle
 
-from ser_batch.decode.worker import Answer, Request, Setup
+from ser_batch.decode.worker import Request, Response, Setup
 from ser_batch.errors import StoreError
 
 WORKER = "ser_batch.decode.worker"
@@ -56,21 +56,21 @@ class DecodeProcess:
             if request.attached and content is not None:
                 send_handle(self.connection, content, self._process.pid)
         except (BrokenPipeError, ConnectionResetError):
-            # It has crashed; that is found out where its answers are waited for.
+            # It has crashed; that is found out where its responses are waited for.
             return
 
-    def receive(self, timeout: float) -> Answer | StoreError | int | None:
-        """The next answer (the process id when it has started), or None if there will be none.
+    def receive(self, timeout: float) -> Response | StoreError | int | None:
+        """The next response (the process id when it has started), or None if there will be none.
 
-        A StoreError comes in place of an answer.
+        A StoreError comes in place of a response.
         """
         try:
-            answer: Answer | StoreError | int = self.connection.recv()
+            response: Response | StoreError | int = self.connection.recv()
         except (EOFError, OSError):
             return None
         self.started = True
         self.deadline = time.monotonic() + timeout
-        return answer
+        return response
 
     def end(self) -> str:
         """How the process ended, in words: SIGSEGV, exit 1."""

@@ -1,6 +1,7 @@
-"""The process that decodes: requests in, rows out, waveforms into shared memory. Started by `decode_pool`.
+"""The process that decodes: requests in, segments out, waveforms into the shared buffer. Started by `process`.
 
-It may crash or hang in a decoder: the pool then knows from the order of its answers at which recording.
+It may crash or hang in a decoder: the pool then knows from the order of its responses at which recording. Objects
+whose requests wait are fetched meanwhile: a store far away answers late, but many questions at once.
 """
 
 from __future__ import annotations
@@ -13,90 +14,154 @@ from collections.abc import Iterator
 from itertools import islice
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
-from ser_batch.audio.hearing import Hearing
-from ser_batch.clips import Waveform
-from ser_batch.decode.slots import Slots
-from ser_batch.decode.source import Decoded, Segment, Version, decode
+from ser_batch.clips import Segmentation, Waveform
+from ser_batch.decode.segments import decode
+from ser_batch.decode.shared_buffer import SharedBuffer
 from ser_batch.errors import StoreError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording, Segment, current_version
 from ser_batch.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from ser_batch.decode.ahead import Ahead
+    from concurrent.futures import Future
+
+PREFETCHED = 8
+"""Objects fetched at a time by one decode process."""
 
 
 class Setup(NamedTuple):
     """The first thing that a worker is told."""
 
-    hearing: Hearing
-    slots: int
-    """Number of places in the shared memory."""
+    segmentation: Segmentation
+    places: int
+    """Number of waveforms in the shared buffer."""
 
 
 class Request(NamedTuple):
-    """So many segments of a source, into these slots."""
+    """So many segments of a recording, into these places of the shared buffer."""
 
     ticket: int
-    """Names the source; a later request goes on where this one ended."""
-    source: Source
+    """Names the recording; a later request goes on where this one ended."""
+    recording: Recording
     attached: bool
     """Whether the descriptor of its content follows."""
     skip: int
-    """Segments to pass over, if this worker has not read of the source before."""
-    slots: tuple[int, ...]
+    """Segments to pass over, if this worker has not read of the recording before."""
+    places: tuple[int, ...]
 
 
-class Answer(NamedTuple):
-    """What became of a request: at most as many rows as it had slots."""
+class Response(NamedTuple):
+    """What became of a request: at most as many segments as it had places."""
 
-    version: Version
-    rows: list[tuple[Segment | None, str, str | None, bool, int]]
-    """segment, status, error and last of `Decoded`, and the slot of the waveform; -1: none."""
+    segments: list[Segment]
+    places: list[int]
+    """Where the waveform of each segment is; -1: it has none."""
 
 
 def serve(requests: Connection, memory: int) -> None:
     """Answer requests, in their order, until the other end is closed.
 
-    A StoreError goes out in place of an answer: it is the run's, not a recording's.
+    A StoreError goes out in place of a response: it is the run's, not a recording's.
     """
     setup: Setup = requests.recv()
-    slots = Slots(setup.slots, setup.hearing.clip.samples, memory)
-    streams: dict[int, Iterator[tuple[Decoded, Waveform | None]]] = {}
+    buffer = SharedBuffer(setup.places, setup.segmentation.clip.samples, memory)
+    streams: dict[int, Iterator[tuple[Segment, Waveform | None]]] = {}
     requests.send(os.getpid())
-    ahead: Ahead | None = None
+    prefetch: Prefetch | None = None
     while True:
         try:
-            if ahead is None:
+            if prefetch is None:
                 request: Request = requests.recv()
                 descriptor = recv_handle(requests) if request.attached else None
-                if is_url(request.source.path) and not request.attached:
-                    from ser_batch.decode.ahead import Ahead
-
-                    ahead = Ahead(requests, request)
-            if ahead is not None:
-                request, descriptor = ahead.next()
+                if is_url(request.recording.path) and not request.attached:
+                    prefetch = Prefetch(requests, request)
+            if prefetch is not None:
+                request, descriptor = prefetch.next()
             stream = streams.pop(request.ticket, None)
             if stream is None:
-                stream = islice(decode(request.source, setup.hearing, descriptor), request.skip, None)
-            answer = _fill(stream, request.slots, slots)
+                stream = islice(decode(request.recording, setup.segmentation, descriptor), request.skip, None)
+            response = _fill(stream, request.places, buffer)
         except StoreError as error:
             requests.send(error)
             continue
-        if not answer.rows[-1][3]:
+        if not response.segments[-1].last:
             streams[request.ticket] = stream
-        requests.send(answer)
+        requests.send(response)
 
 
-def _fill(stream: Iterator[tuple[Decoded, Waveform | None]], places: tuple[int, ...], slots: Slots) -> Answer:
-    rows, version = [], (0, 0)
-    for place, (row, waveform) in zip(places, stream, strict=False):
-        version = row.version
+def _fill(stream: Iterator[tuple[Segment, Waveform | None]], places: tuple[int, ...], buffer: SharedBuffer) -> Response:
+    response = Response([], [])
+    for place, (segment, waveform) in zip(places, stream, strict=False):
         if waveform is not None:
-            slots[place][:] = waveform
-        rows.append((row.segment, row.status, row.error, row.last, -1 if waveform is None else place))
-    return Answer(version, rows)
+            buffer[place][:] = waveform
+        response.segments.append(segment)
+        response.places.append(-1 if waveform is None else place)
+    return response
+
+
+class Prefetch:
+    """The requests of a connection in their order; the objects of those that wait are fetched meanwhile.
+
+    Args:
+        first: a request that was received already.
+    """
+
+    def __init__(self, requests: Connection, first: Request) -> None:
+        # Imported here: runs over files start without it.
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._requests = requests
+        self._threads = ThreadPoolExecutor(PREFETCHED)
+        self._waiting: SimpleQueue[tuple[Future[Request], int | None] | EOFError | OSError] = SimpleQueue()
+        self._add(first)
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def next(self) -> tuple[Request, int | None]:
+        """The next request, and the descriptor of its content if it has some.
+
+        Raises:
+            EOFError: there are no more.
+            StoreError: the store of its recording is away.
+        """
+        item = self._waiting.get()
+        if isinstance(item, EOFError | OSError):
+            raise EOFError from item
+        request, descriptor = item
+        return request.result(), descriptor
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                self._add(self._requests.recv())
+        except (EOFError, OSError) as error:
+            self._waiting.put(error)
+
+    def _add(self, request: Request) -> None:
+        descriptor = recv_handle(self._requests) if request.attached else None
+        # What has been begun is open already.
+        fetched = is_url(request.recording.path) and not request.attached and request.skip == 0
+        future = self._threads.submit(_fetch, request) if fetched else _done(request)
+        self._waiting.put((future, descriptor))
+
+
+def _fetch(request: Request) -> Request:
+    from dataclasses import replace
+
+    from ser_batch.storage.objects import prefetch_object
+
+    recording = request.recording
+    prefetch_object(recording.path)
+    return request._replace(recording=replace(recording, version=current_version(recording)))
+
+
+def _done(request: Request) -> Future[Request]:
+    from concurrent.futures import Future
+
+    future: Future[Request] = Future()
+    future.set_result(request)
+    return future
 
 
 def _leave_with_parent(alive: int) -> None:

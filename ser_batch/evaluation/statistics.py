@@ -65,7 +65,7 @@ def bootstrap_interval(
 
     Args:
         metric: takes arrays of the shapes of `columns`.
-        columns: (N, …) each, a row a clip.
+        columns: (N, …) each, a row per clip.
         level: share of resamples inside the interval.
         resamples: draws of N clips with replacement.
         seed: of the draws.

@@ -1,6 +1,4 @@
-"""What recordings truly are: labels from RAVDESS names or a labelled table, the parts of a split, and their matching
-with the recordings of a predictions file.
-"""
+"""The true labels: from RAVDESS names or a labelled table, and which prediction each of them belongs to."""
 
 from __future__ import annotations
 
@@ -9,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ser_batch.errors import InputError
 from ser_batch.evaluation import ravdess
+from ser_batch.recordings.reader import PATHS, read_table
 
 RAVDESS = "ravdess"
 """In place of a table: the label is in the recording's name."""
@@ -89,12 +87,13 @@ def ravdess_labels(files: Sequence[str]) -> dict[str, str]:
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Recording → label, of a CSV or Parquet file with columns `path` (or `file`) and `label`.
+    """Recording -> label, of a table (see `recordings.table.read_table`) with columns `path` (or `file`) and `label`.
 
-    Raises InputError for a file that is no such table, and for a recording that is in it twice.
+    Raises:
+        InputError: the file is no such table, or holds a recording twice.
     """
-    table = _read_table(path)
-    key = next((name for name in ("path", "file") if name in table.column_names), None)
+    table = read_table(str(path))
+    key = next((name for name in PATHS if name in table.column_names), None)
     if key is None or "label" not in table.column_names:
         raise InputError(
             f"{path} is no table of labels",
@@ -105,28 +104,10 @@ def read_labels(path: Path) -> dict[str, str]:
     for file, label in zip(table[key].to_pylist(), table["label"].to_pylist(), strict=True):
         if not file or label is None:
             raise InputError(f"{path} has a row without {key} or label", got=f"{file!r}, {label!r}")
-        if str(file) in found:
+        if file in found:
             raise InputError(f"{path} holds {file} twice")
-        found[str(file)] = str(label)
+        found[file] = label
     return found
-
-
-def _read_table(path: Path) -> Any:
-    import pyarrow as pa
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet as pq
-
-            with pq.ParquetFile(path) as file:
-                return file.read()
-        from pyarrow import csv
-
-        # A label such as 01 stays what it is.
-        kinds = dict.fromkeys(("path", "file", "label"), pa.string())
-        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=kinds))
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read: {error}", expected=f"{RAVDESS}, or a CSV or Parquet file") from error
 
 
 def read_part(path: Path, part: str) -> tuple[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""One row a recording from one row a segment.
+"""One row per recording from one row per segment.
 
 The rule: probabilities, the fusion's and each branch's, are the mean over the segments with status "ok", all with
 the same weight; label and score are those of the mean. A recording with an error row is an error; one without a
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.output.parquet import write
-from ser_batch.output.store import Stored
+from ser_batch.output.stores import Stored
 
 PRECEDENCE = ("error", "ok", "silent", "short")
 """Which status of its segments a recording takes on."""

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ser_batch.output.parquet import read, take
+from ser_batch.arrow import take
+from ser_batch.output.parquet import read, row_groups
 from ser_batch.output.row_index import RowIndex, runs
-from ser_batch.output.store import Stored
+from ser_batch.output.stores import Stored
 
 GROUP_ROWS = 16_000
 """Rows of a row group of the finished table."""
 Rows = npt.NDArray[np.int64]
 
 
-def is_ordered(files: Sequence[Stored], order: Iterable[str], key: str) -> bool:
-    """Whether the rows in `files` are those of `order`, in that order, each recording once."""
-    written = (run.name for run in runs(files, key))
-    return all(row == wanted for row, wanted in zip_longest(written, order))
-
-
-def in_order(files: Sequence[Stored], columns: list[str]) -> Iterator[pa.Table]:
-    """All rows as they are, in tables of about `GROUP_ROWS` rows."""
+def copied(files: Sequence[Stored], columns: list[str]) -> Iterator[pa.Table]:
+    """All rows as they are, in tables of about `GROUP_ROWS` rows; each file is read once."""
     held: list[pa.Table] = []
-    for file, group, _ in _groups(files):
-        held.append(read(file, columns, [group]))
+    for table in row_groups(files, columns):
+        held.append(table)
         if sum(map(len, held)) >= GROUP_ROWS:
             yield pa.concat_tables(held)
             held = []
@@ -47,8 +41,8 @@ def reordered(files: Sequence[Stored], order: Iterable[str], table: pa.Schema, k
         yield _take(rows[begin : begin + GROUP_ROWS], groups, starts, table)
 
 
-def stale(files: Sequence[Stored], key: str) -> Iterator[tuple[Stored, Rows]]:
-    """Each file that holds rows which later ones have replaced, and the rows (within it) to keep."""
+def replaced(files: Sequence[Stored], key: str) -> Iterator[tuple[Stored, Rows]]:
+    """Each file with rows that later ones replace, and the rows (within it) to keep."""
     index = RowIndex(runs(files, key))
     spans, latest = index.spans(), index.latest()
     keep = np.repeat(latest, spans[:, 1])

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.errors import OutputError
-from ser_batch.output.predictions import NAMESPACE
-from ser_batch.output.store import Store, Stored, matching, open_store
-from ser_batch.storage.urls import split
+from ser_batch.output.schema import NAMESPACE
+from ser_batch.output.stores import LocalStore, Store, Stored, matching
+from ser_batch.storage.urls import is_url, split
 
 PARTS = f"part-{'[0-9]' * 6}.parquet"
 """Ours and no one else's: Spark's names go on after the number, pyarrow's have fewer digits."""
@@ -76,6 +76,19 @@ class Output:
         if self.keeps_parts:
             return self.finished.size() is None and bool(self.part_files())
         return self.folder.is_there()
+
+
+def open_store(folder: str) -> Store:
+    """The store of a folder's path or URL.
+
+    Raises:
+        StoreError: an object store is not configured.
+    """
+    if is_url(folder):
+        from ser_batch.output.object_store import ObjectStore
+
+        return ObjectStore(folder)
+    return LocalStore(folder)
 
 
 def check_output(out: Output, *, overwrite: bool = False, resume: bool = False) -> None:

@@ -12,7 +12,7 @@ from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING
 
 from ser_batch.errors import OutputError, StoreError
-from ser_batch.output.store import LOCK, Fill
+from ser_batch.output.stores import LOCK, Fill
 from ser_batch.storage.bucket import locate
 from ser_batch.storage.objects import WHOLE
 from ser_batch.storage.urls import join

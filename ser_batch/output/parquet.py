@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.errors import OutputError, StoreError
-from ser_batch.output.store import Stored
+from ser_batch.output.stores import Stored
 
 BATCH_ROWS = 4096
 """Rows held as Python objects at a time."""
@@ -52,16 +50,17 @@ def read(file: Stored, columns: list[str], groups: list[int] | None = None) -> p
         return opened.read_row_groups(every, columns, use_threads=False)
 
 
-def batches(files: Iterable[Stored], columns: list[str]) -> Iterator[dict[str, list[Any]]]:
-    """Columns of `files` as Python lists, `BATCH_ROWS` rows at a time."""
+def batches(files: Iterable[Stored], columns: list[str]) -> Iterator[tuple[Stored, pa.RecordBatch]]:
+    """Columns of `files`, `BATCH_ROWS` rows at a time, each with its file; a file is opened once."""
     for file in files:
         with pq.ParquetFile(file.source()) as opened:
             for batch in opened.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
-                yield batch.to_pydict()
+                yield file, batch
 
 
-def take(table: pa.Table, rows: Iterable[int] | npt.NDArray[np.int64]) -> pa.Table:
-    """Rows of a table, by number."""
-    numbers = np.fromiter(rows, np.int64)
-    # From a buffer: pa.array imports pandas where it is installed, half a second and 50 MB.
-    return table.take(pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)]))
+def row_groups(files: Iterable[Stored], columns: list[str]) -> Iterator[pa.Table]:
+    """The row groups of `files` one after the other; a file is opened once."""
+    for file in files:
+        with pq.ParquetFile(file.source()) as opened:
+            for group in range(opened.num_row_groups):
+                yield opened.read_row_group(group, columns, use_threads=False)

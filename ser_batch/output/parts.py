@@ -8,19 +8,22 @@ recording that it was in the middle of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from glob import escape
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ser_batch.arrow import take
 from ser_batch.errors import OutputError, StoreError
-from ser_batch.output.compaction import in_order, is_ordered, reordered, stale
+from ser_batch.output.compaction import copied, reordered, replaced
+from ser_batch.output.counts import Counts
 from ser_batch.output.destination import PARTS, SUCCESS, Output
-from ser_batch.output.parquet import read, take, unwritable, write
-from ser_batch.output.row_index import OPEN, RowIndex, is_open, runs
-from ser_batch.output.store import Stored
+from ser_batch.output.parquet import read, unwritable, write
+from ser_batch.output.row_index import OPEN, RowIndex, Run, is_open, runs
+from ser_batch.output.stores import Stored
 
 PART_ROWS = 2_000
 """Rows of a part: what a crash can cost, and at a million rows still no more than 500 files."""
@@ -29,22 +32,38 @@ PART_ROWS = 2_000
 class Parts:
     """The unfinished output of one run; one process at a time.
 
+    A fresh run reads no part that it wrote, but for the one pass that makes a single file of them: what has rows,
+    whether they are in order and what they say is known from writing them.
+
     Args:
         out: where the rows go; the folder above it must exist.
         table: schema of the table, with its provenance.
+        order: what the recordings are known by, in the order of the finished table; gone through more than once.
         key: column that names the recording of a row.
         resume: go on with what is there, finished or not; otherwise parts are deleted.
+        counts: keeps count of the rows of the whole output.
 
     Raises:
         OutputError: another run holds the folder, it cannot be written, or (when resuming) what is there was
             made by another bundle, backend, precision, version or set of columns.
     """
 
-    def __init__(self, out: Output, table: pa.Schema, *, key: str = "file", resume: bool = False) -> None:
+    def __init__(
+        self,
+        out: Output,
+        table: pa.Schema,
+        order: Iterable[str],
+        *,
+        key: str = "file",
+        resume: bool = False,
+        counts: Counts | None = None,
+    ) -> None:
         self.out, self.table, self.key = out, table, key
+        self._names, self._order, self._counts = order, _Order(order), counts
         self._batches: list[Any] = []
         self._rows = 0
-        self._open = False
+        self._last: str | None = None
+        """The recording whose rows may go on."""
         try:
             self._lock = out.folder.lock()
             self._clear(everything=not resume)
@@ -55,10 +74,9 @@ class Parts:
             self._check(file)
         self._base = self._finished_before() if resume else []
         self._drop_unfinished_recording()
-
-    def index(self) -> RowIndex:
-        """What has rows already."""
-        return RowIndex(runs([*self._base, *self.files], self.key))
+        self.index = RowIndex(self._known())
+        """What has rows from earlier runs."""
+        self._replaces = not self.index.latest().all()
 
     def append(self, batch: Any, *, complete: bool = True) -> None:
         """Take a record batch of `table`; it is on disk once a part is full, or after `flush`.
@@ -66,9 +84,15 @@ class Parts:
         Args:
             complete: whether there are no more rows to come about the recording of its last row.
         """
+        for name in batch.column(self.key).to_pylist():
+            if name != self._last:
+                self._order.see(name)
+                self._last = name
+                self._replaces = self._replaces or self.index.find(name) is not None
+        if complete:
+            self._last = None
         self._batches.append(batch)
         self._rows += len(batch)
-        self._open = not complete
         if self._rows >= PART_ROWS:
             self.flush()
 
@@ -82,18 +106,15 @@ class Parts:
             return
         number = int(self.files[-1].name.removeprefix("part-").removesuffix(".parquet")) + 1 if self.files else 0
         file = Stored(self.out.folder, f"part-{number:06d}.parquet")
-        self._write_part(file, pa.Table.from_batches(self._batches), is_open=self._open)
+        self._write_part(file, pa.Table.from_batches(self._batches), is_open=self._last is not None)
         self.files.append(file)
         self._batches, self._rows = [], 0
 
-    def finish(self, order: Iterable[str]) -> None:
-        """Bring the output to its final form: every recording once, in a file in the order of `order`.
+    def finish(self) -> None:
+        """Bring the output to its final form: every recording once, in a file in the order of the recordings.
 
-        A folder keeps its parts in the order of writing. Rows about recordings outside `order`, which an
-        earlier run made, come after the others.
-
-        Args:
-            order: names of the recordings; it is gone through twice.
+        A folder keeps its parts in the order of writing. Rows about other recordings, which an earlier run made,
+        come after the others.
 
         Raises:
             OutputError: the disk is full, or the folder is gone; the parts stay valid.
@@ -101,10 +122,10 @@ class Parts:
         self.flush()
         try:
             if self.out.keeps_parts:
-                self._drop_stale()
+                self._drop_replaced()
                 self.out.home.mark(SUCCESS)
             else:
-                self._compact(order)
+                self._compact()
                 self._clear(everything=True)
                 self.files = []
         except (OSError, StoreError) as error:
@@ -115,22 +136,41 @@ class Parts:
         """Let another run take the folder; one without parts is deleted."""
         self._lock.release(remove=not self.files)
 
-    def _compact(self, order: Iterable[str]) -> None:
-        files = [*self._base, *self.files]
-        names = self.table.names
-        if is_ordered(files, order, self.key):
-            if self.files:
-                write(self.out.file, self.table, in_order(files, names))
-        else:
-            # Resumed with other inputs than before: the latest rows of each recording, in the order of now.
-            write(self.out.file, self.table, reordered(files, order, self.table, self.key))
+    def _known(self) -> Iterator[Run]:
+        """The runs of rows that earlier runs left; they are counted, and their order noted, as they go by."""
+        count = None if self._counts is None else self._counts.add
+        for run in runs([*self._base, *self.files], self.key, count=count):
+            self._order.see(run.name)
+            yield run
 
-    def _drop_stale(self) -> None:
-        # Only rows that later ones replace are dropped, so a crash between two files loses nothing.
-        for file, kept in list(stale(self.files, self.key)):
+    def _compact(self) -> None:
+        files, columns = [*self._base, *self.files], self.table.names
+        if not self._order.is_complete():
+            # Resumed with other recordings than before: the latest rows of each, in the order of now.
+            tables = reordered(files, self._names, self.table, self.key)
+            write(self.out.file, self.table, self._recounted(tables))
+        elif self.files:
+            write(self.out.file, self.table, copied(files, columns))
+
+    def _recounted(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Tables as they are; from here on the counts are of them alone."""
+        if self._counts is not None:
+            self._counts.clear()
+        for table in tables:
+            if self._counts is not None:
+                self._counts.add(table)
+            yield table
+
+    def _drop_replaced(self) -> None:
+        """Delete the rows that later ones replace, and only these: a crash between two files loses nothing."""
+        if not self._replaces:
+            return
+        for file, kept in list(replaced(self.files, self.key)):
+            table = read(file, self.table.names)
+            if self._counts is not None:
+                self._counts.add(take(table, np.setdiff1d(np.arange(len(table)), kept)), sign=-1)
             if len(kept):
-                table = take(read(file, self.table.names), kept).cast(self.table)
-                self._write_part(file, table, is_open=is_open(file))
+                self._write_part(file, take(table, kept).cast(self.table), is_open=is_open(file))
             else:
                 file.delete()
         self.files = self.out.part_files()
@@ -196,3 +236,19 @@ class Parts:
             got=differing or "other columns",
             remedy="Resume with that one, or start anew with --overwrite.",
         )
+
+
+class _Order:
+    """Whether recordings come in the order wanted, each once."""
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self._left = iter(wanted)
+        self._holds = True
+
+    def see(self, name: str) -> None:
+        """Take note of the next recording."""
+        self._holds = self._holds and next(self._left, None) == name
+
+    def is_complete(self) -> bool:
+        """Whether all have come, in order; asked once, at the end."""
+        return self._holds and next(self._left, None) is None

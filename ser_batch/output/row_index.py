@@ -1,18 +1,20 @@
-"""Which rows are about which recording: found again among millions of rows with 56 bytes a recording."""
+"""Which rows are about which recording: found again among millions of rows with 56 bytes per recording."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ser_batch.output.counts import COLUMNS
 from ser_batch.output.parquet import batches
-from ser_batch.output.store import Stored
+from ser_batch.output.stores import Stored
 
 OPEN = b"ser_batch.open"
 """Key in a part's metadata: the rows of its last recording go on in the next part."""
@@ -31,26 +33,30 @@ class Run(NamedTuple):
     failed: bool
 
 
-def runs(files: Iterable[Stored], key: str) -> Iterator[Run]:
+def runs(
+    files: Sequence[Stored], key: str, *, count: Callable[[pa.RecordBatch], object] | None = None
+) -> Iterator[Run]:
     """The runs of rows in `files`, in order.
 
     Args:
         key: column that names the recording.
+        count: is given the rows, with the columns of `Counts`, as they go by.
     """
     row = first = 0
     name, version, failed = "", (0, 0), False
-    joined = False
-    for file in files:
-        for batch in batches([file], [key, *VERSION, "status"]):
-            for this, size, mtime, status in zip(*batch.values(), strict=True):
-                if not (joined and this == name):
-                    if row > first:
-                        yield Run(name, first, row - first, version, failed)
-                    name, first, version, failed = this, row, (size, mtime), False
-                failed = failed or status == "error"
-                joined = True
-                row += 1
-        joined = is_open(file)
+    last_file: Stored | None = None
+    columns = [key, *VERSION, "status"]
+    for file, batch in batches(files, list(dict.fromkeys([*columns, *(COLUMNS if count else ())]))):
+        if count is not None:
+            count(batch)
+        for this, size, mtime, status in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
+            if not (this == name and (file is last_file or (last_file is not None and is_open(last_file)))):
+                if row > first:
+                    yield Run(name, first, row - first, version, failed)
+                name, first, version, failed = this, row, (size, mtime), False
+            failed = failed or status == "error"
+            last_file = file
+            row += 1
     if row > first:
         yield Run(name, first, row - first, version, failed)
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.errors import AudioError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording
 from ser_batch.storage.objects import attempt, readable
 
 
-def is_audio(field: pa.Field) -> bool:
+def is_audio_column(field: pa.Field) -> bool:
     """Whether a column holds audio files."""
     if field.name != "audio" or not pa.types.is_struct(field.type):
         return False
@@ -46,25 +46,25 @@ class EmbeddedAudio:
         file, _, within = self._groups[group]
         return file, within + row - self._starts[group]
 
-    def content(self, source: Source) -> bytes:
-        """The bytes of the recording in row `source.row`.
+    def content(self, recording: Recording) -> bytes:
+        """The bytes of the recording in row `recording.embedded`.
 
         Raises:
             AudioError: the row is null, or the file cannot be read any more.
             StoreError: the store that the file is in is away.
         """
-        group = bisect_right(self._starts, source.row) - 1
+        group = bisect_right(self._starts, recording.embedded) - 1
         try:
             if group != self._loaded:
                 file, number, _ = self._groups[group]
                 self._audio = None
                 self._audio = attempt(file, lambda: _read_group(file, number))
                 self._loaded = group
-            value: Any = self._audio[source.row - self._starts[group]].as_py()
+            value: Any = self._audio[recording.embedded - self._starts[group]].as_py()
         except (OSError, pa.ArrowException) as error:
-            raise AudioError(f"{source.file!r} cannot be read from its table", got=error) from error
+            raise AudioError(f"{recording.name!r} cannot be read from its table", got=error) from error
         if not value or value["bytes"] is None:
-            raise AudioError(f"{source.file!r} is not in its table", got="null")
+            raise AudioError(f"{recording.name!r} is not in its table", got="null")
         content: bytes = value["bytes"]
         return content
 

@@ -1,185 +1,168 @@
-"""Tables of recordings: CSV, JSON lines, Parquet or a list of paths; or Parquet that holds the audio itself.
-
-A row has `path` (relative to the table's own folder), and optionally `id`, `start` and `end` or `duration` in
-seconds: that stretch of the file is then a recording of its own. In place of `path`, Parquet may have `audio`, a
-struct of `bytes` and `path`, as Hugging Face's datasets do. All other columns are handed through.
-"""
+"""What is to be scored, as one Arrow table: a row is a recording, its name, where it is, and maybe a stretch of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from typing import Any, overload
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from ser_batch.arrow import numbers, strings, take
 from ser_batch.errors import InputError
-from ser_batch.recordings.embedded import EmbeddedAudio, is_audio
-from ser_batch.recordings.listing import Inputs
-from ser_batch.recordings.sources import Source, Sources
-from ser_batch.storage.objects import object_version, readable
-from ser_batch.storage.urls import is_url, join, split
-from ser_batch.text import printable
+from ser_batch.recordings.embedded import EmbeddedAudio
+from ser_batch.recordings.recording import Recording
+from ser_batch.storage.urls import join
 
-TIMES = ("start", "end", "duration")
-TYPES = {**dict.fromkeys(("path", "file", "id", "label"), pa.string()), **dict.fromkeys(TIMES, pa.float64())}
-"""Types that are not left to guessing: a label 01 stays what it is."""
-NO_NUMBER = r"^[+-]?0\d|^[+-]?\d{16,}$"
-"""What reads as a number and is a name: 007 would come back as 7, and of so many digits a double keeps some."""
+BATCH = 4096
+"""Rows held as Python objects at a time."""
 
 
-def read_tables(paths: Sequence[str]) -> Inputs:
-    """Read tables of recordings, in the order given; all need the same columns.
+class Keys:
+    """What each recording of a table is known by: the first of the columns that says something."""
 
-    Raises:
-        InputError: a table cannot be read, lacks `path`, or names a recording twice.
+    def __init__(self, columns: Sequence[pa.ChunkedArray]) -> None:
+        self._columns = columns
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self._columns[0]), BATCH):
+            rows = zip(*(column.slice(start, BATCH).to_pylist() for column in self._columns), strict=True)
+            yield from (next(filter(None, row), "") for row in rows)
+
+
+class Recordings(Sequence[Recording]):
+    """The recordings of a run, held as columns: a hundred thousand take their names and some 20 bytes each.
+
+    Args:
+        columns: `name` and `root` of each recording, and as needed `path` (where that is not the name seen from the
+            root), `id`, `start` and `end` (seconds), `size` and `mtime_ns` (as a listing had them), `embedded` (the
+            row among audio inside Parquet).
+        extra: columns that are handed through to the predictions, a row for each recording.
+        embedded: the audio that Parquet files hold.
     """
-    tables = [_read(path) for path in paths]
-    names = tables[0].column_names
-    for path, table in zip(paths, tables, strict=True):
-        if table.column_names != names:
-            raise InputError(f"{path} has other columns than {paths[0]}", got=table.column_names, expected=names)
-    try:
-        merged = pa.concat_tables(tables)
-    except pa.ArrowException as error:
-        raise InputError("the tables do not fit together", got=error) from error
-    audio = EmbeddedAudio(paths) if "audio" in names else None
-    folders = [split(path)[0] for path, table in zip(paths, tables, strict=True) for _ in range(len(table))]
-    sources = _Listed(merged, folders, audio)
-    handed = merged.drop_columns([name for name in ("path", "file", "audio", *TIMES) if name in names])
-    if sources.has_ids and "id" not in names:
-        handed = handed.append_column("id", pa.array([source.id for source in sources]))
-    _check_unique(sources)
-    carried = handed if handed.num_columns else None
-    content = audio.content if audio else lambda _: None
-    return Inputs(sources, carried, "id" if sources.has_ids else "file", content)
 
+    def __init__(
+        self, columns: dict[str, pa.Array], extra: pa.Table | None = None, embedded: EmbeddedAudio | None = None
+    ) -> None:
+        own = pa.table(columns)
+        extra_columns = [] if extra is None else extra.columns
+        self._own = len(own.column_names)
+        names = [*own.column_names, *([] if extra is None else extra.column_names)]
+        # A single chunk, so that a row is found at once.
+        self.table = pa.Table.from_arrays([*own.columns, *extra_columns], names=names).combine_chunks()
+        self._embedded = embedded
 
-def _read(path: str) -> pa.Table:
-    """One table; of embedded audio all but the bytes."""
-    try:
-        table = _parse(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read as a table of recordings", got=error) from error
-    if not {"path", "file", "audio"} & set(table.column_names):
-        raise InputError(f"{path} names no recordings", got=table.column_names, expected="a column path")
-    if not len(table):
-        raise InputError(f"{path} lists no recordings", got="no rows")
-    for name in {*TYPES} & set(table.column_names):
-        table = table.set_column(table.column_names.index(name), name, table[name].cast(TYPES[name]))
-    return table
+    @classmethod
+    def of(cls, recordings: Iterable[Recording]) -> Recordings:
+        """The given recordings, which are files or objects, without extra columns."""
+        held = list(recordings)
+        columns = {
+            "name": strings([each.name for each in held], kind=pa.large_string()),
+            "root": roots(np.zeros(len(held)), [""]),
+            "path": strings([os.fsencode(each.path) for each in held], kind=pa.large_binary()),
+        }
+        if any(each.id for each in held):
+            columns["id"] = strings([each.id or None for each in held], kind=pa.large_string())
+        if any(each.span for each in held):
+            for index, name in enumerate(("start", "end")):
+                spans = [np.nan if each.span is None else each.span[index] for each in held]
+                columns[name] = numbers(spans, np.float64)
+        if any(each.version for each in held):
+            for index, name in enumerate(("size", "mtime_ns")):
+                known = np.array([each.version is not None for each in held])
+                columns[name] = numbers([each.version[index] for each in held if each.version], np.int64, known)
+        return cls(columns)
 
+    @property
+    def key(self) -> str:
+        """The column of the predictions that tells the recordings apart: `file`, or `id`."""
+        return "id" if self._has("id") else "file"
 
-def _parse(path: str) -> pa.Table:
-    kind = Path(path).suffix.lower()
-    if kind == ".csv":
-        return _parse_csv(path)
-    source = readable(path)
-    if kind in (".jsonl", ".ndjson"):
-        from pyarrow import json
+    @property
+    def extra(self) -> pa.Table | None:
+        """The columns that are handed through to the predictions, a row for each recording; None: there are none."""
+        more = list(range(self._own, self.table.num_columns))
+        return self.table.select(more) if more else None
 
-        return json.read_json(source)
-    if kind == ".parquet":
-        import pyarrow.parquet as pq
+    def keys(self) -> Keys:
+        """What each recording is known by, in order; it can be gone through more than once."""
+        names = self.table.column_names[: self._own]
+        return Keys([self.table.column(names.index(name)) for name in ("id", "name") if name in names])
 
-        with pq.ParquetFile(source) as file:
-            names = file.schema_arrow.names
-            columns = [f"{name}.path" if is_audio(file.schema_arrow.field(name)) else name for name in names]
-            return file.read(columns)
-    content = Path(path).read_bytes() if isinstance(source, str) else source.read()
-    lines = content.decode("utf-8", "surrogateescape").splitlines()
-    # Held as bytes, since names need not be UTF-8.
-    return pa.table({"path": [line for line in lines if line.strip()]})
+    def content(self, recording: Recording) -> bytes | None:
+        """The bytes of a recording that lies inside a Parquet file; None: it is a file of its own.
 
+        Raises:
+            AudioError: the row is null, or the file cannot be read any more.
+            StoreError: the store that the file is in is away.
+        """
+        return None if self._embedded is None else self._embedded.content(recording)
 
-def _parse_csv(path: str) -> pa.Table:
-    """Types of columns that are handed through are guessed, but for numbers that would not keep their digits."""
-    from pyarrow import compute, csv
+    def shard(self, part: int, count: int) -> Recordings:
+        """The recordings whose names hash to one of `count` parts: what a part holds does not depend on the others.
 
-    def read(types: dict[str, pa.DataType], columns: list[str]) -> pa.Table:
-        options = csv.ConvertOptions(column_types=types, include_columns=columns)
-        return csv.read_csv(readable(path), convert_options=options)
-
-    table = read(TYPES, [])
-    guessed = {
-        field.name: pa.string()
-        for field in table.schema
-        if field.name not in TYPES and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
-    }
-    if not guessed:
-        return table
-    for name, column in zip(guessed, read(guessed, [*guessed]).columns, strict=True):
-        if compute.any(compute.match_substring_regex(column, NO_NUMBER)).as_py():
-            table = table.set_column(table.column_names.index(name), name, column)
-    return table
-
-
-class _Listed(Sources):
-    """The recordings of a table, made as they are asked for."""
-
-    def __init__(self, table: pa.Table, folders: list[str], audio: EmbeddedAudio | None) -> None:
-        self._table, self._folders, self._audio = table, folders, audio
-        names = set(table.column_names)
-        self._path = next((name for name in ("path", "file") if name in names), None)
-        self._times = [name for name in TIMES if name in names]
-        self._versions: dict[str, tuple[int, int]] = {}
-        self.has_ids = bool({"id", "audio"} & names or self._times)
+        Raises:
+            InputError: there is no such part, or nothing is in it.
+        """
+        if not 1 <= part <= count:
+            raise InputError("there is no such shard", got=f"{part}/{count}", expected="1/N to N/N")
+        chosen = [row for row, key in enumerate(self.keys()) if _digest(key) % count == part - 1]
+        if not chosen:
+            raise InputError("no recording falls to this shard", got=f"{part}/{count} of {len(self)} recordings")
+        return self.select(chosen)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.table)
 
-    def __iter__(self) -> Iterator[Source]:
-        columns = [name for name in (self._path, "id", *self._times) if name in self._table.column_names]
-        start = 0
-        for batch in self._table.select([*columns, *(["audio"] if self._audio else [])]).to_batches(4096):
-            rows = batch.to_pylist()
-            yield from (self._source(start + number, row) for number, row in enumerate(rows))
-            start += len(rows)
+    @overload
+    def __getitem__(self, index: int) -> Recording: ...
+    @overload
+    def __getitem__(self, index: slice) -> Recordings: ...
+    def __getitem__(self, index: int | slice) -> Recording | Recordings:
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        row = range(len(self))[index]
+        return next(self._rows(self.table.slice(row, 1), row))
 
-    def _source(self, number: int, row: dict[str, Any]) -> Source:
-        if self._audio is not None:
-            home, place = self._audio.place(number)
-            file = (row["audio"] or {}).get("path") or f"{Path(home).name}#{place}"
-            path = home
-            name = row.get("id") or f"{Path(home).name}#{place}"
-        else:
-            file = row[self._path] if self._path else None
-            if not file:
-                raise InputError(f"row {number} of the table has no path")
-            path = join(self._folders[number], file)
-            name = row.get("id") or ""
-        span = _span(number, row)
-        if self.has_ids and not name:
-            name = file if span is None else f"{file}@{span[0]:g}-{span[1]:g}"
-        return Source(path, printable(file), printable(name), span, number, self._version(path))
+    def __iter__(self) -> Iterator[Recording]:
+        for start in range(0, len(self), BATCH):
+            yield from self._rows(self.table.slice(start, BATCH), start)
 
-    def _version(self, path: str) -> tuple[int, int] | None:
-        """Of a table in an object store that holds the audio: asked for once, not for each of its rows."""
-        if self._audio is None or not is_url(path):
-            return None
-        if path not in self._versions:
-            self._versions[path] = object_version(path) or (-1, -1)
-        return self._versions[path]
+    def _rows(self, table: pa.Table, first: int) -> Iterator[Recording]:
+        own = [table.column(index) for index in range(self._own)]
+        columns = {name: own[index].to_pylist() for index, name in enumerate(table.column_names[: self._own])}
+        none = [None] * len(table)
+        names = ("name", "root", "path", "id", "start", "end", "size", "mtime_ns", "embedded")
+        rows = zip(*(columns.get(name, none) for name in names), strict=True)
+        for row, (name, root, path, id_, start, end, size, mtime, embedded) in enumerate(rows, first):
+            where = join(_decoded(root), name) if path is None else _decoded(path)
+            span = None if end is None or end != end else (start, end)
+            version = None if size is None else (size, mtime)
+            yield Recording(where, name, id_ or "", span, row, version, -1 if embedded is None else embedded)
 
+    def select(self, rows: Iterable[int]) -> Recordings:
+        """The recordings of these rows, in this order."""
+        chosen = take(self.table, rows)
+        own = dict(zip(chosen.column_names, chosen.columns[: self._own], strict=False))
+        more = list(range(self._own, chosen.num_columns))
+        return Recordings(own, chosen.select(more) if more else None, self._embedded)
 
-def _span(number: int, row: dict[str, Any]) -> tuple[float, float] | None:
-    start, end, duration = (row.get(name) for name in TIMES)
-    if end is None and duration is not None:
-        end = (start or 0.0) + duration
-    if start is None and end is None:
-        return None
-    if end is None or not 0 <= (start or 0.0) < end < float("inf"):
-        raise InputError(
-            f"row {number} of the table has no proper stretch",
-            got=f"start {start}, end {end}",
-            expected="0 ≤ start < end, in seconds",
-        )
-    return start or 0.0, end
+    def _has(self, name: str) -> bool:
+        return name in self.table.column_names[: self._own]
 
 
-def _check_unique(sources: Sequence[Source]) -> None:
-    seen: set[str] = set()
-    for source in sources:
-        if source.key in seen:
-            raise InputError(f"the table lists {source.key!r} twice", remedy="Give each row an id of its own.")
-        seen.add(source.key)
+def roots(indices: npt.ArrayLike, folders: Sequence[str]) -> pa.Array:
+    """The column `root`: each recording's folder or URL, by its number among `folders`."""
+    words = strings([os.fsencode(folder) for folder in folders], kind=pa.large_binary())
+    return pa.DictionaryArray.from_arrays(numbers(indices, np.int32), words)
+
+
+def _digest(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def _decoded(path: Any) -> str:
+    return os.fsdecode(path) if isinstance(path, bytes) else path

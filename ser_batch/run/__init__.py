@@ -1,1 +1,1 @@
-"""One run from its request to its summary: pipeline, scoring in batches, limits, progress."""
+"""One run: from its configuration to a finished output, here or on a Ray cluster."""

@@ -1,20 +1,16 @@
-"""What a run did, read back from the table that it wrote."""
+"""What a run did: as numbers, as lines for people, and as JSON for machines."""
 
 from __future__ import annotations
 
-import resource
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from ser_batch.output.parquet import batches
-from ser_batch.output.predictions import STATUSES
-from ser_batch.output.store import Stored
-from ser_batch.run.progress import Tally
+from ser_batch.output.schema import STATUSES
+from ser_batch.run.progress import Progress
+from ser_batch.text import terminal_safe
 
-KEPT_ERRORS = 10
-"""Failures whose reason a summary repeats; the table has them all."""
+STAGE_NAMES = {"decode": "decoding", "engine": "the engine", "write": "writing"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class RunSummary:
     labels: dict[str, int]
     """Label -> rows, in the order of the bundle."""
     audio_hours: float
-    """Hours of sound in the rows that are no errors: what was heard, not what the recordings last."""
+    """Hours of sound in the rows that are no errors: what was scored, not what the recordings last."""
     errors: list[tuple[str, str]]
     """(file, reason) of the first failures."""
     reused: int
@@ -37,9 +33,9 @@ class RunSummary:
     seconds: float
     """Wall time."""
     clips_per_second: float
-    """Rows made, a second of wall time."""
+    """Rows made per second of wall time."""
     real_time_factor: float
-    """Seconds of sound heard, a second of wall time."""
+    """Seconds of sound scored per second of wall time."""
     bottleneck: tuple[str, float]
     """The stage that took the most of the time, and its share."""
     peak_rss: int
@@ -56,38 +52,71 @@ class RunSummary:
         return self.statuses["ok"]
 
 
-def summarise(tables: Sequence[Stored], labels: tuple[str, ...], tally: Tally) -> RunSummary:
-    """Sum up the finished table, one file or several, and what `tally` counted on the way."""
-    seconds = tally.seconds
-    found: Counter[str | None] = Counter()
-    statuses: Counter[str] = Counter()
-    heard = 0.0
-    errors: list[tuple[str, str]] = []
-    # Plain Python over batches: pyarrow.compute takes longer to import than a small table to read.
-    for table in batches(tables, ["file", "label", "start", "end", "status", "error"]):
-        found.update(table["label"])
-        statuses.update(table["status"])
-        heard += sum(table["end"][row] - start for row, start in enumerate(table["start"]) if start is not None)
-        for file, error in zip(table["file"], table["error"], strict=True):
-            if error is not None and len(errors) < KEPT_ERRORS:
-                errors.append((file, error))
+def summarise(progress: Progress, labels: tuple[str, ...]) -> RunSummary:
+    """Sum up what was counted on the way; `labels` gives their order."""
+    seconds, output = progress.seconds, progress.output
     return RunSummary(
-        rows=statuses.total(),
-        statuses={status: statuses[status] for status in STATUSES},
-        labels={label: found[label] for label in labels},
-        audio_hours=heard / 3600,
-        errors=errors,
-        reused=tally.reused,
-        unlisted=tally.unlisted,
+        rows=output.statuses.total(),
+        statuses={status: output.statuses[status] for status in STATUSES},
+        labels={label: output.labels[label] for label in labels},
+        audio_hours=output.seconds / 3600,
+        errors=list(output.errors),
+        reused=progress.reused,
+        unlisted=progress.unlisted,
         seconds=seconds,
-        clips_per_second=tally.rows / seconds,
-        real_time_factor=tally.heard / seconds,
-        bottleneck=tally.bottleneck,
+        clips_per_second=progress.rows / seconds,
+        real_time_factor=progress.seconds_scored / seconds,
+        bottleneck=progress.bottleneck,
         peak_rss=peak_rss(),
     )
 
 
 def peak_rss() -> int:
-    """Largest resident memory of this process until now, in bytes."""
+    """Largest resident memory of this process until now, in bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def format_summary(summary: RunSummary, out: str, model: str) -> str:
+    """Names and values, a line each."""
+    stage, share = summary.bottleneck
+    counts = ", ".join(f"{label} {count}" for label, count in summary.labels.items() if count)
+    rows = [
+        ("model", model),
+        ("clips", f"{summary.clips}"),
+        ("failures", f"{summary.failures}"),
+        *((status, f"{summary.statuses[status]}") for status in ("silent", "short") if summary.statuses[status]),
+        *([("reused", f"{summary.reused} recordings of an earlier run")] if summary.reused else []),
+        *(
+            [("unlisted", f"{summary.unlisted} of an earlier run: kept, though not among AUDIO now")]
+            if summary.unlisted
+            else []
+        ),
+        ("audio", f"{summary.audio_hours:.3f} hours scored"),
+        ("labels", counts or "none"),
+        ("time", f"{summary.seconds:.2f} s, {share:.0%} of it in {STAGE_NAMES[stage]}"),
+        ("rate", f"{summary.clips_per_second:.1f} clips/s, {summary.real_time_factor:.0f} x real time"),
+        ("memory", f"{summary.peak_rss / 2**20:.0f} MiB at most, decode processes apart"),
+        ("output", terminal_safe(out)),
+    ]
+    return "\n".join(f"{name:<9} {value}" for name, value in rows)
+
+
+def failure_lines(summary: RunSummary) -> list[str]:
+    """The first failures, and how many more there are."""
+    # Names are the users' own, and may hold what would move the cursor.
+    lines = [f"failed: {terminal_safe(file)}: {terminal_safe(reason)}" for file, reason in summary.errors]
+    if summary.failures > len(summary.errors):
+        lines.append(f"failed: {summary.failures - len(summary.errors)} more, see column `error`")
+    return lines
+
+
+def summary_json(summary: RunSummary, out: str, model: str) -> dict[str, Any]:
+    """The same for `--json`."""
+    stage, share = summary.bottleneck
+    values = asdict(summary) | {"bottleneck": stage, "bottleneck_share": round(share, 4), "out": out, "model": model}
+    return {"event": "end", **values}

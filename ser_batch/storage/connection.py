@@ -5,6 +5,10 @@ S3 takes what AWS's own tools take: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY 
 a store that is not Amazon's; AWS_CA_BUNDLE; AWS_NO_SIGN_REQUEST=true for public buckets. Google's: application
 default credentials (GOOGLE_APPLICATION_CREDENTIALS); STORAGE_EMULATOR_HOST for a store that is not Google's;
 GOOGLE_NO_SIGN_REQUEST=true.
+
+Stores that are not Amazon's often know nothing of its newer checksums (HTTP 411, or objects of a wrong size): the
+commands set AWS_REQUEST_CHECKSUM_CALCULATION and AWS_RESPONSE_CHECKSUM_VALIDATION to when_required for them, unless
+they are set (`command_line.run`); a program that calls the library sets them itself.
 """
 
 from __future__ import annotations
@@ -44,10 +48,6 @@ def connect(scheme: str, bucket: str) -> fs.FileSystem:
 
 def _amazon(bucket: str) -> fs.FileSystem:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        # Stores that are not Amazon's often know nothing of its newer checksums: HTTP 411, or objects of a wrong size.
-        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-        os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
     options: dict[str, Any] = {
         "anonymous": _is_set("AWS_NO_SIGN_REQUEST"),
         "region": _region(bucket, endpoint),

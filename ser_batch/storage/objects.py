@@ -93,15 +93,15 @@ class ObjectFile(io.RawIOBase):
         return block
 
 
-_ahead: dict[str, Future[ObjectFile]] = {}
+_prefetched: dict[str, Future[ObjectFile]] = {}
 """Objects on their way that nobody has opened yet."""
 
 
-def fetch_ahead(url: str) -> None:
+def prefetch_object(url: str) -> None:
     """Open an object and fetch its beginning for the `open_object` to come, which then does not wait."""
     future: Future[ObjectFile] = Future()
     # Of several that are asked for at once, the first is enough.
-    if _ahead.setdefault(url, future) is not future:
+    if _prefetched.setdefault(url, future) is not future:
         return
     try:
         file = ObjectFile(*locate(url))
@@ -120,7 +120,7 @@ def open_object(url: str) -> ObjectFile:
         OSError: there is none, or it cannot be had.
         StoreError: the store serves nothing of this bucket.
     """
-    fetched = _ahead.pop(url, None)
+    fetched = _prefetched.pop(url, None)
     return ObjectFile(*locate(url)) if fetched is None else fetched.result()
 
 

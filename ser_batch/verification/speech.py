@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ser_batch.audio.recording import read_clip
+from ser_batch.audio.reader import read_clip
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import BundleError, InputError, SerError
 from ser_batch.evaluation.truth import RAVDESS, match, ravdess_labels, read_labels
-from ser_batch.recordings.sources import Source, find_audio
+from ser_batch.recordings.find import find_recordings
+from ser_batch.recordings.recording import Recording
 from ser_batch.verification.compare import BASELINE, Candidate, Comparison, Key, Rows, compare, outputs_of
 from ser_batch.verification.records import EXACT, TOLERANCES, SpeechDifference, SpeechRecord
 
@@ -34,7 +35,7 @@ Progress = Callable[[int], None]
 class LabelledSpeech:
     """Recordings and what each of them truly is."""
 
-    sources: tuple[Source, ...]
+    recordings: tuple[Recording, ...]
     targets: tuple[int, ...]
     """Index of each recording's label among the bundle's."""
     corpus: str
@@ -43,16 +44,16 @@ class LabelledSpeech:
     """Of the recordings' names and labels, in order: two certificates that share it are about the same set."""
 
 
-def find_speech(folder: Path, count: int | None = None) -> tuple[Source, ...]:
+def find_speech(folder: Path, count: int | None = None) -> tuple[Recording, ...]:
     """The recordings under `folder`, or `count` of them, evenly spaced in the order of their names.
 
     Raises:
         InputError: there is no audio.
     """
-    sources = tuple(find_audio([folder]))
-    if count is None or count >= len(sources):
-        return sources
-    return tuple(sources[index] for index in np.linspace(0, len(sources) - 1, count).round().astype(int))
+    recordings = tuple(find_recordings([folder]))
+    if count is None or count >= len(recordings):
+        return recordings
+    return tuple(recordings[index] for index in np.linspace(0, len(recordings) - 1, count).round().astype(int))
 
 
 def find_labelled(folder: Path, labels: str, names: Sequence[str]) -> LabelledSpeech:
@@ -65,17 +66,17 @@ def find_labelled(folder: Path, labels: str, names: Sequence[str]) -> LabelledSp
     Raises:
         InputError: no recording has a label, one that the table lists is not there, or a label is none of `names`.
     """
-    sources = find_speech(folder)
-    truth = _labels_of([source.file for source in sources], labels, folder)
+    recordings = find_speech(folder)
+    truth = _labels_of([recording.name for recording in recordings], labels, folder)
     if not truth:
         raise InputError(f"no recording under {folder} has a label", expected=f"{RAVDESS} names, or a table of labels")
     if unknown := sorted(set(truth.values()) - set(names)):
         raise InputError("labels are not those of the bundle", got=unknown, expected=list(names))
-    labelled = tuple(source for source in sources if source.file in truth)
-    listing = "".join(f"{source.file}\t{truth[source.file]}\n" for source in labelled)
+    labelled = tuple(recording for recording in recordings if recording.name in truth)
+    listing = "".join(f"{recording.name}\t{truth[recording.name]}\n" for recording in labelled)
     return LabelledSpeech(
-        sources=labelled,
-        targets=tuple(list(names).index(truth[source.file]) for source in labelled),
+        recordings=labelled,
+        targets=tuple(list(names).index(truth[recording.name]) for recording in labelled),
         corpus=RAVDESS if labels == RAVDESS else Path(labels).name,
         sha256=hashlib.sha256(listing.encode()).hexdigest(),
     )
@@ -96,14 +97,14 @@ def _labels_of(files: list[str], labels: str, folder: Path) -> dict[str, str]:
     return {file: table[name] for file, name in zip(files, matching.names, strict=True) if name is not None}
 
 
-def read_batches(sources: Sequence[Source], rule: ClipRule, size: int) -> Iterator[Waveform]:
+def read_batches(recordings: Sequence[Recording], rule: ClipRule, size: int) -> Iterator[Waveform]:
     """(B, samples) float32, B = `size` but for the last batch, in order.
 
     Raises:
         AudioError: a recording cannot be decoded; none is passed over.
     """
-    for begin in range(0, len(sources), size):
-        yield np.stack([read_clip(source.path, rule).waveform for source in sources[begin : begin + size]])
+    for begin in range(0, len(recordings), size):
+        yield np.stack([read_clip(recording.path, rule).waveform for recording in recordings[begin : begin + size]])
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _score(
             except SerError as error:
                 failures.append(f"{' '.join(candidate.key)}: {error}")
         batches: dict[Key, list[dict[str, Rows]]] = {key: [] for key in engines}
-        for waveform in read_batches(speech.sources, bundle.manifest.clip, _BATCH):
+        for waveform in read_batches(speech.recordings, bundle.manifest.clip, _BATCH):
             for key, engine in list(engines.items()):
                 try:
                     batches[key].append(outputs_of(bundle, engine, waveform))

@@ -19,7 +19,7 @@ from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer, Scores
 from ser_batch.errors import AudioError
-from ser_batch.recordings.sources import find_audio
+from ser_batch.recordings.find import find_recordings
 from support.tones import write_tones
 
 NAMES = [each.name for each in FORMATS]
@@ -46,13 +46,13 @@ def read(path: Path) -> list[dict]:
 
 
 def test_the_plain_loop_gives_the_rows_of_the_pipeline(toy_bundle: Bundle, audio, tmp_path):
-    sources = [source for source in find_audio([audio]) if "broken" not in source.file]
+    recordings = [recording for recording in find_recordings([audio]) if "broken" not in recording.name]
     with closing(open_engine(toy_bundle, "onnxruntime", 1)) as engine:
         scorer = Counting(toy_bundle, engine)
         scorer.given = []
-        plain_loop(sources, scorer, tmp_path / "plain.parquet", 2)
+        plain_loop(recordings, scorer, tmp_path / "plain.parquet", 2)
         assert scorer.given == [2, 2, 1]
-        run_pipeline(sources, scorer, tmp_path / "pipeline.parquet", batch=2, workers=1)
+        run_pipeline(recordings, scorer, tmp_path / "pipeline.parquet", batch=2, workers=1)
     plain, pipeline = read(tmp_path / "plain.parquet"), read(tmp_path / "pipeline.parquet")
     assert [row["file"] for row in plain] == [row["file"] for row in pipeline] == [f"{n}.wav" for n in range(5)]
     assert [row["label"] for row in plain] == [row["label"] for row in pipeline]
@@ -63,7 +63,7 @@ def test_the_plain_loop_gives_the_rows_of_the_pipeline(toy_bundle: Bundle, audio
 
 def test_a_plain_loop_ends_at_a_file_that_cannot_be_read(toy_bundle, audio, tmp_path):
     with closing(open_engine(toy_bundle, "onnxruntime", 1)) as engine, pytest.raises(AudioError):
-        plain_loop(list(find_audio([audio])), Scorer(toy_bundle, engine), tmp_path / "a.parquet", 2)
+        plain_loop(list(find_recordings([audio])), Scorer(toy_bundle, engine), tmp_path / "a.parquet", 2)
 
 
 def test_labels_that_differ_are_counted_and_missing_ones_are_not(tmp_path):
@@ -81,18 +81,18 @@ def test_formats_and_their_two_passes_take_turns_and_warm_up_does_not_count(toy_
     now, calls = [0.0], []
 
     def passing(way: str, seconds: float, real):
-        def call(sources, *arguments, **options):
-            calls.append(("ab"[len(sources) - 1], way))
-            now[0] += seconds * len(sources) + (100 if len(calls) <= 4 else 0)
-            return real(sources, *arguments, **options)
+        def call(recordings, *arguments, **options):
+            calls.append(("ab"[len(recordings) - 1], way))
+            now[0] += seconds * len(recordings) + (100 if len(calls) <= 4 else 0)
+            return real(recordings, *arguments, **options)
 
         return call
 
     monkeypatch.setattr(formats, "run_pipeline", passing("pipeline", 1, formats.run_pipeline))
     monkeypatch.setattr(formats, "plain_loop", passing("plain", 2, formats.plain_loop))
-    sources = list(find_audio([audio]))[:2]
+    recordings = list(find_recordings([audio]))[:2]
     with closing(open_engine(toy_bundle, "onnxruntime", 1)) as engine:
-        archives = {"a": sources[:1], "b": sources}
+        archives = {"a": recordings[:1], "b": recordings}
         found = measure_formats(toy_bundle, engine, archives, workers=1, batch=2, repeats=2, clock=lambda: now[0])
     there, back = ("pipeline", "plain"), ("plain", "pipeline")
     turns = [("a", there), ("b", there), ("b", back), ("a", back), ("a", there), ("b", there)]
@@ -102,7 +102,7 @@ def test_formats_and_their_two_passes_take_turns_and_warm_up_does_not_count(toy_
         ("b", 2, (2, 2), (4, 4)),
     ]
     assert [(f.files_per_second, f.plain_files_per_second, f.speedup) for f in found] == [(1, 0.5, 2)] * 2
-    assert found[0].bytes_per_file == Path(sources[0].path).stat().st_size
+    assert found[0].bytes_per_file == Path(recordings[0].path).stat().st_size
 
 
 def test_the_command_leaves_out_what_cannot_be_written_and_its_result_compares(

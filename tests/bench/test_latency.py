@@ -12,7 +12,8 @@ from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.engines import open_engine
 from ser_batch.errors import InputError
-from ser_batch.recordings.sources import Source, find_audio
+from ser_batch.recordings.find import find_recordings
+from ser_batch.recordings.recording import Recording
 
 QUICK = Budget(warmup=1, iterations=4, seconds=60)
 PEAKS = [
@@ -23,11 +24,11 @@ PEAKS = [
 
 
 @pytest.fixture(scope="module")
-def sources(noises: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
+def recordings(noises: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     """Three noises and a broken file."""
     bad = tmp_path_factory.mktemp("audio") / "bad.wav"
     bad.write_bytes(b"no audio")
-    return [*find_audio([noises]), *find_audio([bad])]
+    return [*find_recordings([noises]), *find_recordings([bad])]
 
 
 class FakeEngine:
@@ -80,8 +81,8 @@ def test_time_ends_a_series_but_not_before_a_few():
     assert turns == [0, 1, 2]
 
 
-def test_every_backend_target_and_batch_is_measured(toy_bundle, sources):
-    asked = make_plan(toy_bundle, sources, ("onnxruntime",), batch_sizes=(1, 4), threads=1, budget=QUICK)
+def test_every_backend_target_and_batch_is_measured(toy_bundle, recordings):
+    asked = make_plan(toy_bundle, recordings, ("onnxruntime",), batch_sizes=(1, 4), threads=1, budget=QUICK)
     found = list(measure(asked, PEAKS))
     assert [(m.target, m.batch) for m in found] == [(t, b) for t in ("wav2vec2", "spectrogram", FUSED) for b in (1, 4)]
     for m in found:
@@ -93,15 +94,15 @@ def test_every_backend_target_and_batch_is_measured(toy_bundle, sources):
         assert m.warmup == 1 and m.peak_rss > 1e6 and m.device_memory is None
 
 
-def test_a_peak_of_another_precision_gives_no_share(toy_bundle, sources):
-    asked = make_plan(toy_bundle, sources, ("onnxruntime",), targets=("wav2vec2",), batch_sizes=(1,), budget=QUICK)
+def test_a_peak_of_another_precision_gives_no_share(toy_bundle, recordings):
+    asked = make_plan(toy_bundle, recordings, ("onnxruntime",), targets=("wav2vec2",), batch_sizes=(1,), budget=QUICK)
     (found,) = measure(asked, [Peak("torch", "bf16", "cpu", 8, 9e9)])
     assert found.peak_share is None and found.flops_per_clip == 128
 
 
-def test_other_loads_are_measurements_too(toy_bundle, sources):
+def test_other_loads_are_measurements_too(toy_bundle, recordings):
     asked = make_plan(
-        toy_bundle, sources, ("onnxruntime",), targets=(FUSED,), batch_sizes=(2,), threads=1, budget=QUICK
+        toy_bundle, recordings, ("onnxruntime",), targets=(FUSED,), batch_sizes=(2,), threads=1, budget=QUICK
     )
     (fixed,) = measure_fixed_rate(asked, rate=200.0, clips=12)
     assert fixed.mode == FIXED and fixed.stages["queueing"].n == fixed.stages["total"].n == 12
@@ -113,9 +114,9 @@ def test_other_loads_are_measurements_too(toy_bundle, sources):
         list(measure_fixed_rate(asked, rate=0.0, clips=1))
 
 
-def test_requests_that_cannot_be_met_are_refused_before_anything_runs(toy_bundle, sources):
+def test_requests_that_cannot_be_met_are_refused_before_anything_runs(toy_bundle, recordings):
     with pytest.raises(InputError, match="no branch 'prosody'"):
-        make_plan(toy_bundle, sources, ("onnxruntime",), targets=("prosody",))
-    bad = [source for source in sources if source.file == "bad.wav"]
+        make_plan(toy_bundle, recordings, ("onnxruntime",), targets=("prosody",))
+    bad = [recording for recording in recordings if recording.name == "bad.wav"]
     with pytest.raises(InputError, match="no clips to measure with"):
         make_plan(toy_bundle, bad, ("onnxruntime",))

@@ -14,7 +14,7 @@ from bench.results import warnings_of
 from bench.resume import ADDED, NOTHING, WHOLE, measure_resume
 from bench.tables import tables
 from ser_batch.errors import InputError
-from ser_batch.recordings.sources import find_audio
+from ser_batch.recordings.find import find_recordings
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_checking_an_archive_is_the_time_beyond_one_file(toy_bundle, audio, monk
         return Finished(2 + 0.003 * len(names) + len(new), 5, f'{{"event": "progress"}}\n{end}\nfailed: a.wav: why')
 
     monkeypatch.setattr(resume, "run_archive", run_archive)
-    found = list(measure_resume(find_audio([audio]), [300, 100, 300], toy_bundle, "onnxruntime", repeats=1))
+    found = list(measure_resume(find_recordings([audio]), [300, 100, 300], toy_bundle, "onnxruntime", repeats=1))
     assert [step.files for step in found if step.step == NOTHING] == [1, 100, 300]
     assert [step.looking for step in found if step.looking is not None] == pytest.approx([3, 3])
     assert [step.files for step in found if step.step == ADDED] == [2, 101, 303]
@@ -70,4 +70,4 @@ def test_a_count_below_one_is_refused_before_anything_runs(toy_bundle, audio, mo
     monkeypatch.setattr(resume, "run_archive", None)
     for counts, repeats in (([5, 0], 1), ([5], 0), ([], 1)):
         with pytest.raises(InputError, match="at least 1"):
-            next(measure_resume(find_audio([audio]), counts, toy_bundle, "onnxruntime", repeats))
+            next(measure_resume(find_recordings([audio]), counts, toy_bundle, "onnxruntime", repeats))

@@ -6,11 +6,13 @@ from bench import results
 from bench.tables import tables
 from bench.throughput import measure_memory, measure_throughput
 from ser_batch.errors import InputError
-from ser_batch.recordings.sources import find_audio
+from ser_batch.recordings.find import find_recordings
 
 
 def test_the_pipeline_stands_beside_the_engine_and_the_decoder(toy_bundle, noises):
-    (found,) = measure_throughput(toy_bundle, find_audio([noises]), ["onnxruntime"], workers=[1], batch=2, repeats=2)
+    (found,) = measure_throughput(
+        toy_bundle, find_recordings([noises]), ["onnxruntime"], workers=[1], batch=2, repeats=2
+    )
     assert (found.files, found.failures, found.seconds.n, found.workers) == (3, 0, 2, 1)
     assert found.files_per_second == pytest.approx(3 / found.seconds.median)
     assert found.engine_share == pytest.approx(found.files_per_second / found.engine_clips_per_second)
@@ -25,7 +27,7 @@ def test_the_pipeline_stands_beside_the_engine_and_the_decoder(toy_bundle, noise
 
 
 def test_memory_is_that_of_a_run_of_its_own_on_so_many_files(toy_bundle, noises):
-    (found,) = measure_memory(find_audio([noises]), [4], toy_bundle.root, "onnxruntime:fp32")
+    (found,) = measure_memory(find_recordings([noises]), [4], toy_bundle.root, "onnxruntime:fp32")
     assert found.files == 4 and found.seconds > 0 and found.peak_rss > 1e7
     with pytest.raises(InputError, match="at least 1"):
-        next(measure_memory(find_audio([noises]), [4, 0], toy_bundle.root, "onnxruntime:fp32"))
+        next(measure_memory(find_recordings([noises]), [4, 0], toy_bundle.root, "onnxruntime:fp32"))

@@ -15,20 +15,20 @@ from export.float_precision import fp32_nodes, frontend_tensor
 from export.int8 import to_int8
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import ExportError
-from ser_batch.recordings.sources import Source
+from ser_batch.recordings.recording import Recording
 from ser_batch.verification.speech import find_speech
 from support.graphs import chain
 from support.toy_speech import write_speech
 
 
 @pytest.fixture(scope="module")
-def speech(exported_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Source]:
+def speech(exported_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Recording]:
     return find_speech(write_speech(tmp_path_factory.mktemp("speech"), exported_bundle.manifest.clip))
 
 
 @pytest.fixture(scope="module", params=["wav2vec2", "spectrogram"])
 def pair(
-    request: pytest.FixtureRequest, exported_bundle: Bundle, speech: Sequence[Source]
+    request: pytest.FixtureRequest, exported_bundle: Bundle, speech: Sequence[Recording]
 ) -> tuple[str, onnx.ModelProto, onnx.ModelProto]:
     source = onnx.load(exported_bundle.path(f"{request.param}.onnx"))
     return request.param, source, to_int8(source, speech, exported_bundle.manifest.clip)
@@ -88,7 +88,7 @@ def test_without_speech_nothing_is_calibrated(exported_bundle: Bundle) -> None:
         to_int8(model, (), exported_bundle.manifest.clip)
 
 
-def test_a_graph_with_nothing_to_quantise_is_refused(exported_bundle: Bundle, speech: Sequence[Source]) -> None:
+def test_a_graph_with_nothing_to_quantise_is_refused(exported_bundle: Bundle, speech: Sequence[Recording]) -> None:
     model = chain("Identity", "Relu", "MatMul", "Softmax")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = exported_bundle.manifest.clip.samples
     model.graph.initializer[0].CopyFrom(
@@ -98,7 +98,7 @@ def test_a_graph_with_nothing_to_quantise_is_refused(exported_bundle: Bundle, sp
         to_int8(model, speech, exported_bundle.manifest.clip)
 
 
-def test_ranges_come_from_the_speech(exported_bundle: Bundle, tmp_path: Path, speech: Sequence[Source]) -> None:
+def test_ranges_come_from_the_speech(exported_bundle: Bundle, tmp_path: Path, speech: Sequence[Recording]) -> None:
     source = onnx.load(exported_bundle.path("spectrogram.onnx"))
     clip = exported_bundle.manifest.clip
     one, all_of_it = (to_int8(source, part, clip) for part in (speech[:1], speech))

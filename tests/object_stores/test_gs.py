@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.recordings.sources import find_audio
+from ser_batch.recordings.find import find_recordings
 from ser_batch.storage.bucket import open_bucket
 from support.commands import run
 from support.processes import mortal
@@ -97,10 +97,10 @@ def test_the_rules_are_those_of_files(
 
 def test_globs_see_folders_that_no_object_marks(bucket: str, whole: tuple[str, pa.Table]) -> None:
     put(bucket, [("tree/a/1.wav", b"RIFF"), ("tree/b/c/2.wav", b"RIFF"), ("tree/3.wav", b"RIFF")], "gs")
-    assert [each.file for each in find_audio([f"gs://{bucket}/tree"])] == ["3.wav", "a/1.wav", "b/c/2.wav"]
-    assert [each.file for each in find_audio([f"gs://{bucket}/tree/*/*.wav"])] == ["a/1.wav"]
-    assert [each.file for each in find_audio([f"gs://{bucket}/t*/*/c/*.wav"])] == ["tree/b/c/2.wav"]
-    assert len(find_audio([f"gs://{bucket}/sp*/**/*.*"])) == RECORDINGS
+    assert [each.file for each in find_recordings([f"gs://{bucket}/tree"])] == ["3.wav", "a/1.wav", "b/c/2.wav"]
+    assert [each.file for each in find_recordings([f"gs://{bucket}/tree/*/*.wav"])] == ["a/1.wav"]
+    assert [each.file for each in find_recordings([f"gs://{bucket}/t*/*/c/*.wav"])] == ["tree/b/c/2.wav"]
+    assert len(find_recordings([f"gs://{bucket}/sp*/**/*.*"])) == RECORDINGS
 
 
 def test_what_is_not_there_is_told_apart(

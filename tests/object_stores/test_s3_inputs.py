@@ -9,12 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ser_batch.audio.hearing import Hearing
 from ser_batch.audio.windows import read_windows
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.clips import ClipRule
-from ser_batch.recordings.listing import find_inputs
-from ser_batch.recordings.sources import find_audio
+from ser_batch.clips import ClipRule, Segmentation
+from ser_batch.recordings.find import find_recordings
 from ser_batch.storage import objects as storage_objects
 from support.commands import run
 from support.processes import REPOSITORY
@@ -25,12 +23,12 @@ pytestmark = pytest.mark.s3
 MANY = 10_000
 LIST = """
 import resource, sys
-from ser_batch.recordings.sources import find_audio
+from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.remote import find_objects
 import pyarrow.fs
-find_audio(["s3://" + sys.argv[1] + "/few"])
+find_recordings(["s3://" + sys.argv[1] + "/few"])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-found = find_audio(["s3://" + sys.argv[1] + "/many"])
+found = find_recordings(["s3://" + sys.argv[1] + "/many"])
 print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -39,11 +37,11 @@ def test_ten_thousand_objects_are_listed_in_order_and_little_memory(bucket: str)
     names = [f"{number % 7}/{number:05d}.wav" for number in range(MANY)]
     put(bucket, ((f"many/{name}", b"RIFF") for name in names))
     put(bucket, [("few/a.wav", b"RIFF"), ("many/notes.txt", b"x"), ("many/.hidden.wav", b"x")])
-    found = find_audio([f"s3://{bucket}/many"])
-    assert [source.file for source in found] == sorted(names)
-    assert {source.version[0] for source in found if source.version} == {4}
-    assert len(find_audio([f"s3://{bucket}/many/*/*0.wav"])) == MANY / 10
-    assert sum(len(find_inputs([f"s3://{bucket}/many"], (part, 3)).sources) for part in (1, 2, 3)) == MANY
+    found = find_recordings([f"s3://{bucket}/many"])
+    assert [recording.name for recording in found] == sorted(names)
+    assert {recording.version[0] for recording in found if recording.version} == {4}
+    assert len(find_recordings([f"s3://{bucket}/many/*/*0.wav"])) == MANY / 10
+    assert sum(len(find_recordings([f"s3://{bucket}/many"], (part, 3))) for part in (1, 2, 3)) == MANY
     listed = subprocess.run([sys.executable, "-c", LIST, bucket], cwd=REPOSITORY, capture_output=True, text=True)
     count, kibibytes = map(int, listed.stdout.split())
     assert count == MANY
@@ -57,7 +55,7 @@ def test_names_of_all_kinds(bucket: str, tmp_path: Path, toy_bundle: Bundle) -> 
     put(bucket, ((f"audio/{name}", content) for name in names))
     assert run(f"s3://{bucket}/audio", "--out", tmp_path / "o.parquet", "--bundle", toy_bundle.root) == 0
     assert sorted(table(f"{tmp_path}/o.parquet")["file"].to_pylist()) == sorted(names)
-    assert find_audio([f"s3://{bucket}/audio/[1].wav"])[0].path == f"s3://{bucket}/audio/[1].wav"
+    assert find_recordings([f"s3://{bucket}/audio/[1].wav"])[0].path == f"s3://{bucket}/audio/[1].wav"
 
 
 def test_rows_are_those_of_the_same_files_on_disk(bucket: str, tmp_path: Path, toy_bundle: Bundle) -> None:
@@ -102,7 +100,7 @@ def test_tables_of_objects(bucket: str, tmp_path: Path, toy_bundle: Bundle) -> N
 
 
 def test_audio_inside_parquet_objects(bucket: str, tmp_path: Path, toy_bundle: Bundle) -> None:
-    contents = [open(source.path, "rb").read() for source in sources(tmp_path / "audio", 3)]  # noqa: PTH123, SIM115
+    contents = [open(recording.path, "rb").read() for recording in sources(tmp_path / "audio", 3)]  # noqa: PTH123, SIM115
     audio = pa.array([{"bytes": each, "path": f"{number}.wav"} for number, each in enumerate(contents)])
     for number in (0, 1):
         pq.write_table(pa.table({"audio": audio}), tmp_path / f"{number}.parquet")
@@ -119,12 +117,12 @@ def test_audio_inside_parquet_objects(bucket: str, tmp_path: Path, toy_bundle: B
 def test_a_large_object_is_read_in_blocks(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "long.wav", 120.0)
     put_folder(bucket, "audio", tmp_path)
-    url, hearing = f"s3://{bucket}/audio/long.wav", Hearing(ClipRule(), window=3, hop=20)
-    local = [clip.waveform for clip in read_windows(str(tmp_path / "long.wav"), hearing)]
+    url, segmentation = f"s3://{bucket}/audio/long.wav", Segmentation(ClipRule(), window=3, hop=20)
+    local = [clip.waveform for clip in read_windows(str(tmp_path / "long.wav"), segmentation)]
     assert (tmp_path / "long.wav").stat().st_size > storage_objects.WHOLE
     fetched: list[int] = []
     fetch = storage_objects.ObjectFile._fetch
     monkeypatch.setattr(storage_objects.ObjectFile, "_fetch", lambda self, n: fetched.append(n) or fetch(self, n))
-    remote = [clip.waveform for clip in read_windows(url, hearing)]
+    remote = [clip.waveform for clip in read_windows(url, segmentation)]
     np.testing.assert_array_equal(np.stack(local), np.stack(remote))
     assert len(set(fetched)) > 8

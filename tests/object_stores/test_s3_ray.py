@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.distributed.cluster import Placement
-from ser_batch.distributed.job import execute_on_ray
 from ser_batch.errors import EngineError
 from ser_batch.output.destination import Output
-from ser_batch.run.progress import Tally
+from ser_batch.run.progress import Progress
+from ser_batch.run.ray.cluster import Placement
+from ser_batch.run.ray.executor import RayExecutor
+from ser_batch.run.run import run as run_it
 from ser_batch.storage.bucket import PATIENCE, open_bucket
 from support.commands import run
 from support.processes import mortal
@@ -64,13 +65,13 @@ def test_a_killed_driver_and_then_a_killed_actor_cost_nothing(
     assert run(audio, "--out", out, *options) == 2
     killed: list[int] = []
 
-    def look(tally: Tally) -> None:
-        if tally.files >= 16 and not killed:
+    def look(progress: Progress) -> None:
+        if progress.files >= 16 and not killed:
             killed.append(actors(nodes)[0])
             os.kill(killed[0], signal.SIGKILL)
 
     given = job(audio, out, toy_bundle, resume=True)  # type: ignore[arg-type]
-    done = execute_on_ray(Placement(nodes.address, cpus=1), given, watch(look))
+    done = run_it(given, RayExecutor(Placement(nodes.address, cpus=1)), watch(look))
     assert killed
     assert 16 <= done.summary.reused < RECORDINGS
     assert (done.summary.rows, done.summary.failures) == (RECORDINGS, FAILURES)
@@ -93,7 +94,7 @@ def test_a_store_that_is_gone_stops_the_actors_and_no_recording_fails(
     monkeypatch.setenv(PATIENCE, "1")
     try:
         with pytest.raises(EngineError, match=r"an actor had to stop.*cannot be reached"):
-            execute_on_ray(Placement(actors=1, cpus=1), job(audio, out, toy_bundle), gone)
+            run_it(job(audio, out, toy_bundle), RayExecutor(Placement(actors=1, cpus=1)), gone)
     finally:
         server.restart()
     assert not list(tmp_path.iterdir())
@@ -113,5 +114,5 @@ def test_actors_have_the_keys_of_their_machine_and_not_of_the_driver(
         patch.setenv("AWS_SECRET_ACCESS_KEY", "another")
         cluster = request.getfixturevalue("nodes")
     with pytest.raises(EngineError, match=rf"{gethostname()}: the store refuses access.*`ray start`"):
-        execute_on_ray(Placement(cluster.address, cpus=1), job(whole[0], tmp_path / "out.parquet", toy_bundle))
+        run_it(job(whole[0], tmp_path / "out.parquet", toy_bundle), RayExecutor(Placement(cluster.address, cpus=1)))
     assert not list(tmp_path.iterdir())

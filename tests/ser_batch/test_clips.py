@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_batch.audio.hearing import Hearing
-from ser_batch.audio.recording import read_clip
+from ser_batch.audio.reader import read_clip
 from ser_batch.bundle.manifest import parse_manifest
-from ser_batch.clips import ClipRule, cut
+from ser_batch.clips import ClipRule, Segmentation, cut
 from ser_batch.errors import BundleError
 from support.toy import make_toy_bundle
 
@@ -46,7 +45,7 @@ def test_a_bundle_from_before_the_clamp_keeps_its_rule_and_its_identity(tmp_path
     raw = (tmp_path / "old/manifest.json").read_bytes()
     assert b"clamp_offset" not in raw
     assert not parse_manifest(raw).clip.clamp_offset and parse_manifest(raw).to_json().encode() == raw
-    assert "clamp_offset" not in Hearing(bundle.manifest.clip).to_json()
+    assert "clamp_offset" not in Segmentation(bundle.manifest.clip).to_json()
 
 
 def test_the_clamp_travels_in_the_manifest_and_in_a_tables_provenance(tmp_path: Path) -> None:
@@ -54,7 +53,7 @@ def test_the_clamp_travels_in_the_manifest_and_in_a_tables_provenance(tmp_path: 
     assert bundle.manifest.clip.clamp_offset
     data = json.loads((tmp_path / "new/manifest.json").read_bytes())
     assert data["clip"]["clamp_offset"] is True
-    assert json.loads(Hearing(bundle.manifest.clip).to_json())["clamp_offset"] is True
+    assert json.loads(Segmentation(bundle.manifest.clip).to_json())["clamp_offset"] is True
     data["clip"]["clamp_offset"] = 1
     with pytest.raises(BundleError, match="clamp_offset"):
         parse_manifest(json.dumps(data).encode())

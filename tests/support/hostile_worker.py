@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ser_batch.audio.windows
-import ser_batch.decode.source
+import ser_batch.decode.segments
 from ser_batch.decode.worker import main
 
 __all__ = ["main"]
@@ -33,5 +33,5 @@ def hostile(read: Any) -> Any:
     return read_it
 
 
-ser_batch.decode.source.read_clip = hostile(ser_batch.decode.source.read_clip)
-ser_batch.decode.source.read_windows = hostile(ser_batch.decode.source.read_windows)
+ser_batch.decode.segments.read_clip = hostile(ser_batch.decode.segments.read_clip)
+ser_batch.decode.segments.read_windows = hostile(ser_batch.decode.segments.read_windows)

@@ -43,8 +43,13 @@ def batch(names: str, score: float = 0.5, version: int = 1) -> Any:
     )
 
 
-def fill(out: Path | str, names: str, *, resume: bool = False, score: float = 0.5) -> Parts:
-    parts = Parts(Output.parse(out), TABLE, resume=resume)
+def opened(out: Path | str, order: str, *, resume: bool = True) -> Parts:
+    return Parts(Output.parse(out), TABLE, order, resume=resume)
+
+
+def fill(out: Path | str, names: str, *, order: str | None = None, resume: bool = False, score: float = 0.5) -> Parts:
+    """Rows of `names`, three at a time, in an output whose recordings are `order`; None: the same."""
+    parts = opened(out, names if order is None else order, resume=resume)
     for start in range(0, len(names), 3):
         parts.append(batch(names[start : start + 3], score))
     return parts
@@ -52,5 +57,4 @@ def fill(out: Path | str, names: str, *, resume: bool = False, score: float = 0.
 
 def done(parts: Parts, names: str) -> str:
     """Those of `names` that have rows."""
-    index = parts.index()
-    return "".join(name for name in names if index.find(name))
+    return "".join(name for name in names if parts.index.find(name))

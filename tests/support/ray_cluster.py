@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.run.job import Job
-from ser_batch.run.progress import Progress
+from ser_batch.run.config import RunConfig
+from ser_batch.run.progress import Listener
 
 
 @pytest.fixture
@@ -25,11 +25,11 @@ def nodes() -> Iterator[Any]:
     cluster.shutdown()
 
 
-def job(audio: Path, out: Path, bundle: Bundle, **changes: Any) -> Job:
-    return Job((str(audio),), str(out), bundle.root, "onnxruntime", threads=1, **changes)
+def job(audio: Path, out: Path, bundle: Bundle, **changes: Any) -> RunConfig:
+    return RunConfig((str(audio),), str(out), bundle.root, "onnxruntime", threads=1, **changes)
 
 
-def watch(look: Progress) -> Callable[[int], AbstractContextManager[Progress]]:
+def watch(look: Listener) -> Callable[[int], AbstractContextManager[Listener]]:
     return lambda total: nullcontext(look)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import soundfile
 
 from ser_batch.clips import ClipRule
-from ser_batch.recordings.sources import Source, find_audio
+from ser_batch.recordings.find import find_recordings
+from ser_batch.recordings.recording import Recording
 
 RULE = ClipRule()
 
@@ -44,14 +45,14 @@ def write(path: Path, seconds: float = 4.0, rate: int = 48_000, channels: int = 
     return path
 
 
-def sources(folder: Path, count: int) -> list[Source]:
+def sources(folder: Path, count: int) -> list[Recording]:
     folder.mkdir(exist_ok=True)
     for index in range(count):
         if index % 5 == 3:
             (folder / f"{index:03}.wav").write_bytes(b"no audio")
         else:
             write(folder / f"{index:03}.wav", 0.1 + 0.01 * index)
-    return list(find_audio([folder]))
+    return list(find_recordings([folder]))
 
 
 def touch(root: Path, *names: str) -> None:

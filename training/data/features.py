@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ser_batch.audio.recording import read_clip, read_recording
+from ser_batch.audio.reader import read_clip, read_recording
 from ser_batch.clips import ClipRule, Waveform
 from training.config import AugmentConfig, to_dict
 from training.data.augment import fresh_version
@@ -131,7 +131,7 @@ class FeatureCache:
         path = self.corpus.path(index)
         if not number:
             return read_clip(path, self.rule).waveform
-        recording = read_recording(path, self.rule.sample_rate).samples
+        recording = read_recording(path, self.rule.sample_rate)
         return fresh_version(recording, self.rule, self.augment, np.random.default_rng((index, number)))
 
 

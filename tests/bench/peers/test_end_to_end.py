@@ -22,7 +22,7 @@ from bench.peers.models import Model, random_model
 from bench.results import warnings_of
 from bench.tables import tables
 from ser_batch.errors import EngineError
-from ser_batch.recordings.sources import find_audio
+from ser_batch.recordings.find import find_recordings
 
 TORCH, TRANSFORMERS, PIPELINE = "torch eager fp32", "transformers pipeline fp32", "onnxruntime fp32"
 
@@ -46,16 +46,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def measure(
     model: Model, audio: Path, backends: tuple[str, ...] = ("onnxruntime:fp32",), **more: Any
 ) -> tuple[list[EndToEnd], dict[str, str]]:
-    clips, sources = read_clips(find_audio([audio]), model.bundle.manifest.clip, 9)
+    clips, recordings = read_clips(find_recordings([audio]), model.bundle.manifest.clip, 9)
     options = {"workers": 1, "batch": 2, "repeats": 1, "threads": 1, **more}
-    return measure_end_to_end(model, backends, sources, clips, **options)
+    return measure_end_to_end(model, backends, recordings, clips, **options)
 
 
 def relabelled(real: Callable[..., Any]) -> Callable[..., Any]:
     """`real`, whose table then has another label for the first file."""
 
-    def call(sources: Any, scorer: Any, out: Path, **options: Any) -> None:
-        real(sources, scorer, out, **options)
+    def call(recordings: Any, scorer: Any, out: Path, **options: Any) -> None:
+        real(recordings, scorer, out, **options)
         table = pq.read_table(out)
         labels = table["label"].to_pylist()
         labels[0] = next(label for label in scorer.labels if label != labels[0])
@@ -99,10 +99,10 @@ def test_engines_take_turns_ratios_are_of_rounds_and_warm_up_does_not_count(mode
     now, calls = [0.0], []
 
     def passing(real: Callable[..., Any], seconds: dict[str, float]) -> Callable[..., Any]:
-        def call(sources: Any, scorer: Any, *arguments: Any, **options: Any) -> None:
+        def call(recordings: Any, scorer: Any, *arguments: Any, **options: Any) -> None:
             calls.append(scorer.engine.name)
             now[0] += seconds[scorer.engine.name] + (100 if len(calls) <= 3 else 0)
-            real(sources, scorer, *arguments, **options)
+            real(recordings, scorer, *arguments, **options)
 
         return call
 

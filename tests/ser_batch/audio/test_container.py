@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from ser_batch.audio.recording import read_clip
+from ser_batch.audio.reader import read_clip
 from ser_batch.errors import AudioError
 from support.recordings import FORMATS, RULE, sound, write
 

@@ -13,15 +13,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ser_batch.audio.hearing import Hearing
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import Segmentation
 from ser_batch.decode.pool import DecodePool
 from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer
-from ser_batch.recordings.sources import Source, find_audio
-from ser_batch.run.pipeline import Settings, run
+from ser_batch.recordings.find import find_recordings
+from ser_batch.recordings.recording import Recording
 from support.damage import ODDITIES, mutants, oddities
 from support.recordings import FORMATS, RULE, write
+from support.runs import score
 
 MUTANTS = int(os.environ.get("SER_BATCH_FUZZ", "300"))
 SEED = int(os.environ.get("SER_BATCH_FUZZ_SEED", "0"))
@@ -36,12 +37,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory, whole: dict[str, bytes]) -> list[Source]:
+def damaged(tmp_path_factory: pytest.TempPathFactory, whole: dict[str, bytes]) -> list[Recording]:
     folder = tmp_path_factory.mktemp("damaged")
     for name, content in mutants(whole, MUTANTS, SEED):
         (folder / name).write_bytes(content)
     oddities(folder)
-    return list(find_audio([folder]))
+    return list(find_recordings([folder]))
 
 
 def resident(pid: int) -> int:
@@ -51,31 +52,31 @@ def resident(pid: int) -> int:
 
 
 @pytest.mark.parametrize("window", [None, 0.5])
-def test_a_damaged_recording_has_one_outcome(damaged: list[Source], window: float | None) -> None:
+def test_a_damaged_recording_has_one_outcome(damaged: list[Recording], window: float | None) -> None:
     seen = []
-    with DecodePool(Hearing(RULE, window), workers=2, ahead=40, timeout=30.0) as pool:
+    with DecodePool(Segmentation(RULE, window), workers=2, prefetch=40, timeout=30.0) as pool:
         for row, waveform in pool.decode(damaged):
-            assert (row.segment is None) == (row.status == "error") == (row.error is not None)
+            assert (row.start is None) == (row.status == "error") == (row.error is not None)
             reason = row.error or ""
-            assert not reason.startswith(("unexpected", "decoder crashed", "took longer")), (row.source.file, reason)
+            assert not reason.startswith(("unexpected", "decoder crashed", "took longer")), (row.recording.name, reason)
             reason.encode("utf-8")
-            if row.segment is not None:
-                assert 0 <= row.segment.start < row.segment.end <= row.segment.duration
+            if row.start is not None:
+                assert 0 <= row.start < row.end <= row.duration
             if waveform is not None:
                 assert np.isfinite(waveform).all()
             if row.last:
-                seen.append(row.source)
+                seen.append(row.recording)
         peaks = [resident(process._process.pid) for process in pool._processes]
     assert seen == damaged
     assert len(damaged) == MUTANTS + ODDITIES
     assert max(peaks) < WORKER_LIMIT
 
 
-def test_a_run_over_damage_is_a_row_a_recording(damaged: list[Source], toy_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_run_over_damage_is_a_row_a_recording(damaged: list[Recording], toy_bundle: Bundle, tmp_path: Path) -> None:
     scorer = Scorer(toy_bundle, open_engine(toy_bundle, "onnxruntime", threads=1))
-    summary = run(damaged, scorer, tmp_path / "o.parquet", settings=Settings(workers=2))
+    summary = score(damaged, scorer, tmp_path / "o.parquet", workers=2)
     table = pq.read_table(tmp_path / "o.parquet")
-    assert table["file"].to_pylist() == [source.file for source in damaged]
+    assert table["file"].to_pylist() == [recording.name for recording in damaged]
     assert summary.rows == len(damaged)
     assert summary.failures > MUTANTS // 4
     for row in table.to_pylist():

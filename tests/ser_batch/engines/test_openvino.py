@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from ser_batch.audio.recording import read_clip
+from ser_batch.audio.reader import read_clip
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import ClipRule

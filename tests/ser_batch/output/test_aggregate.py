@@ -7,15 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from ser_batch.audio.hearing import Hearing
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.output.aggregate import aggregate
 from ser_batch.output.destination import Output
-from ser_batch.recordings.sources import find_audio
-from ser_batch.run.pipeline import Settings, run
+from ser_batch.recordings.find import find_recordings
 from support.recordings import sound, write
+from support.runs import score
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +29,8 @@ def segments(tmp_path_factory: pytest.TempPathFactory, toy_bundle: Bundle) -> Pa
     cut = write(root / "audio" / "c.wav", 8.0)
     cut.write_bytes(cut.read_bytes()[:-50_000])
     write(root / "audio" / "d.wav", 0.2)
-    hearing = Hearing(toy_bundle.manifest.clip, window=3, min_duration=0.5)
     scorer = Scorer(toy_bundle, open_engine(toy_bundle, "onnxruntime", threads=1))
-    run(find_audio([root / "audio"]), scorer, root / "o.parquet", hearing=hearing, settings=Settings(batch_size=2))
+    score(find_recordings([root / "audio"]), scorer, root / "o.parquet", window=3, min_duration=0.5, batch_size=2)
     return root / "o.parquet"
 
 

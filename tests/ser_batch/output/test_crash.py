@@ -24,7 +24,7 @@ RECORDINGS = 48
 # time that it opens for writing, renames or deletes something of the output. Moments are counted in what is done to
 # the disk, not in seconds: a slow machine must not make them all the same.
 MORTAL = """
-import os, signal, sys
+import fnmatch, os, signal, sys
 import ser_batch.output.compaction, ser_batch.output.parts
 from ser_batch.cli import main
 ser_batch.output.parts.PART_ROWS, ser_batch.output.compaction.GROUP_ROWS = 2, 8
@@ -32,7 +32,7 @@ left, home, after = int(sys.argv.pop(1)), sys.argv.pop(1), sys.argv.pop(1)
 def hook(event, arguments):
     global left, after
     if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(arguments[0]).startswith(home):
-        if str(arguments[0]).endswith(after):
+        if fnmatch.fnmatch(os.path.basename(arguments[0]), after):
             after = ""
         left -= not after
         if left == 0:
@@ -42,8 +42,8 @@ sys.exit(main())
 """
 
 
-def mortal(moment: int, home: Path, *arguments: object, after: str = "") -> bool:
-    """Run, and be killed at the `moment`-th step, counted from when a name that ends in `after` is met."""
+def mortal(moment: int, home: Path, *arguments: object, after: str = "*") -> bool:
+    """Run, and be killed at the `moment`-th step, counted from when a file is met whose name matches `after`."""
     command = [sys.executable, "-c", MORTAL, str(moment), str(home), after, "run", *map(str, arguments)]
     status = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=120).returncode
     assert status in (-signal.SIGKILL, 3)
@@ -61,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, toy_bundle: Bundle) -> tuple
 
 
 @pytest.mark.parametrize(
-    ("name", "last_step", "kills"), [("out.parquet", ".out.parquet.tmp", (10, 10)), ("out/", "_SUCCESS", (5, 1))]
+    ("name", "last_step", "kills"), [("out.parquet", ".out.parquet.*.tmp", (10, 10)), ("out/", "_SUCCESS", (5, 1))]
 )
 def test_killed_at_random_moments_the_table_is_the_same(
     whole: tuple[Path, pa.Table],

@@ -15,13 +15,11 @@ from pyarrow import fs
 import ser_batch.output.object_store
 import ser_batch.storage.bucket
 from ser_batch.errors import OutputError, StoreError
-from ser_batch.output.destination import SUCCESS, Output, check_output
+from ser_batch.output.destination import SUCCESS, Output, check_output, open_store
 from ser_batch.output.object_store import ObjectStore
-from ser_batch.output.parts import Parts
-from ser_batch.output.store import open_store
 from ser_batch.storage.bucket import PATIENCE, Bucket
 from support.failing_store import AWAY, Failing
-from support.parts import TABLE, done, fill, small_parts  # noqa: F401 — a fixture
+from support.parts import TABLE, batch, done, fill, opened, small_parts  # noqa: F401 — a fixture
 
 OUT = "s3://b/results/out.parquet"
 
@@ -81,7 +79,7 @@ def test_a_part_is_one_request_and_the_table_is_whole_at_the_end(disk: Made, tmp
     parts.flush()
     assert names(tmp_path) == [f"results/out.parquet.parts/{name}" for name in (".lock", *_parts(2))]
     assert disk.requests.count("put") == 3  # with the lock
-    parts.finish("abcdefghi")
+    parts.finish()
     assert names(tmp_path) == ["results/out.parquet"]
     assert rows(OUT) == "abcdefghi"
 
@@ -96,25 +94,25 @@ def test_what_a_killed_run_left_is_gone_on_with(disk: Made, tmp_path: Path) -> N
     with pytest.raises(OutputError, match=r"is unfinished: s3://b/results/out\.parquet\.parts"):
         check_output(Output.parse(OUT))
     check_output(Output.parse(OUT), resume=True)
-    again = Parts(Output.parse(OUT), TABLE, resume=True)
+    again = opened(OUT, "")
     assert done(again, "abcdefghi") == "abcdef"
     again.close()
-    fill(OUT, "ghi", resume=True).finish("ihgfedcba")
+    fill(OUT, "ghi", resume=True, order="ihgfedcba").finish()
     assert rows(OUT) == "ihgfedcba"
     with pytest.raises(OutputError, match="exists already"):
         check_output(Output.parse(OUT))
     check_output(Output.parse(OUT), overwrite=True)
-    fill(OUT, "xyz").finish("xyz")
+    fill(OUT, "xyz").finish()
     assert rows(OUT) == "xyz"
     assert names(tmp_path) == ["results/out.parquet"]
 
 
 def test_a_folder_keeps_its_parts(disk: Made, tmp_path: Path) -> None:
-    fill("s3://b/results/", "abcdefgh").finish("abcdefgh")
+    fill("s3://b/results/", "abcdefgh").finish()
     assert names(tmp_path) == [f"results/{name}" for name in (SUCCESS, *_parts(2))]
     with pytest.raises(OutputError, match="exists already"):
         check_output(Output.parse("s3://b/results/"))
-    fill("s3://b/results/", "aij", resume=True, score=0.7).finish("abcdefghij")
+    fill("s3://b/results/", "aij", resume=True, score=0.7, order="abcdefghij").finish()
     assert rows("s3://b/results/") == "bcdefghaij"
 
 
@@ -127,7 +125,7 @@ def test_what_is_no_table_is_not_replaced(disk: Made, tmp_path: Path) -> None:
 def test_a_lock_holds_while_its_process_lives(disk: Made, tmp_path: Path) -> None:
     lock = tmp_path / "b" / "results" / "out.parquet.parts" / ".lock"
     fill(OUT, "abcd").flush()
-    Parts(Output.parse(OUT), TABLE, resume=True).close()  # our own, from before a restart
+    opened(OUT, "").close()  # our own, from before a restart
     parent = ser_batch.output.object_store._process(os.getppid())
     for holder, held in (
         (parent, True),
@@ -138,12 +136,12 @@ def test_a_lock_holds_while_its_process_lives(disk: Made, tmp_path: Path) -> Non
         lock.write_text(json.dumps(holder))
         if held:
             with pytest.raises(OutputError, match=f"another run is writing to .*process {os.getppid()}"):
-                Parts(Output.parse(OUT), TABLE, resume=True)
+                opened(OUT, "")
         else:
-            Parts(Output.parse(OUT), TABLE, resume=True).close()
+            opened(OUT, "").close()
             assert not lock.exists()
     lock.write_text("damaged")
-    Parts(Output.parse(OUT), TABLE, resume=True).close()
+    opened(OUT, "").close()
 
 
 def test_a_store_that_goes_leaves_the_parts(disk: Made, tmp_path: Path) -> None:
@@ -153,13 +151,13 @@ def test_a_store_that_goes_leaves_the_parts(disk: Made, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot be written; got the store of s3://b cannot be reached.*--resume"):
         parts.flush()
     with pytest.raises(OutputError, match="cannot be reached"):
-        parts.finish("abcdefghi")
+        parts.finish()
     parts.close()
     assert names(tmp_path) == written
     with pytest.raises(StoreError, match="cannot be reached"):
         check_output(Output.parse(OUT), resume=True)
     disk._plan = lambda *_: None
-    fill(OUT, "ghi", resume=True).finish("abcdefghi")
+    fill(OUT, "ghi", resume=True, order="abcdefghi").finish()
     assert rows(OUT) == "abcdefghi"
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from ser_batch.errors import OutputError
 from ser_batch.output.destination import Output, check_output
-from ser_batch.output.parts import Parts
-from support.parts import TABLE, fill
+from support.parts import TABLE, batch, done, fill, opened, small_parts  # noqa: F401 — a fixture
 
 
 def check(out: Path | str, **options: bool) -> None:
@@ -32,7 +31,7 @@ def test_outputs_are_refused_before_any_work(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"unfinished.*--resume.*--overwrite"):
         check(out)
     check(out, resume=True)
-    Parts(Output.parse(out), TABLE, resume=True).finish("abc")
+    opened(out, "abc").finish()
     with pytest.raises(OutputError, match=r"exists already.*--resume.*--overwrite"):
         check(out)
     check(out, overwrite=True)
@@ -74,7 +73,7 @@ def test_only_our_parts_of_a_folder_are_replaced(tmp_path: Path) -> None:
     out = f"{tmp_path}/"
     for _ in range(2):
         check(out, overwrite=True)
-        fill(out, "abc").finish("abc")
+        fill(out, "abc").finish()
     assert {path.name for path in tmp_path.iterdir()} == {*others, "_SUCCESS", "part-000000.parquet"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pyarrow import fs
 
 import ser_batch.storage.bucket
+from ser_batch.command_line import environment
 from ser_batch.errors import InputError, StoreError
 from ser_batch.storage.bucket import PATIENCE, Bucket, locate
 from ser_batch.storage.connection import connect
@@ -233,3 +235,15 @@ GOOGLE = "google::cloud::Status(NOT_FOUND: Permanent error … gcloud-cpp.retry.
 )
 def test_a_folder_that_is_not_there_is_told_from_a_bucket_that_is_not(error: OSError, expected: bool) -> None:
     assert no_such_folder(error) is expected
+
+
+def test_commands_set_the_environment_and_the_library_never_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    before = dict(os.environ)
+    connect("s3", "b")
+    assert dict(os.environ) == before
+    assert environment()["AWS_REQUEST_CHECKSUM_CALCULATION"] == "when_required"
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert "AWS_REQUEST_CHECKSUM_CALCULATION" not in environment()

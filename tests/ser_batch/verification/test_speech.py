@@ -84,7 +84,7 @@ def flip(count: int) -> Callable[[np.ndarray], np.ndarray]:
 
 def test_figures_are_those_counted_by_hand(bundle: Bundle, speech: LabelledSpeech) -> None:
     report = compare_speech(bundle, listed(other=("int8", flip(2))), speech)
-    (waveform,) = read_batches(speech.sources, CLIP, 8)
+    (waveform,) = read_batches(speech.recordings, CLIP, 8)
     sound, spoilt = Fake().run(waveform), Fake(flip(2)).run(waveform)
     for result in report.results[3:]:
         c = result.comparison
@@ -157,11 +157,11 @@ def test_the_tolerances_are_those_stated() -> None:
 
 def labelled_by_the_toy(folder: Path, tmp_path: Path, bundle: Bundle) -> Path:
     """A table that gives every recording the label that the sound toy finds, so that its accuracy is 100 %."""
-    sources = find_speech(folder)
-    (waveform,) = read_batches(sources, CLIP, 8)
+    recordings = find_speech(folder)
+    (waveform,) = read_batches(recordings, CLIP, 8)
     found = bundle.fusion(Fake().run(waveform)).argmax(1)
     table = tmp_path / "labels.csv"
-    lines = [f"{source.file},{LABELS[index]}" for source, index in zip(sources, found, strict=True)]
+    lines = [f"{recording.name},{LABELS[index]}" for recording, index in zip(recordings, found, strict=True)]
     table.write_text("path,label\n" + "\n".join(lines) + "\n")
     return table
 
@@ -203,7 +203,7 @@ def test_another_corpus_may_be_harder(tmp_path: Path, folder: Path) -> None:
 
 def test_a_table_of_labels_and_names_agree(folder: Path, tmp_path: Path, speech: LabelledSpeech) -> None:
     table = tmp_path / "table.csv"
-    lines = [f"{s.file},{LABELS[target]}" for s, target in zip(speech.sources, speech.targets, strict=True)]
+    lines = [f"{s.name},{LABELS[target]}" for s, target in zip(speech.recordings, speech.targets, strict=True)]
     table.write_text("path,label\n" + "\n".join(lines) + "\n")
     found = find_labelled(folder, str(table), LABELS)
     assert (found.targets, found.sha256) == (speech.targets, speech.sha256) and found.corpus == "table.csv"
@@ -232,9 +232,9 @@ def test_speech_without_labels_and_damaged_speech_are_refused(tmp_path: Path) ->
 
 
 def test_clips_are_taken_evenly_over_the_folder(folder: Path) -> None:
-    files = [source.file for source in find_speech(folder)]
-    assert [source.file for source in find_speech(folder, 3)] == [files[0], files[2], files[4]]
-    assert [source.file for source in find_speech(folder, 99)] == files
+    files = [recording.name for recording in find_speech(folder)]
+    assert [recording.name for recording in find_speech(folder, 3)] == [files[0], files[2], files[4]]
+    assert [recording.name for recording in find_speech(folder, 99)] == files
 
 
 def test_a_graph_made_from_another_model_fails(tmp_path: Path, bundle: Bundle) -> None:

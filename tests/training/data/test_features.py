@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ser_batch.audio.recording import read_clip  # noqa: E402
+from ser_batch.audio.reader import read_clip  # noqa: E402
 from support import toy_corpus  # noqa: E402
 from training import runs  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402

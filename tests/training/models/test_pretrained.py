@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from ser_batch.audio.recording import read_clip  # noqa: E402
+from ser_batch.audio.reader import read_clip  # noqa: E402
 from ser_batch.clips import ClipRule  # noqa: E402
 from ser_batch.errors import TrainingError  # noqa: E402
 from training.config import ContextConfig  # noqa: E402

@@ -1,0 +1,86 @@
+"""An evaluation of served predictions as plain text, the same on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+from ser_batch.bundle.fusion import FUSED
+from ser_batch.evaluation.calibration import BINS
+from ser_batch.evaluation.evaluate import Coverage, ServedEvaluation
+from ser_batch.evaluation.metrics import Evaluation
+from ser_batch.evaluation.statistics import Interval
+from ser_batch.text import aligned, terminal_safe
+
+PROVENANCE = ("bundle_id", "backend", "precision", "device", "version")
+
+
+def format_evaluation(served: ServedEvaluation) -> str:
+    """Head, one row of figures a model, one confusion matrix a model; percentages with 95 % intervals."""
+    made_by = " ".join(served.provenance[key] for key in PROVENANCE if key in served.provenance)
+    head = [
+        ("predictions", served.predictions),
+        ("made by", made_by or "unknown: the file has no provenance"),
+        ("truth", served.truth),
+        *_coverage(served.coverage),
+    ]
+    blocks = [
+        "\n".join(f"{name:<12} {value}" for name, value in head),
+        _figures(served.models),
+        *(_matrix(name, evaluation) for name, evaluation in served.models.items()),
+    ]
+    if served.against_fused:
+        blocks.append(_paired(served))
+    return "\n".join(terminal_safe(line) for line in "\n\n".join(blocks).split("\n"))
+
+
+def _coverage(coverage: Coverage) -> list[tuple[str, str]]:
+    said = [
+        (coverage.outside_part, "rows are not in the part"),
+        (coverage.without_truth, "rows have no known label"),
+        (coverage.failed, "clips could not be scored (status error) and are in no figure"),
+        (coverage.missing, "recordings that should be here have no row, and are in no figure"),
+        (coverage.ambiguous, "rows are left out: their base name stands for several recordings"),
+        (coverage.by_base_name, "rows were matched by base name, not by path"),
+    ]
+    lines = [("clips", f"{coverage.evaluated} evaluated, of {coverage.rows} rows")]
+    return lines + [("", f"{count} {text}") for count, text in said if count]
+
+
+def _figures(models: dict[str, Evaluation]) -> str:
+    head = ("", "accuracy, Wilson", "UA, bootstrap", "macro P", "macro R", "macro F1", f"ECE ({BINS} bins)")
+    rows = [
+        (
+            name,
+            _share(e.accuracy, e.accuracy_interval),
+            _share(e.ua, e.ua_interval),
+            *(f"{100 * score:.2f}" for score in (e.macro.precision, e.macro.recall, e.macro.f1)),
+            f"{e.ece:.4f}",
+        )
+        for name, e in models.items()
+    ]
+    return aligned([head, *rows])
+
+
+def _share(value: float, interval: Interval) -> str:
+    return f"{100 * value:.2f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def _matrix(name: str, evaluation: Evaluation) -> str:
+    head = ("truth \\ said", *evaluation.labels, "n", "P", "R", "F1")
+    rows = [
+        (
+            scores.label,
+            *map(str, counts),
+            str(scores.support),
+            *(f"{100 * score:.1f}" for score in (scores.precision, scores.recall, scores.f1)),
+        )
+        for counts, scores in zip(evaluation.confusion, evaluation.classes, strict=True)
+    ]
+    return f"{name}: {evaluation.correct} of {evaluation.clips} right\n" + aligned([head, *rows])
+
+
+def _paired(served: ServedEvaluation) -> str:
+    lines = [
+        f"{FUSED} against {name}: {test.only_first} clips right only by {FUSED}, {test.only_second} only by {name}, "
+        f"exact McNemar p = {test.p:.4g}"
+        for name, test in served.against_fused.items()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,185 @@
+"""Which recordings a run takes, under which names, in which order."""
+
+# ruff: noqa: PTH112, PTH118
+# Plain strings, since a Path for each file is felt at a hundred thousand of them.
+
+from __future__ import annotations
+
+import glob
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ser_batch.arrow import numbers, strings
+from ser_batch.errors import InputError
+from ser_batch.recordings.local import READABLE, expand, is_pattern, walk
+from ser_batch.recordings.reader import is_table, read_recordings
+from ser_batch.recordings.table import Recordings, roots
+from ser_batch.storage.urls import is_url, join
+from ser_batch.text import printable
+
+
+def find_recordings(audio: Sequence[str | os.PathLike[str]], shard: tuple[int, int] | None = None) -> Recordings:
+    """Find the recordings that the arguments of a run stand for.
+
+    They are folders, searched recursively, single files and globs (`a/**/*.wav`), each of which may be in an object
+    store (a prefix `s3://bucket/a/`, an object or a glob of them; see `remote.find_objects`); or nothing but tables
+    (see `table.read_recordings`).
+
+    Folders keep the order given; within one the order is that of the names, byte by byte. With one folder, a name is
+    relative to it (to the part before the first wildcard of a glob); with several, each name starts with its folder
+    as given, so that equal names never collide and no name depends on what else a folder holds. A recording reached
+    twice under one name is listed once.
+
+    Files and folders whose name starts with a dot are left out unless named themselves (macOS writes a `._x.wav`
+    beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once, so loops end. What
+    has an audio ending and is no readable file (a pipe, a broken link) is listed too, as is a folder that cannot be
+    opened: they become error rows when they are read.
+
+    Args:
+        audio: folders, recordings, globs; or tables.
+        shard: (i, n): take the i-th of n parts, 1 ≤ i ≤ n, by a hash of the names.
+
+    Raises:
+        InputError: something does not exist, no audio was found, two names are equal once escaped, or tables and
+            recordings are given at once.
+        StoreError: an object store is away, refuses the keys or lacks the bucket.
+    """
+    given = [os.fspath(path) for path in audio]
+    listed = [table for path in given if _is_table(path) for table in _matching_tables(path)]
+    if listed and not all(map(_is_table, given)):
+        raise InputError(
+            "tables of recordings and recordings are given at once", got=listed[0], remedy="Make two runs of it."
+        )
+    recordings = read_recordings(listed) if listed else _found(given)
+    return recordings if shard is None else recordings.shard(*shard)
+
+
+def _is_table(path: str) -> bool:
+    if not is_table(path):
+        return False
+    if not is_url(path):
+        return not Path(path).is_dir()
+    from ser_batch.storage.objects import is_prefix
+
+    return not path.endswith("/") and (glob.has_magic(path) or not is_prefix(path))
+
+
+def _matching_tables(path: str) -> list[str]:
+    """The table, or those that a glob matches, in the order of their names."""
+    if is_url(path):
+        from ser_batch.recordings.remote import matching_objects
+
+        return matching_objects(path) if glob.has_magic(path) else [path]
+    is_glob = glob.has_magic(path) and not Path(path).exists()
+    return sorted(glob.iglob(path, recursive=True)) if is_glob else [path]  # noqa: PTH207
+
+
+class _Listing(NamedTuple):
+    """What lies under one root: names relative to it, in order, and their versions if the listing has them."""
+
+    root: str
+    names: list[bytes]
+    sizes: array[int] | None = None
+    times: array[int] | None = None
+
+
+def _found(given: Sequence[str]) -> Recordings:
+    listings = [_listing(root) for root in given]
+    if not any(listing.names for listing in listings):
+        raise InputError(
+            "no audio found",
+            got=", ".join(map(repr, given)) or "no path",
+            expected=f"a recording, or a folder that holds files ending in {', '.join(READABLE)}",
+        )
+    columns = _columns(listings, prefixed=len(given) > 1)
+    recordings = Recordings(columns)
+    # Only several roots, and names that had to be escaped, can lead to one name twice.
+    if "path" not in columns:
+        return recordings
+    left_out = frozenset(_repeated(recordings))
+    return recordings.select([row for row in range(len(recordings)) if row not in left_out]) if left_out else recordings
+
+
+def _listing(root: str) -> _Listing:
+    if is_url(root):
+        # Imported here: runs over folders need nothing of it.
+        from ser_batch.recordings.remote import find_objects
+
+        objects = find_objects(root)
+        return _Listing(objects.base, objects.names, objects.sizes, objects.times)
+    folder, names = _names_under(root)
+    return _Listing(folder, sorted(map(os.fsencode, names)))
+
+
+def _names_under(root: str) -> tuple[str, Iterator[str]]:
+    """(folder, names relative to it) of the recordings under one root."""
+    if os.path.isdir(root):
+        return root, walk(root)
+    if os.path.lexists(root):
+        folder, name = os.path.split(root)
+        return folder, iter([name])
+    if is_pattern(root):
+        return expand(root)
+    raise InputError(f"{root!r} does not exist", remedy="Check the path, and quote it if it holds spaces.")
+
+
+def _columns(listings: Sequence[_Listing], *, prefixed: bool) -> dict[str, pa.Array]:
+    """The columns of `Recordings`; `path` only where a name is not the whole way from the root."""
+    names = [name for listing in listings for name in listing.names]
+    counts = [len(listing.names) for listing in listings]
+    homes = np.repeat(np.arange(len(listings)), counts)
+    columns = {
+        "name": strings(names, kind=pa.large_string()),
+        "root": roots(homes, [listing.root for listing in listings]),
+    }
+    if prefixed or not _plain(names, url=is_url(listings[0].root)):
+        given = [(listing.root, os.fsdecode(name)) for listing in listings for name in listing.names]
+        paths = [f"{root}/{name}" if is_url(root) else os.path.join(root, name) for root, name in given]
+        shown = (
+            [path if is_url(path) else os.path.normpath(path) for path in paths] if prefixed else [n for _, n in given]
+        )
+        columns["name"] = strings([printable(name) for name in shown], kind=pa.large_string())
+        columns["path"] = strings([os.fsencode(path) for path in paths], kind=pa.large_binary())
+    for column, kept in (("size", "sizes"), ("mtime_ns", "times")):
+        versions = [getattr(listing, kept) for listing in listings]
+        if any(version is not None for version in versions):
+            known = np.repeat([version is not None for version in versions], counts)
+            columns[column] = numbers([value for version in versions for value in version or ()], np.int64, known)
+    return columns
+
+
+def _plain(names: Sequence[bytes], *, url: bool) -> bool:
+    """Whether each name is UTF-8, and all that is below the root."""
+    try:
+        text = b"\n".join(names).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    # What a key is made of is its own business: `..` and empty parts are names there.
+    odd = url and any(join("s3://b/r", name) != f"s3://b/r/{name}" for name in text.split("\n"))
+    return not odd and (os.sep == "/" or os.sep not in text)
+
+
+def _repeated(recordings: Recordings) -> Iterator[int]:
+    """Rows of recordings that came before under the same name.
+
+    Raises:
+        InputError: two recordings have one name.
+    """
+    first: dict[str, str] = {}
+    for row, recording in enumerate(recordings):
+        other = first.setdefault(recording.name, recording.path)
+        if other is recording.path:
+            continue
+        if other != recording.path and os.path.realpath(other) != os.path.realpath(recording.path):
+            raise InputError(
+                "two recordings have one name in the table",
+                got=f"{other!r} and {recording.path!r}, both {recording.name!r}",
+                remedy="Rename one of them.",
+            )
+        yield row

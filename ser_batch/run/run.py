@@ -1,0 +1,153 @@
+"""One run, from its configuration to a finished output, through an executor that scores here or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from dataclasses import dataclass
+
+from ser_batch.errors import InputError, OutputError
+from ser_batch.output.destination import Output, check_output
+from ser_batch.output.parts import Parts
+from ser_batch.output.schema import schema
+from ser_batch.recordings.find import find_recordings
+from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, current_version, with_versions
+from ser_batch.recordings.table import Recordings
+from ser_batch.run.config import RunConfig
+from ser_batch.run.executor import Executor, Scoring
+from ser_batch.run.local import LocalExecutor
+from ser_batch.run.progress import Listener, Progress
+from ser_batch.run.summary import RunSummary, summarise
+
+ENOUGH = 100
+"""Recordings after which a share of failures means something; before the end of the run, that is."""
+Watch = Callable[[int], AbstractContextManager[Listener | None]]
+"""Given the number of recordings, who is told of the run's progress."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to."""
+
+    summary: RunSummary
+    model: str
+    """Bundle, runtime, precision and device, in words."""
+
+
+def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lambda total: nullcontext()) -> RunResult:
+    """Score each recording and write its rows, in order, to the output.
+
+    A recording that cannot be read or scored is a row with `status` "error". Rows go out in parts first; the output
+    appears, whole, at the end. An interrupted run leaves the rows it has for `resume`.
+
+    Args:
+        executor: None: this machine.
+
+    Raises:
+        SerError: anything that the user can cause: no recordings, an output that exists, a damaged bundle, a runtime
+            that is missing, more failures than allowed. Rows made before are kept.
+    """
+    found = isinstance(config.audio, Recordings)
+    recordings = config.audio if isinstance(config.audio, Recordings) else find_recordings(config.audio, config.shard)
+    if found and not len(recordings):
+        raise InputError("a run needs recordings", got="none")
+    output = Output.parse(config.out)
+    check_output(output, overwrite=config.overwrite, resume=config.resume)
+    aggregate_to = None if config.aggregate is None else _aggregate_output(config, output)
+    executor = executor or LocalExecutor()
+    with executor.open(config, recordings) as scoring, watch(len(recordings)) as listener:
+        progress = Progress(len(recordings))
+        _write_rows(config, recordings, output, scoring, progress, listener)
+        summary = summarise(progress, scoring.bundle.labels)
+    if aggregate_to is not None:
+        from ser_batch.output.aggregate import aggregate
+
+        aggregate(output.tables(), recordings.key, scoring.bundle.labels, aggregate_to.file)
+    return RunResult(summary, f"{scoring.bundle.id} on {scoring.description}")
+
+
+def _write_rows(
+    config: RunConfig,
+    recordings: Recordings,
+    output: Output,
+    scoring: Scoring,
+    progress: Progress,
+    listener: Listener | None,
+) -> None:
+    """Have rows made for the recordings that lack them, and finish the output.
+
+    Whatever ends the run early, the rows made until then are kept.
+    """
+    extra = None if recordings.extra is None else recordings.extra.schema
+    table = schema(
+        scoring.bundle, scoring.engine, scoring.segmentation, branch_columns=config.branch_columns, extra=extra
+    )
+    parts = Parts(
+        output,
+        table,
+        recordings.keys(),
+        key=recordings.key,
+        resume=config.resume and not config.overwrite,
+        counts=progress.output,
+    )
+    try:
+        todo = _unfinished(recordings, parts, progress, config.retry_errors)
+        with closing(scoring.score(todo, table, progress)) as scored:
+            for batch, files, complete in scored:
+                with progress.stage("write"):
+                    parts.append(batch, complete=complete)
+                progress.count(batch, files)
+                check_failures(progress, config)
+                if listener is not None:
+                    listener(progress)
+        check_failures(progress, config, at_end=True)
+        with progress.stage("write"):
+            parts.finish()
+    except BaseException:
+        with suppress(OutputError):
+            parts.flush()
+        raise
+    finally:
+        parts.close()
+
+
+def _unfinished(recordings: Recordings, parts: Parts, progress: Progress, retry_errors: bool) -> Iterator[Recording]:
+    """Recordings without rows, or whose rows are about another version of the file; absent ones are tried again."""
+    index, known = parts.index, 0
+    for recording in with_versions(recordings) if len(index) else recordings:
+        row = index.find(recording.key) if len(index) else None
+        known += row is not None
+        again = row is None or row.version == UNKNOWN_VERSION or (retry_errors and row.failed)
+        if again or (row and row.version != current_version(recording)):
+            yield recording
+        else:
+            progress.reused += 1
+    progress.unlisted = len(index) - known
+
+
+def check_failures(progress: Progress, config: RunConfig, *, at_end: bool = False) -> None:
+    """Raise InputError if more recordings have failed than may: the run is plainly misconfigured."""
+    few = progress.files < ENOUGH
+    # Of a few that a resumed run had left, a bad one says nothing; of all that the output holds, it may.
+    among = progress.files + (progress.reused if few else 0)
+    allowed = None
+    if config.max_errors is not None and progress.failures > config.max_errors:
+        allowed = f"no more than {config.max_errors} (--max-errors)"
+    judged = progress.files > 0 and (at_end or not few)
+    if config.fail_over is not None and judged and progress.failures > config.fail_over * among:
+        allowed = f"no more than {config.fail_over:.0%} of them (--fail-over)"
+    if allowed:
+        raise InputError(
+            f"{progress.failures} of {among} recordings failed",
+            expected=allowed,
+            remedy="Their rows say why and are kept: --resume --retry-errors goes on.",
+        )
+
+
+def _aggregate_output(config: RunConfig, output: Output) -> Output:
+    """Where the rows per recording go, once it is clear that they can be written there."""
+    out = Output.parse(config.aggregate or "")
+    if str(out) == str(output) or out.keeps_parts:
+        raise OutputError(f"{config.aggregate} cannot hold one row per recording", expected="a file of its own")
+    check_output(out, overwrite=config.overwrite or config.resume)
+    return out
