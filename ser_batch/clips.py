@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ class ClipRule:
     """Length of the clip in samples: 3 s at 48 kHz."""
     offset: float = 0.5
     """Seconds skipped at the start of a recording longer than one clip; a shorter one is kept whole."""
+    clamp_offset: bool = False
+    """Skip no more than a recording has over one clip, so that one of 3.0 to 3.5 s is not cut only to be padded."""
 
     def __post_init__(self) -> None:
         if self.sample_rate <= 0 or self.samples <= 0 or not 0 <= self.offset < float("inf"):
@@ -45,9 +48,20 @@ class ClipRule:
     def start(self, length: int) -> int:
         """First sample of the clip in a recording of `length` samples at `sample_rate`.
 
-        A recording that fits into one clip is kept whole; a longer one loses its first `offset` seconds.
+        A recording that fits into one clip is kept whole; a longer one loses its first `offset` seconds, or with
+        `clamp_offset` so much of them that a clip is left.
         """
-        return round(self.offset * self.sample_rate) if length > self.samples else 0
+        if length <= self.samples:
+            return 0
+        first = round(self.offset * self.sample_rate)
+        return min(first, length - self.samples) if self.clamp_offset else first
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rule as JSON types, as bundles and tables hold it: without `clamp_offset` where it is off."""
+        fields = asdict(self)
+        if not self.clamp_offset:
+            del fields["clamp_offset"]
+        return fields
 
 
 def fit(waveform: Waveform, samples: int) -> Waveform:
@@ -118,7 +132,7 @@ class Segmentation:
 
     def to_json(self) -> str:
         """Everything that decides about rows, for the table's provenance."""
-        clip = {"sample_rate": self.clip.sample_rate, "samples": self.clip.samples, "offset": self.clip.offset}
+        clip = self.clip.to_dict()
         if self.window is not None:
             clip |= {"window": self.window, "hop": self.hop or self.window}
         threshold = None if math.isinf(self.threshold) else self.threshold

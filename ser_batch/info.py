@@ -26,7 +26,8 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("labels", ", ".join(manifest.labels)),
         (
             "clip",
-            f"{clip.seconds:g} s at {clip.sample_rate} Hz, {clip.samples} samples, offset {clip.offset:g} s",
+            f"{clip.seconds:g} s at {clip.sample_rate} Hz, {clip.samples} samples, offset {clip.offset:g} s"
+            + (" at most" if clip.clamp_offset else ""),
         ),
     ]
     for branch in manifest.branches:

@@ -16,6 +16,7 @@ from training.options import (
     PROTOCOLS,
     corpus_of,
     corpus_options,
+    print_diagnostics,
     print_result,
     results_option,
     runtime_of,
@@ -59,6 +60,7 @@ def run(recipe: str, out: Path, backbone: str | None, only: Any, **given: Any) -
     if backbone:
         config = replace(config, context=replace(config.context, backbone=backbone))
     result = train(config, corpus, out, runtime_of(given), only=only)
+    print_diagnostics(out)
     if result:
         print_result(result["test"])
 

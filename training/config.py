@@ -21,6 +21,20 @@ from ser_batch.strict_json import decode, parse
 RECIPES = Path(__file__).parent / "configs"
 """Folder of the named recipes."""
 
+BEFORE: dict[str, Any] = {
+    "spectrogram.norm": "post",
+    "spectrogram.positions": "none",
+    "spectrogram.residual_mean": False,
+    "spectrogram.balance": False,
+    "spectrogram.statistics": "clean",
+    "spectrogram.mel.reference": "full scale",
+    "context.level": "full scale",
+    "context_stage.decay": "all",
+    "spectrogram_stage.decay": "all",
+    "fusion_stage.decay": "all",
+}
+"""What runs did before a field existed, where its default is something else."""
+
 SAMPLE_RATE = 48_000
 """Hz of every clip (III-B)."""
 RESERVED = ("spectrogram", "fusion", "fused", "targets", "files")
@@ -68,6 +82,17 @@ class LogMelConfig:
         default=1e-10,
         metadata=ours("Power below which the logarithm is clamped: −100 dB, torchaudio's and librosa's `amin`."),
     )
+    reference: Literal["full scale", "clip"] = field(
+        default="clip",
+        metadata=ancestor("Decibels of full scale.")
+        | ours(
+            "Of the clip's own loudest band, its mean removed before, so that neither level nor offset of a recording "
+            "matter: the paper is silent, Whisper's log-mel does so (Radford et al. 2022)."
+        ),
+    )
+    dynamic_range: float = field(
+        default=80.0, metadata=ours("With `reference` clip: dB kept below the loudest band, as Whisper does.")
+    )
 
     def __post_init__(self) -> None:
         if self.n_fft not in (2 * self.hop, 4 * self.hop) or self.n_fft % 64:
@@ -75,6 +100,10 @@ class LogMelConfig:
                 "the log-mel front-end frames by halves or quarters of n_fft",
                 got=f"n_fft {self.n_fft}, hop {self.hop}",
                 expected="n_fft a multiple of 64, and hop a half or a quarter of it",
+            )
+        if not 0 < self.dynamic_range < float("inf"):
+            raise TrainingError(
+                "the log-mel's dynamic_range", got=self.dynamic_range, expected="a positive number of dB"
             )
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise TrainingError(
@@ -109,13 +138,47 @@ class SpectrogramConfig:
         metadata=paper("III-D.2b", "Attention heads of the encoder.") | ours("The cross-attention has as many."),
     )
     feed_forward: int = field(default=512, metadata=ancestor("Width of the encoder's feed-forward part."))
-    transformer_dropout: float = field(
-        default=0.4, metadata=ancestor("Dropout in the encoder; ReLU, post-norm and no positional encoding as there.")
+    transformer_dropout: float = field(default=0.4, metadata=ancestor("Dropout in the encoder; ReLU as there."))
+    norm: Literal["post", "pre"] = field(
+        default="pre",
+        metadata=ancestor("Layer norm after each part of a Transformer layer (`post`).")
+        | ours(
+            "Before it, with one more at the encoder's end, which lets gradients through from the first step: the "
+            "paper is silent (Xiong et al. 2020, arXiv 2002.04745)."
+        ),
+    )
+    positions: Literal["none", "sinusoidal", "learned"] = field(
+        default="sinusoidal",
+        metadata=ancestor("Nothing tells the Transformer where a frame is (`none`).")
+        | ours(
+            "Sines and cosines added to the frames, or a learned table, without which attention cannot tell an order: "
+            "the paper is silent (Vaswani et al. 2017, section 3.5)."
+        ),
+    )
+    residual_mean: bool = field(
+        default=True,
+        metadata=ours(
+            "Add the frames' mean to what the cross-attention draws from them, so that the encoder learns before the "
+            "attention has: the paper is silent, the ancestors have no cross-attention."
+        ),
+    )
+    balance: bool = field(
+        default=True,
+        metadata=ours(
+            "Layer norm, without parameters, of both parts before the joint layer, the CNN's scaled by the root of the "
+            "widths' ratio, so that 64 numbers speak as loudly as 8704: the paper is silent (Ba et al. 2016, arXiv "
+            "1607.06450)."
+        ),
     )
     standardise: Literal["pixel", "bin", "global"] = field(
         default="pixel",
         metadata=paper("III-B", "From the training set.")
         | ancestor("Statistics per mel-and-frame pixel; or per mel bin, or one for all."),
+    )
+    statistics: Literal["clean", "augmented"] = field(
+        default="augmented",
+        metadata=paper("III-B", "From the training set.")
+        | ours("As it is trained on, or of its clean clips alone (`clean`): the paper is silent on which."),
     )
 
     def __post_init__(self) -> None:
@@ -186,6 +249,13 @@ class ContextConfig:
         metadata=ours(
             "z-norm the waveform; None does as the checkpoint's preprocessor_config.json says, and yes where it is "
             "silent."
+        ),
+    )
+    level: Literal["full scale", "clip"] = field(
+        default="clip",
+        metadata=ours(
+            "Show the encoder a recording at its own level (`full scale`), or each clip without its mean and at one "
+            "level, so that neither level nor offset of a recording matter: the paper is silent."
         ),
     )
     spec_augment: bool = field(
@@ -319,6 +389,11 @@ class Stage:
     cycles: int = field(default=1, metadata=ours("Times the one-cycle schedule is run through within `epochs`."))
     momentum: float = field(default=0.8, metadata=ancestor("SGD only."))
     weight_decay: float = field(default=0.0, metadata=ours("Of the optimiser: none unless the stage names one."))
+    decay: Literal["all", "matrices"] = field(
+        default="matrices",
+        metadata=ancestor("Weight decay draws every parameter to zero (`all`).")
+        | ours("No norms, biases and positions: the paper is silent."),
+    )
     penalties: tuple[float, ...] = field(
         default=(0.03, 0.1, 0.3, 1.0),
         metadata=ours("Ridge only: those tried, in units of a standardised row's mean squared norm."),
@@ -418,9 +493,10 @@ class RunConfig:
         ),
     )
     clip: ClipRule = field(
-        default_factory=ClipRule,
+        default_factory=lambda: ClipRule(clamp_offset=True),
         metadata=paper("III-B", "Three seconds at 48 kHz.")
-        | ancestor("A longer recording loses its first 0.5 s (`clip.offset`)."),
+        | ancestor("A longer recording loses its first 0.5 s (`clip.offset`).")
+        | ours("But no more than it has over three seconds (`clip.clamp_offset`): the paper is silent."),
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig, metadata=paper("IV-A", "Copies of training clips."))
     context: ContextConfig = field(default_factory=ContextConfig, metadata=paper("III-C", "The context branch."))
@@ -515,9 +591,24 @@ def load_config(recipe: str | Path, **overrides: Any) -> RunConfig:
     raw = parse(path.read_bytes(), str(path), TrainingError) if path.suffix == ".json" else read_toml(path)
     if not isinstance(raw, dict):
         raise TrainingError(f"{path} is not an object", got=type(raw).__name__)
-    # A run's own config.json has its recipe's name.
-    named = {} if path.suffix == ".json" else {"recipe": re.sub(r"[^\w.-]+", "-", path.stem)}
-    return decode(RunConfig, named | raw | overrides, path.name, TrainingError)
+    if path.suffix == ".json":  # a run's own, which has its recipe's name
+        _fill_in(raw)
+    else:
+        raw = {"recipe": re.sub(r"[^\w.-]+", "-", path.stem)} | raw
+        if isinstance(raw.get("clip"), dict):  # a bundle's rule has another default than a recipe's
+            raw["clip"] = {"clamp_offset": True} | raw["clip"]
+    return decode(RunConfig, raw | overrides, path.name, TrainingError)
+
+
+def _fill_in(raw: dict[str, Any]) -> None:
+    """Add what a run's config.json does not say because the run was begun before there was such a field."""
+    for name, value in BEFORE.items():
+        *tables, field_name = name.split(".")
+        place: Any = raw
+        for table in tables:
+            place = place.get(table) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.setdefault(field_name, value)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class History:
     """What a stage has done so far; everything but the tensors, and JSON-ready."""
 
     epochs: list[dict[str, float]] = field(default_factory=list)
+    """One row per epoch; `gradient_norm` is the median over its steps of the global norm before clipping."""
     best: float = -math.inf
     """Best monitored figure, signed so that larger is better."""
     best_epoch: int = -1
@@ -86,7 +87,7 @@ def fit(
     while len(history.epochs) < stage.epochs and history.since_best < stage.patience:
         epoch, started = len(history.epochs), time.perf_counter()
         seed_everything(seed, epoch)
-        loss = _train_epoch(name, branch, head, stage, train, optimizer, epoch, device)
+        trained = _train_epoch(name, branch, head, stage, train, optimizer, epoch, device)
         figures = evaluate(branch, *validation, device) if validation else {}
         if not math.isfinite(figures.get("loss", 0.0)):
             raise TrainingError(
@@ -94,7 +95,7 @@ def fit(
                 got=figures["loss"],
                 remedy="Lower the learning rate.",
             )
-        row = {"epoch": epoch, "train_loss": loss, **figures, "seconds": time.perf_counter() - started}
+        row = {"epoch": epoch, **trained, **figures, "seconds": time.perf_counter() - started}
         history.epochs.append(row)
         _keep_if_best(history, stage, figures, branch, folder)
         _save_state(folder, branch, optimizer, history, frozen)
@@ -122,13 +123,14 @@ def build_optimizer(branch: nn.Module, stage: Stage) -> torch.optim.Optimizer:
 
 
 def _groups(branch: nn.Module, stage: Stage) -> list[dict[str, Any]]:
-    """The trained parameters, each group with the factor of the learning rate that it shares."""
-    groups: dict[float, list[nn.Parameter]] = {}
+    """The trained parameters, each group with the factor of the learning rate and the weight decay that it shares."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in branch.named_parameters():
         if parameter.requires_grad:
             rate = branch.rate(name, stage.backbone_rate, stage.layer_decay) if isinstance(branch, Layered) else 1.0
-            groups.setdefault(rate, []).append(parameter)
-    return [{"params": members, "rate": rate} for rate, members in groups.items()]
+            spared = stage.decay == "matrices" and (parameter.ndim < 2 or "positions" in name)
+            groups.setdefault((rate, 0.0 if spared else stage.weight_decay), []).append(parameter)
+    return [{"params": members, "rate": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
 
 def learning_rate(stage: Stage, epoch: int, fraction: float) -> float:
@@ -152,9 +154,9 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     epoch: int,
     device: torch.device,
-) -> float:
+) -> dict[str, float]:
     branch.train()
-    losses, steps = [], math.ceil(len(train) / stage.batch_size)
+    losses, norms, steps = [], [], math.ceil(len(train) / stage.batch_size)
     for step, (features, targets) in enumerate(train.batches(epoch, stage.batch_size)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(stage, epoch, step / steps) * group["rate"]
@@ -168,11 +170,10 @@ def _train_epoch(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if stage.clip_norm:
-            nn.utils.clip_grad_norm_(branch.parameters(), stage.clip_norm)
+        norms.append(nn.utils.clip_grad_norm_(branch.parameters(), stage.clip_norm or math.inf))
         optimizer.step()
         losses.append(float(loss.detach()))
-    return float(np.mean(losses))
+    return {"train_loss": float(np.mean(losses)), "gradient_norm": float(torch.stack(norms).median())}
 
 
 def _loss(head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, stage: Stage) -> Tensor:

@@ -94,3 +94,11 @@ def print_result(test: dict[str, dict[str, Any]]) -> None:
         figures = (scores["accuracy"], *(scores["macro"][name] for name in ("precision", "recall", "f1")))
         table.add_row(model, *(f"{100 * value:.2f}" for value in figures))
     Console().print(table)
+
+
+def print_diagnostics(run: Path) -> None:
+    """One line on standard error per branch trained: which of its parts speak, and how far each moved."""
+    from training.diagnostics import read_all, summary
+
+    for name, found in read_all(run).items():
+        Console(stderr=True, highlight=False).print(f"{name:12} {summary(found)}", soft_wrap=True)

@@ -22,6 +22,7 @@ from training.data.corpus import Corpus
 from training.data.examples import CachedSet, FreshSet, TrainingSet, VersionedSet
 from training.data.features import encode
 from training.data.splits import PARTS, Split, folds_of
+from training.diagnostics import diagnose, weights
 from training.files import read_arrays, read_json, write_arrays
 from training.loop import fit, logits_of
 from training.models.fusion import Labelled, Probabilities, fit_logistic
@@ -77,23 +78,27 @@ def train_context(run: TrainingRun, branches: dict[str, nn.Module]) -> None:
         fit_ridge(name, branch.cpu(), stage, rows, validation, run.folder / name, refit=refit, runtime=run.runtime)
         branch.to(run.runtime.device)
     else:
-        _train_branch(run, name, branches[name], stage)
+        examples = training_set(run, branches[name].to(run.runtime.device), run.fitted_parts)
+        _train_branch(run, name, branches[name], stage, examples)
 
 
 def train_spectrogram(run: TrainingRun, branches: dict[str, nn.Module]) -> None:
     """Stage 2: the spectrogram branch (SGD, steps, lowest validation loss), standardised by training clips."""
     branch = branches[runs.SPECTROGRAM].to(run.runtime.device, memory_format=torch.channels_last)
-    branch.standardise.fit(clean_features(run, branch, *run.fitted_parts))
-    _train_branch(run, runs.SPECTROGRAM, branch, run.config.spectrogram_stage)
+    examples, stage = training_set(run, branch, run.fitted_parts), run.config.spectrogram_stage
+    if run.config.spectrogram.statistics == "clean":
+        branch.standardise.fit(clean_features(run, branch, *run.fitted_parts))
+    else:
+        branch.standardise.fit(features for features, _ in examples.batches(0, stage.batch_size))
+    _train_branch(run, runs.SPECTROGRAM, branch, stage, examples)
 
 
-def _train_branch(run: TrainingRun, name: str, branch: nn.Module, stage: Stage) -> None:
-    branch.to(run.runtime.device)
-    held_out = None
-    if not run.config.refit:
-        held_out = (clean_features(run, branch, "validation"), run.targets("validation"))
-    examples = training_set(run, branch, run.fitted_parts)
+def _train_branch(run: TrainingRun, name: str, branch: nn.Module, stage: Stage, examples: TrainingSet) -> None:
+    start = weights(branch)
+    validation = (clean_features(run, branch, "validation"), run.targets("validation"))
+    held_out = None if run.config.refit else validation
     fit(name, branch, stage, examples, held_out, run.folder / name, seed=run.config.seed, runtime=run.runtime)
+    diagnose(branch, start, validation[0], run.folder / name, run.runtime.device)
 
 
 def training_set(run: TrainingRun, branch: nn.Module, parts: tuple[str, ...]) -> TrainingSet:

@@ -91,8 +91,8 @@ def read_clip(
     """
     with opened(path, descriptor) as (sound, file):
         rate, channels = sound.samplerate, sound.channels
-        # One frame more than a clip tells whether the recording is longer than a clip, which is all that
-        # the rule asks of its length; the header is not needed for it.
+        # The rule asks no more of a recording's length than how far it reaches past the offset and one clip, and one
+        # frame more tells whether it goes on; the header is not needed for it.
         context = 0 if rate == rule.sample_rate else CONTEXT
         wanted = math.ceil((rule.offset + rule.seconds + context) * rate) + 1
         if span is None:
@@ -120,8 +120,14 @@ def level_of(waveform: Waveform, seconds: float, sample_rate: int) -> float:
 
 
 def level(samples: Waveform) -> float:
-    """RMS of `samples` (n,) in dBFS: 0 for a square wave of full scale, minus infinity for digital silence."""
-    power = float(np.dot(samples, samples)) / max(1, len(samples))
+    """RMS of `samples` (n,) in dBFS: 0 for a square wave of full scale, minus infinity for digital silence.
+
+    An offset is no sound: their mean does not count.
+    """
+    if not len(samples):
+        return -math.inf
+    sound = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    power = float(np.dot(sound, sound)) / len(sound)
     return 10 * math.log10(power) if power > 0 else -math.inf
 
 

@@ -126,7 +126,7 @@ class Manifest:
             BundleError: provenance or metrics hold something that JSON cannot (NaN and infinity included).
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields["clip"] = dataclasses.asdict(self.clip)
+        fields["clip"] = self.clip.to_dict()
         fields["branches"] = [dataclasses.asdict(branch) for branch in self.branches]
         fields["files"] = dict(sorted(self.files.items()))
         try:
@@ -145,6 +145,8 @@ def parse_manifest(raw: bytes) -> Manifest:
     data = strict_json.parse(raw, MANIFEST_FILE, BundleError)
     newer = partial(BundleError, remedy="A newer bundle needs a newer ser-batch.")
     strict_json.check_schema(data, SCHEMA_VERSION, MANIFEST_FILE, newer)
+    if isinstance(data.get("clip"), dict):  # bundles from before there was this key have none
+        data["clip"].setdefault("clamp_offset", False)
     return strict_json.decode(Manifest, data, MANIFEST_FILE, BundleError, complete=True)
 
 

@@ -70,6 +70,14 @@ def test_the_graph_equals_the_branch_in_torch(case: tuple[nn.Module, Exported]) 
     assert exported.max_difference <= TOLERANCE
 
 
+def test_neither_level_nor_offset_change_what_the_graph_says(case: tuple[nn.Module, Exported]) -> None:
+    session, clips = ort.InferenceSession(case[1].path), synthetic_clips(CLIP)[[0, 3, 4]] / 4
+    (expected,) = session.run(None, {"waveform": clips})
+    for changed in (clips * np.float32(0.01), clips * np.float32(4), clips + np.float32(0.05)):
+        (found,) = session.run(None, {"waveform": changed})
+        np.testing.assert_allclose(found, expected, atol=1e-3, rtol=0)
+
+
 def test_the_graph_is_one_valid_file_with_the_stated_tensors(case: tuple[nn.Module, Exported]) -> None:
     _, exported = case
     assert [path.name for path in exported.path.parent.iterdir()] == [exported.path.name]
@@ -95,8 +103,8 @@ def test_the_graph_says_what_it_is_and_nothing_of_this_machine(case: tuple[nn.Mo
 
 def test_the_graph_is_clean(case: tuple[nn.Module, Exported]) -> None:
     _, exported = case
-    # Two wav2vec 2.0 layers of 30 nodes and 52 around them, so base with twelve has about 410; three of Whisper.
-    assert exported.nodes <= {"wav2vec2": 120, "spectrogram": 170, "whisper": 135}[exported.name]
+    # Two wav2vec 2.0 layers of 30 nodes and 60 around them, so base with twelve has about 420; three of Whisper.
+    assert exported.nodes <= {"wav2vec2": 130, "spectrogram": 190, "whisper": 145}[exported.name]
     operators = {node.op_type for node in onnx.load(exported.path).graph.node}
     assert not operators & {"STFT", "DFT", "If", "Loop", "Dropout", "BatchNormalization", "Attention"}
 

@@ -82,13 +82,21 @@ def ser_train(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return main()
 
 
-def test_a_table_trains_and_its_run_loads(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_trains_and_its_run_loads(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = (corpus / "toy.toml", "--data", corpus / "corpus.csv", "--out", corpus / "run")
     assert ser_train(monkeypatch, *command, "--labels", "low,high,none") == 0
     run = load_run(corpus / "run")
     assert run.labels == LABELS and run.config.protocol == "given"
     assert tuple(run.branches) == ("whisper_toy", "spectrogram")
     assert set(run.metrics["test"]) == {"whisper_toy", "spectrogram", "fused"}
+    told = capsys.readouterr().err
+    assert "whisper_toy  parts moved by" in told and "% of uniform entropy" in told
+    found = {name: json.loads((corpus / "run" / name / "diagnostics.json").read_text()) for name in run.branches}
+    assert all(distance > 0 for distance in found["whisper_toy"]["moved"].values())
+    assert {"encoder.layers.1", "classifier.0", "layer_mix"} <= set(found["whisper_toy"]["moved"])
+    assert set(found["spectrogram"]["arm"]) == {"logits", "attention", "changed"}
     kept = json.loads((corpus / "run" / "backbone.json").read_text())
     assert kept["config"]["model_type"] == "whisper" and kept["config"]["d_model"] == 16
     clip = torch.zeros(1, 24_000)

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from ser_batch.errors import TrainingError
 from ser_batch.strict_json import decode
-from training.config import RECIPES, RunConfig, Stage, load_config, to_dict
+from training.config import BEFORE, RECIPES, RunConfig, Stage, load_config, to_dict
 
 
 @pytest.mark.parametrize("recipe", sorted(p.stem for p in RECIPES.glob("*.toml")))
@@ -26,6 +26,32 @@ def test_every_recipe_loads_and_survives_a_runs_config_json(recipe: str, tmp_pat
 
 def test_the_papers_recipe_is_the_defaults() -> None:
     assert load_config("paper") == RunConfig()
+
+
+def test_a_run_begun_before_a_field_existed_does_as_it_did(tmp_path: Path) -> None:
+    raw = to_dict(load_config("paper"))
+    for name in BEFORE:
+        *tables, field = name.split(".")
+        place = raw
+        for table in tables:
+            place = place[table]
+        del place[field]
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    config = load_config(tmp_path / "config.json")
+    assert (config.spectrogram.norm, config.spectrogram.positions) == ("post", "none")
+    assert not config.spectrogram.residual_mean and not config.spectrogram.balance
+    assert config.spectrogram.statistics == "clean"
+    assert config.spectrogram.mel.reference == config.context.level == "full scale"
+    assert config.context_stage.decay == config.spectrogram_stage.decay == "all"
+
+
+def test_a_recipes_clip_is_clamped_and_that_of_a_run_from_before_is_not(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[clip]\noffset = 0.2")
+    assert RunConfig().clip.clamp_offset and load_config(tmp_path / "mine.toml").clip.clamp_offset
+    raw = to_dict(RunConfig())
+    del raw["clip"]["clamp_offset"]
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    assert not load_config(tmp_path / "config.json").clip.clamp_offset
 
 
 def test_the_defaults_are_table_2() -> None:

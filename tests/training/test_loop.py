@@ -253,7 +253,8 @@ def test_one_cycle_rises_then_falls_within_epochs() -> None:
 def test_optimisers_hold_what_trains(kind: str, optimizer: str) -> None:
     made = build_optimizer(toy(), Stage(kind, 0.1, 1, 1, "loss", weight_decay=0.5))
     assert type(made).__name__ == optimizer
-    assert len(made.param_groups[0]["params"]) == 6 and made.param_groups[0]["weight_decay"] == 0.5
+    assert sum(len(group["params"]) for group in made.param_groups) == 6
+    assert [group["weight_decay"] for group in made.param_groups] == [0.5, 0.0]
     with pytest.raises(TrainingError, match="frozen"):
         build_optimizer(toy().requires_grad_(False), STAGE)
 
@@ -331,3 +332,28 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".state.pt.0123abcd.tmp").write_bytes(b"half")
     fit("toy", toy(), STAGE, TRAIN, VALIDATION, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "metrics.jsonl", "state.pt"]
+
+
+@pytest.mark.parametrize("clip_norm", [1e-3, 0.0])
+def test_the_history_has_the_gradients_norm_before_clipping(clip_norm: float, tmp_path: Path) -> None:
+    stage = replace(STAGE, epochs=1, clip_norm=clip_norm, batch_size=120, optimizer="sgd", learning_rate=1e-6)
+    torch.manual_seed(0)
+    (row,) = fit("toy", toy(), stage, TRAIN, VALIDATION, tmp_path).epochs
+    branch, (features, targets) = toy(), next(TRAIN.batches(0, 120))
+    seed_everything(0, 0)
+    torch.nn.functional.cross_entropy(branch.train().head(features), targets).backward()
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in branch.parameters() if p.grad is not None))
+    assert row["gradient_norm"] == pytest.approx(norm, rel=0.05) and norm > 0.1
+
+
+def test_matrices_alone_decay_where_the_stage_says_so() -> None:
+    branch = toy()
+    branch.positions = torch.nn.Parameter(torch.ones(3, 4))
+    groups = build_optimizer(branch, replace(STAGE, weight_decay=0.1)).param_groups
+    decaying = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in branch.named_parameters():
+        if parameter.requires_grad:
+            matrix = name in ("layers.0.weight", "layers.4.weight")
+            assert decaying[id(parameter)] == (0.1 if matrix else 0.0), name
+    (group,) = build_optimizer(branch, replace(STAGE, weight_decay=0.1, decay="all")).param_groups
+    assert group["weight_decay"] == 0.1

@@ -21,16 +21,31 @@ repair_torchaudio()
 import transformers  # noqa: E402
 from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
+SILENCE = 1e-14
+"""Mean power, −140 dB of full scale, below which a clip is not brought to the level of others."""
+SPEECH = 0.05
+"""Deviation that clips are brought to where an encoder takes them as they are: −26 dB of full scale (ITU-T P.56)."""
+
 
 class ZeroMeanUnitVariance(nn.Module):
-    """(x − mean) / sqrt(var + 1e-7) a clip, population variance: what wav2vec 2.0's feature extractor does.
+    """(x − mean) / sqrt(var + 1e-7) of each clip, population variance: what wav2vec 2.0's feature extractor does.
+
+    With `level`, the clip's deviation afterwards, the small number that keeps silence finite is a bound instead, which
+    no recording reaches: added, it makes quiet recordings quieter still.
 
     Shape: (B, T) → (B, T).
     """
 
+    def __init__(self, level: float | None = None) -> None:
+        super().__init__()
+        self.level = level
+
     def forward(self, waveform: Tensor) -> Tensor:
         centred = waveform - waveform.mean(dim=1, keepdim=True)
-        return centred / torch.sqrt(centred.square().mean(dim=1, keepdim=True) + 1e-7)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        if self.level is None:
+            return centred / torch.sqrt(variance + 1e-7)
+        return centred * (self.level / torch.sqrt(variance.clamp(min=SILENCE)))
 
 
 class Family(Protocol):
@@ -41,8 +56,8 @@ class Family(Protocol):
     masks_frames: bool
     """Whether `embed` can mask frames while training (SpecAugment)."""
 
-    def frontend(self, model: Any, normalise: bool) -> nn.Module:
-        """Waveform (B, T) at 16 kHz → the model's own input."""
+    def frontend(self, model: Any, normalise: bool, relative: bool = False) -> nn.Module:
+        """Waveform (B, T) at 16 kHz → the model's own input, with `relative` at one level whatever the waveform's."""
         ...
 
     def convolutions(self, model: Any) -> list[nn.Module]:
@@ -85,7 +100,9 @@ class WaveformFamily:
     def __init__(self, config: type[Any], model: type[Any]) -> None:
         self.config, self.model = config, model
 
-    def frontend(self, model: Any, normalise: bool) -> nn.Module:
+    def frontend(self, model: Any, normalise: bool, relative: bool = False) -> nn.Module:
+        if relative:
+            return ZeroMeanUnitVariance(1.0 if normalise else SPEECH)
         return ZeroMeanUnitVariance() if normalise else nn.Identity()
 
     def convolutions(self, model: Any) -> list[nn.Module]:
@@ -144,8 +161,8 @@ class WhisperFamily:
     masks_frames = False
     config, model = transformers.WhisperConfig, WhisperEncoder
 
-    def frontend(self, model: Any, normalise: bool) -> nn.Module:
-        return WhisperLogMel(model.config.num_mel_bins)
+    def frontend(self, model: Any, normalise: bool, relative: bool = False) -> nn.Module:
+        return WhisperLogMel(model.config.num_mel_bins, relative)
 
     def convolutions(self, model: Any) -> list[nn.Module]:
         return [model.conv1, model.conv2]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
 from training.config import ContextConfig, to_dict
-from training.models.frontends import Decimate
+from training.models.frontends import Centre, Decimate
 from training.models.pretrained import Encoder, load_encoder
 
 HEAD = ("name", "hidden", "dropout", "input_dropout", "concatenate_layers")
@@ -44,10 +44,11 @@ class ContextBranch(nn.Module):
     def __init__(self, config: ContextConfig, classes: int, encoder: Encoder | None = None) -> None:
         super().__init__()
         self.config = config
-        self.decimate = Decimate(3)
+        relative = config.level == "clip"
+        self.decimate = nn.Sequential(Centre(), Decimate(3)) if relative else Decimate(3)
         self.source = encoder if encoder is not None else load_encoder(config)
         self.family, self.encoder = self.source.family, self.source.model
-        self.frontend = self.family.frontend(self.encoder, self.source.normalise)
+        self.frontend = self.family.frontend(self.encoder, self.source.normalise, relative)
         self._shorten()
         self.depth = len(self.family.layers(self.encoder))
         self.statistics = sum(STATISTICS[name] for name in config.pooling.split("+"))

@@ -1,4 +1,4 @@
-"""The two front-ends as torch modules: 48 → 16 kHz decimation and the 128 × 278 log-mel spectrogram.
+"""The front-ends as torch modules: offset removal, 48 → 16 kHz decimation and the 128 × 278 log-mel spectrogram.
 
 They live inside the branches and so inside the exported graphs: training and serving cannot drift apart.
 Both are written in plain products and slices, which every runtime executes well, instead of an STFT operator.
@@ -29,6 +29,21 @@ def sinc_kernel(factor: int, lowpass_width: int = 6, rolloff: float = 0.99) -> n
     t = np.clip(t, -lowpass_width, lowpass_width)
     window = np.cos(t * math.pi / lowpass_width / 2) ** 2
     return np.sinc(t) * window * rolloff / factor
+
+
+class Centre(nn.Module):
+    """The clip without its mean; zeros past a recording's end have no offset and stay.
+
+    Shape: (B, T) → (B, T).
+    """
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        places = torch.arange(1, waveform.shape[1] + 1, dtype=torch.float32, device=waveform.device)
+        length = (waveform.abs().sign() * places).amax(dim=1, keepdim=True)  # up to the last sample that is not zero
+        inside = (length + 1 - places).clamp(0.0, 1.0)
+        for _ in range(2):  # one sum of so many float32 leaves an offset that a quiet clip's lowest band would show
+            waveform = waveform - waveform.sum(dim=1, keepdim=True) / length.clamp(min=1.0) * inside
+        return waveform
 
 
 class Decimate(nn.Module):
@@ -106,12 +121,14 @@ class LogMel(nn.Module):
     complex conjugates of these, so their powers are the same numbers, and the mel matrix is laid out to match.
     A hop of n_fft / 4 makes a frame four consecutive blocks, so framing is four slices; of n_fft / 2, two.
 
-    Shape: (B, T) at `sample_rate` → (B, n_mels, (T − n_fft) // hop + 1), dB relative to 1.
+    Shape: (B, T) at `sample_rate` → (B, n_mels, (T − n_fft) // hop + 1), dB relative to 1, or to the clip's loudest
+    band; with that reference a clip that never reaches `floor` is silent, and −`dynamic_range` everywhere.
     """
 
     def __init__(self, config: LogMelConfig) -> None:
         super().__init__()
         self.config = config
+        self.centre = Centre() if config.reference == "clip" else nn.Identity()
         outer, inner = config.n_fft // 32, 32
         rows = outer // 2 + 1
         k1, n1, n2 = np.arange(rows), np.arange(outer), np.arange(inner)
@@ -142,7 +159,7 @@ class LogMel(nn.Module):
         return folded
 
     def forward(self, waveform: Tensor) -> Tensor:
-        hop, n_fft = self.config.hop, self.config.n_fft
+        hop, n_fft, waveform = self.config.hop, self.config.n_fft, self.centre(waveform)
         frames, parts = self.config.frames(waveform.shape[1]), n_fft // hop
         blocks = waveform[:, : (frames + parts - 1) * hop].reshape(-1, frames + parts - 1, hop)
         framed = torch.cat([blocks[:, i : i + frames] for i in range(parts)], dim=2) * self.window
@@ -158,8 +175,11 @@ class LogMel(nn.Module):
         spectrum = turned @ self.second  # (B, frames, rows, real 32 | imaginary 32)
         squared = spectrum * spectrum
         power = (squared[..., :32] + squared[..., 32:]).flatten(2)
-        mel = (power @ self.filters).clamp(min=self.config.floor)
-        return (10.0 / math.log(10.0)) * mel.log().transpose(1, 2)
+        mel, floor = power @ self.filters, self.config.floor
+        if self.config.reference == "clip":
+            mel = mel / mel.amax(dim=(1, 2), keepdim=True).clamp(min=floor)
+            floor = 10 ** (-self.config.dynamic_range / 10)
+        return (10.0 / math.log(10.0)) * mel.clamp(min=floor).log().transpose(1, 2)
 
 
 WHISPER_RATE, WHISPER_FFT, WHISPER_HOP = 16_000, 400, 160
@@ -187,11 +207,14 @@ class WhisperLogMel(nn.Module):
 
     A frame of 400 samples every 160 is two and a half blocks of 160, so framing is three slices of blocks.
 
-    Shape: (B, T) float32 at 16 kHz → (B, n_mels, T // 160), (log₁₀ of the mel power + 4) / 4.
+    Shape: (B, T) float32 at 16 kHz → (B, n_mels, T // 160), (log₁₀ of the mel power + 4) / 4; with `relative` of the
+    mel power over that of the clip's loudest bin, so from −1 to 1 whatever the clip's level, which is the range that
+    Whisper was trained in.
     """
 
-    def __init__(self, n_mels: int = 80) -> None:
+    def __init__(self, n_mels: int = 80, relative: bool = False) -> None:
         super().__init__()
+        self.relative = relative
         filters = mel_bank(WHISPER_RATE, WHISPER_FFT, n_mels, 0.0, WHISPER_RATE / 2, "slaney", "slaney")
         for name, value in (("dft", windowed_dft()), ("filters", filters)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
@@ -203,6 +226,9 @@ class WhisperLogMel(nn.Module):
         framed = torch.cat([blocks[:, :frames], blocks[:, 1:-1], blocks[:, 2:, : WHISPER_FFT - 2 * WHISPER_HOP]], dim=2)
         real, imag = (framed @ self.dft).split(WHISPER_FFT // 2 + 1, dim=2)
         mel = (real * real + imag * imag) @ self.filters
+        if self.relative:
+            mel = mel / mel.amax(dim=(1, 2), keepdim=True).clamp(min=WHISPER_FLOOR)
+            return ((mel.clamp(min=10**-WHISPER_RANGE).log() * (1 / math.log(10.0)) + 4.0) / 4.0).transpose(1, 2)
         logarithm = mel.clamp(min=WHISPER_FLOOR).log() * (1 / math.log(10.0))
         loudest = logarithm.amax(dim=(1, 2), keepdim=True)
         return ((torch.maximum(logarithm, loudest - WHISPER_RANGE) + 4.0) / 4.0).transpose(1, 2)

@@ -29,11 +29,14 @@ def test_a_recording_is_one_row_and_its_waveform(tmp_path: Path) -> None:
 
 
 def test_the_level_is_that_of_the_sound_and_not_of_the_padding(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "x.wav", np.full(4_800, 0.1), 48_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "x.wav", np.tile([0.1, -0.1], 2_400), 48_000, subtype="FLOAT")
     ((row, _),) = decode(Recording(str(tmp_path / "x.wav"), "x"), WHOLE)
     assert row.start is not None
     assert row.level == pytest.approx(-20, abs=1e-3)
-    assert level(np.zeros(9, np.float32)) == -math.inf
+    assert level(np.zeros(9, np.float32)) == level(np.full(9, 0.05, np.float32)) == -math.inf
+    assert level(np.zeros(0, np.float32)) == -math.inf
+    quiet = np.sin(np.arange(48_000) / 7).astype(np.float32) * np.float32(1e-3)
+    assert level(quiet + np.float32(0.05)) == pytest.approx(level(quiet), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +50,7 @@ def test_the_level_is_that_of_the_sound_and_not_of_the_padding(tmp_path: Path) -
     ],
 )
 def test_what_is_too_quiet_or_too_short_is_not_scored(tmp_path: Path, segmentation: Segmentation, status: str) -> None:
-    soundfile.write(tmp_path / "x.wav", np.full(4_800, 0.1), 48_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "x.wav", np.tile([0.1, -0.1], 2_400), 48_000, subtype="FLOAT")
     ((row, waveform),) = decode(Recording(str(tmp_path / "x.wav"), "x"), segmentation)
     assert (row.status, waveform is None) == (status, status != "ok")
 

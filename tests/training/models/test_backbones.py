@@ -185,8 +185,11 @@ def test_a_clip_longer_than_the_positions_is_refused() -> None:
 
 def test_z_norm_is_a_setting_of_the_waveform_family() -> None:
     x = waveforms()
-    for normalise, same in ((None, True), (True, True), (False, False)):
-        made = branch("wavlm", normalise=normalise, freeze_feature_encoder=False, unfrozen_layers=-1)
+    for normalise, level, same in (
+        (None, "full scale", True), (True, "full scale", True), (False, "full scale", False), (False, "clip", True)
+    ):  # fmt: skip
+        settings = {"normalise": normalise, "level": level}
+        made = branch("wavlm", **settings, freeze_feature_encoder=False, unfrozen_layers=-1)
         assert torch.allclose(made.features(10 * x), made.features(x), atol=1e-3) == same
     assert load_encoder(config("whisper")).normalise
 

@@ -19,7 +19,8 @@ from training.config import LogMelConfig  # noqa: E402
 from training.models.frontends import Decimate, LogMel, WhisperLogMel, mel_filters, sinc_kernel  # noqa: E402
 
 RATE, SAMPLES = 48_000, 144_000
-SLANEY = LogMelConfig(mel_scale="slaney", mel_norm="slaney")
+ABSOLUTE = LogMelConfig(reference="full scale")
+SLANEY = LogMelConfig(reference="full scale", mel_scale="slaney", mel_norm="slaney")
 LEVELS = {"loud": 1.0, "quiet": 1e-4, "silent": 0.0}
 
 
@@ -76,7 +77,7 @@ def torchaudio_log_mel(x: torch.Tensor, scale: str = "htk", norm: str | None = N
 @pytest.mark.parametrize("level", LEVELS)
 def test_log_mel_equals_the_float64_reference(level: str) -> None:
     x = clip() * np.float32(LEVELS[level])
-    ours = LogMel(LogMelConfig())(as_batch(x))[0].numpy()
+    ours = LogMel(ABSOLUTE)(as_batch(x))[0].numpy()
     assert ours.shape == (128, 278)
     np.testing.assert_allclose(ours, reference_log_mel(x), atol=1e-3)
 
@@ -84,24 +85,24 @@ def test_log_mel_equals_the_float64_reference(level: str) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 def test_log_mel_equals_torchaudio(level: str) -> None:
     x = as_batch(clip() * np.float32(LEVELS[level]))
-    torch.testing.assert_close(LogMel(LogMelConfig())(x), torchaudio_log_mel(x), atol=1e-3, rtol=0)
+    torch.testing.assert_close(LogMel(ABSOLUTE)(x), torchaudio_log_mel(x), atol=1e-3, rtol=0)
 
 
 def test_slaney_log_mel_equals_torchaudio() -> None:
     x = as_batch(clip())
     torch.testing.assert_close(LogMel(SLANEY)(x), torchaudio_log_mel(x, "slaney", "slaney"), atol=1e-3, rtol=0)
-    assert (LogMel(SLANEY)(x) - LogMel(LogMelConfig())(x)).abs().max() > 1, "the option changes nothing"
+    assert (LogMel(SLANEY)(x) - LogMel(ABSOLUTE)(x)).abs().max() > 1, "the option changes nothing"
 
 
 def test_silence_is_the_floor() -> None:
-    silent = LogMel(LogMelConfig())(torch.zeros(1, SAMPLES))
+    silent = LogMel(ABSOLUTE)(torch.zeros(1, SAMPLES))
     torch.testing.assert_close(silent, torch.full((1, 128, 278), -100.0), atol=1e-4, rtol=0)
 
 
 def test_log_mel_of_a_pure_tone_peaks_in_its_band() -> None:
     """Without any reference: 3 kHz on a bin's centre, amplitude 1, has power (2048 / 4)² under a Hann window."""
     tone = torch.sin(2 * torch.pi * 3000 * torch.arange(SAMPLES, dtype=torch.float64) / RATE).float()
-    mel, filters = LogMel(LogMelConfig())(tone[None])[0], mel_filters(LogMelConfig())
+    mel, filters = LogMel(ABSOLUTE)(tone[None])[0], mel_filters(LogMelConfig())
     band = int(filters[128].argmax())  # 3000 Hz is bin 128
     assert int(mel[:, 100].argmax()) == band
     shares = filters[127:130, band]  # a Hann window leaves half the amplitude in each neighbouring bin
@@ -111,7 +112,7 @@ def test_log_mel_of_a_pure_tone_peaks_in_its_band() -> None:
 
 @pytest.mark.parametrize("hop", [256, 512])
 def test_other_frame_lengths_follow_the_same_definition(hop: int) -> None:
-    config = LogMelConfig(n_fft=1024, hop=hop, n_mels=64)
+    config = LogMelConfig(n_fft=1024, hop=hop, n_mels=64, reference="full scale")
     x = as_batch(clip())
     mel = torchaudio.transforms.MelSpectrogram(
         RATE, n_fft=1024, hop_length=hop, n_mels=64, center=False, f_max=24_000.0
@@ -152,7 +153,9 @@ def test_decimation_passes_speech_and_stops_what_would_fold_back() -> None:
     assert sinc_kernel(3).sum() == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("frontend", [LogMel(LogMelConfig()), Decimate(3)], ids=["log-mel", "decimate"])
+@pytest.mark.parametrize(
+    "frontend", [LogMel(ABSOLUTE), LogMel(LogMelConfig()), Decimate(3)], ids=["log-mel", "relative", "decimate"]
+)
 def test_a_clip_alone_is_the_same_clip_in_a_batch(frontend: torch.nn.Module) -> None:
     clips = [clip(0), clip(1) * np.float32(1e-4), np.zeros(SAMPLES, np.float32), clip(2)]
     together = frontend(as_batch(*clips))
@@ -161,11 +164,19 @@ def test_a_clip_alone_is_the_same_clip_in_a_batch(frontend: torch.nn.Module) -> 
 
 
 def test_the_frontends_add_nothing_to_the_weights() -> None:
-    assert not LogMel(LogMelConfig()).state_dict() and not Decimate(3).state_dict()
+    assert not LogMel(ABSOLUTE).state_dict() and not Decimate(3).state_dict()
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"hop": 500}, {"hop": 256}, {"n_fft": 2000, "hop": 500}, {"f_max": 30_000.0}, {"f_min": 24_000.0}]
+    "wrong",
+    [
+        {"hop": 500},
+        {"hop": 256},
+        {"n_fft": 2000, "hop": 500},
+        {"f_max": 30_000.0},
+        {"f_min": 24_000.0},
+        {"dynamic_range": 0.0},
+    ],
 )
 def test_settings_it_cannot_do_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(TrainingError):
@@ -219,3 +230,15 @@ def test_the_floor_is_80_db_below_each_clips_own_loudest_bin() -> None:
     np.testing.assert_allclose(together[1], whisper(clips[1]), atol=1e-6)
     np.testing.assert_allclose(np.ptp(together, axis=(1, 2)), 2.0, atol=1e-6)
     np.testing.assert_allclose(together[0] - together[1], 0.5, atol=1e-4)  # 20 dB
+
+
+@pytest.mark.parametrize("name", ["noise", "tone", "sweep"])
+def test_relative_whisper_features_are_its_own_with_the_loudest_bin_at_one(name: str) -> None:
+    clip = torch.from_numpy(WHISPER_CLIPS[name].astype(np.float32))[None]
+    plain = WhisperLogMel()(clip)
+    torch.testing.assert_close(WhisperLogMel(relative=True)(clip), plain - plain.max() + 1, atol=1e-5, rtol=0)
+
+
+def test_relative_whisper_features_of_silence_are_the_lowest() -> None:
+    silent = WhisperLogMel(relative=True)(torch.zeros(1, WHISPER_SAMPLES))
+    torch.testing.assert_close(silent, torch.full((1, 80, 300), -1.0))

@@ -138,7 +138,7 @@ def test_a_description_builds_the_same_encoder(name: str) -> None:
 
 @pytest.mark.shared
 def test_whisper_base_on_real_clips_is_transformers_own() -> None:
-    branch = ContextBranch(ContextConfig(str(BASE), "whisper_base", unfrozen_layers=-1), 8).eval()
+    branch = ContextBranch(ContextConfig(str(BASE), "whisper_base", unfrozen_layers=-1, level="full scale"), 8).eval()
     names = ("Actor_01/03-01-01-01-01-01-01", "Actor_12/03-01-06-01-02-01-12")
     files = [next(RAVDESS.rglob(f"{Path(name).name}.*")) for name in names]
     clips = torch.from_numpy(np.stack([read_clip(file, ClipRule()).waveform for file in files]))

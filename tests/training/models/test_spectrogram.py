@@ -10,15 +10,21 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training.config import SpectrogramConfig  # noqa: E402
-from training.models.spectrogram import SpectrogramBranch, Standardise  # noqa: E402
+from training.models.spectrogram import SpectrogramBranch, Standardise, sinusoids  # noqa: E402
 
 CLASSES = 8
+ANCESTOR = {"norm": "post", "positions": "none", "residual_mean": False, "balance": False}
+FORMS = {
+    "ours": SpectrogramConfig(),
+    "ancestor": SpectrogramConfig(**ANCESTOR),
+    "learned positions": SpectrogramConfig(positions="learned"),
+}
 
 
-@pytest.fixture(scope="module")
-def branch() -> SpectrogramBranch:
+@pytest.fixture(scope="module", params=FORMS)
+def branch(request: pytest.FixtureRequest) -> SpectrogramBranch:
     torch.manual_seed(0)
-    branch = SpectrogramBranch(SpectrogramConfig(), CLASSES).eval()
+    branch = SpectrogramBranch(FORMS[request.param], CLASSES).eval()
     branch.standardise.fit(branch.features(waveforms(4, seed=9)))
     return branch
 
@@ -70,7 +76,8 @@ def test_parts_of_the_paper(branch: SpectrogramBranch) -> None:
         assert kinds.count("Conv2d") == 2 and kinds.count("BatchNorm2d") == 2 and "ReLU" in kinds
     layer = branch.transformer.layers[0]
     assert layer.self_attn.num_heads == branch.cross_attention.num_heads == 4
-    assert layer.linear1.out_features == 512 and layer.dropout.p == 0.4 and not layer.norm_first
+    assert layer.linear1.out_features == 512 and layer.dropout.p == 0.4
+    assert layer.norm_first == (branch.config.norm == "pre") == (branch.transformer.norm is not None)
 
 
 def test_forward_is_head_of_features(branch: SpectrogramBranch) -> None:
@@ -110,6 +117,11 @@ def test_standardisation_is_of_the_training_clips(kind: str, shape: tuple[int, i
     np.testing.assert_allclose(branch.standardise.mean.numpy().squeeze(), reference.mean(axis=axes), rtol=1e-5)
     np.testing.assert_allclose(branch.standardise.std.numpy().squeeze(), reference.std(axis=axes), rtol=1e-5)
 
+    batched = SpectrogramBranch(config, CLASSES).standardise
+    batched.fit(training.split(4))
+    for key, value in batched.state_dict().items():
+        torch.testing.assert_close(value, branch.standardise.state_dict()[key])
+
     before = {key: value.clone() for key, value in branch.standardise.state_dict().items()}
     for mode in (branch.train(), branch.eval()):  # neither training nor serving moves them
         mode.head(torch.full((2, 128, 278), 7.0))
@@ -133,7 +145,42 @@ def test_a_pixel_that_never_moves_stays_finite() -> None:
 
 
 def test_statistics_travel_with_the_weights(branch: SpectrogramBranch) -> None:
-    other = SpectrogramBranch(SpectrogramConfig(), CLASSES).eval()
+    other = SpectrogramBranch(branch.config, CLASSES).eval()
     other.load_state_dict(branch.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(other(waveforms(1)), branch(waveforms(1)))
+
+
+def test_balanced_parts_have_the_same_norm() -> None:
+    branch = SpectrogramBranch(FORMS["ours"], CLASSES).eval()
+    views = branch.views(branch.features(waveforms(2)))
+    for part in (views.local, views.attended):
+        torch.testing.assert_close(part.norm(dim=1), torch.full((2,), 8.0), atol=0.05, rtol=0)
+
+
+def test_positions_are_those_of_vaswani() -> None:
+    table = sinusoids(69, 64).numpy()
+    step, pair = 17, 5
+    angle = step / 10_000 ** (2 * pair / 64)
+    np.testing.assert_allclose(table[step, [pair, 32 + pair]], [np.sin(angle), np.cos(angle)], atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["none", "sinusoidal", "learned"])
+def test_only_positions_tell_an_order(positions: str) -> None:
+    torch.manual_seed(0)
+    branch = SpectrogramBranch(SpectrogramConfig(positions=positions), CLASSES).eval()
+    branch.query.weight.data.zero_()  # the CNN, which asks, can tell an order
+    frames = torch.randn(1, 128, 69, 4, generator=torch.Generator().manual_seed(0))
+    there, back = (
+        branch.views(torch.nn.functional.pad(steps.reshape(1, 128, 276), (0, 2))).attended
+        for steps in (frames, frames.flip(2))
+    )
+    assert torch.allclose(there, back, atol=1e-4) == (positions == "none")
+
+
+def test_the_ancestors_form_has_the_tensors_of_runs_before_there_were_forms() -> None:
+    names = set(SpectrogramBranch(FORMS["ancestor"], CLASSES).state_dict())
+    assert {name.split(".")[0] for name in names} == {
+        "standardise", "cnn", "transformer", "query", "cross_attention", "classifier"
+    }  # fmt: skip
+    assert "transformer.norm.weight" not in names

@@ -1,0 +1,104 @@
+"""Which parts of a trained branch have a say, so that a part that never trained cannot go unseen.
+
+Written to `<run>/<branch>/diagnostics.json` when a branch has been trained, and printed by `ser-train run`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ser_batch.files import write_json
+from training.files import read_json
+from training.models.spectrogram import SpectrogramBranch
+
+FILE = "diagnostics.json"
+BATCH = 64
+"""Clips of one forward pass."""
+DEAD = 0.05
+"""Share of the CNN's say below which the Transformer arm counts as dead."""
+
+Weights = dict[str, Tensor]
+
+
+def weights(branch: nn.Module) -> Weights:
+    """Copies of the parameters that train, on the CPU."""
+    return {name: p.detach().cpu().clone() for name, p in branch.named_parameters() if p.requires_grad}
+
+
+def diagnose(branch: nn.Module, start: Weights, features: Tensor, folder: Path, device: torch.device) -> None:
+    """Measure a trained branch on the `features` (N, …) of clips and write the figures to `folder`.
+
+    Args:
+        start: what `weights` gave before training.
+    """
+    found: dict[str, Any] = {"moved": moved(start, weights(branch))}
+    if isinstance(branch, SpectrogramBranch):
+        found["arm"] = arm_figures(branch, features, device)
+    write_json(folder / FILE, found)
+
+
+def moved(start: Weights, end: Weights) -> dict[str, float]:
+    """Part of the branch → L2 distance of its parameters from where they began, relative to their norm there.
+
+    A part is a layer of a stack ("encoder.layers.3"), or a module outside of one; of parameters that began as zeros
+    the distance is absolute.
+    """
+    parts: dict[str, list[str]] = {}
+    for name in start:
+        numbered = re.match(r".*?\.\d+(?=\.)", name)
+        parts.setdefault(numbered[0] if numbered else name.rpartition(".")[0] or name, []).append(name)
+    found = {}
+    for part, names in parts.items():
+        distance = _norm([end[name] - start[name] for name in names])
+        found[part] = distance / (_norm([start[name] for name in names]) or 1.0)
+    return found
+
+
+def arm_figures(branch: SpectrogramBranch, features: Tensor, device: torch.device) -> dict[str, float]:
+    """What the Transformer and cross-attention arm is worth beside the CNN on clips' `features` (N, F, T).
+
+    `logits`: standard deviation over clips of the arm's part of the logits, mean over classes, over the CNN's.
+    `attention`: mean entropy of the cross-attention, over that of a uniform one.
+    `changed`: share of clips whose label is another one where the arm says of every clip what it says on average.
+    """
+    branch.eval()
+    with torch.no_grad():
+        views = [branch.views(part.float().to(device), weights=True) for part in features.split(BATCH)]
+        shares = [branch.shares(view) for view in views]
+        local, arm = (torch.cat([share[i] for share in shares]).cpu() for i in range(2))
+        attention = torch.cat([view.attention for view in views if view.attention is not None]).cpu()
+        bias = branch.classifier.bias.cpu()
+    entropy = -torch.xlogy(attention, attention).sum(dim=-1).mean() / math.log(attention.shape[-1])
+    labels, without = ((local + part + bias).argmax(dim=1) for part in (arm, arm.mean(dim=0)))
+    spread, beside = (share.std(dim=0, correction=0).mean() for share in (arm, local))
+    return {
+        "logits": float(spread / beside.clamp(min=1e-12)),
+        "attention": float(entropy),
+        "changed": float((labels != without).float().mean()),
+    }
+
+
+def read_all(run: Path) -> dict[str, dict[str, Any]]:
+    """Branch → what `diagnose` wrote of it, for each branch of a run's folder that has been trained step by step."""
+    return {path.parent.name: read_json(path) for path in sorted(run.glob(f"*/{FILE}"))}
+
+
+def summary(found: dict[str, Any]) -> str:
+    """The figures of one branch on one line, and a warning where its arm is dead."""
+    still, far = min(found["moved"].items(), key=lambda item: item[1]), max(found["moved"].values())
+    text = f"parts moved by {still[1]:.2g} ({still[0]}) to {far:.2g} of their norm"
+    if arm := found.get("arm"):
+        text += f"; the Transformer arm has {arm['logits']:.2g} of the CNN's deviation in the logits, its attention "
+        text += f"{arm['attention']:.0%} of uniform entropy, and changes {arm['changed']:.1%} of the labels"
+        text += " (it is dead)" if arm["logits"] < DEAD else ""
+    return text
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
