@@ -52,7 +52,8 @@ class Recordings(Sequence[Recording]):
         self._own = len(own.column_names)
         names = [*own.column_names, *([] if extra is None else extra.column_names)]
         # A single chunk, so that a row is found at once.
-        self.table = pa.Table.from_arrays([*own.columns, *extra_columns], names=names).combine_chunks()
+        table = pa.Table.from_arrays([*own.columns, *extra_columns], names=names)
+        self.table = table if all(column.num_chunks == 1 for column in table.columns) else table.combine_chunks()
         self._embedded = embedded
 
     @classmethod

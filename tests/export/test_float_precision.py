@@ -57,7 +57,7 @@ def test_it_is_close_to_what_was_trained_and_really_rounds(
     model = to_float_precision(graph(exported_bundle, branch), precision)
     (rows,) = session(emulated(model, precision), 1).run(None, {"waveform": reference.waveform})
     difference = np.abs(rows - reference.branches[branch]).max()
-    assert 1e-7 < difference < {"fp16": 2e-3, "bf16": 2e-2}[precision]
+    assert 1e-7 < difference < {"fp16": 4e-3, "bf16": 2e-2}[precision]
 
 
 def test_loud_quiet_and_silent_clips_stay_finite_in_fp16(exported_bundle: Bundle) -> None:
