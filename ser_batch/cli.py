@@ -78,6 +78,9 @@ def cli() -> None:
 @click.option(
     "--silence", type=float, metavar="DBFS", help="Up to this RMS, status silent, no label.  [-60; see below]"
 )
+@click.option(
+    "--channels", default="mix", show_default=True, metavar="mix|split|first|N", help="split: a row for each."
+)
 @click.option("--aggregate", type=click.Path(), metavar="FILE", help="Also write one row per recording.")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Take the I-th of N parts of the recordings.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")

@@ -76,6 +76,8 @@ def cut(recording: Waveform, rule: ClipRule) -> Waveform:
     return fit(recording[rule.start(len(recording)) :], rule.samples)
 
 
+MIX, SPLIT, FIRST = "mix", "split", "first"
+"""What is scored of several channels: their mean, each of them, the first one."""
 SILENCE = -60.0
 """dBFS up to which a window is silent unless told otherwise; digital full scale is 0, the noise of 16 bits -98."""
 
@@ -94,6 +96,8 @@ class Segmentation:
     """Seconds of sound below which there is no prediction."""
     silence: float | None = None
     """dBFS (RMS) up to which there is no prediction; None: -60 with a window, without one digital silence alone."""
+    channels: str = MIX
+    """`MIX`: their mean, or the loudest where it cancels; `SPLIT`: a row for each; `FIRST` or a number from 1 on."""
 
     def __post_init__(self) -> None:
         if self.hop is not None and self.window is None:
@@ -116,6 +120,19 @@ class Segmentation:
             raise InputError(
                 "the silence threshold is out of range", got=f"{self.silence:g} dBFS", expected="0 or less"
             )
+        number = "1" if self.channels == FIRST else self.channels
+        if number not in (MIX, SPLIT) and not (number.isdecimal() and int(number) >= 1):
+            raise InputError(
+                "there are no such channels",
+                got=self.channels,
+                expected=f"{MIX}, {SPLIT}, {FIRST} or a number from 1 on",
+            )
+        object.__setattr__(self, "channels", number if number in (MIX, SPLIT) else str(int(number)))
+
+    @property
+    def is_one_row(self) -> bool:
+        """Whether each recording is one row."""
+        return self.window is None and self.channels != SPLIT
 
     @property
     def threshold(self) -> float:
@@ -136,4 +153,6 @@ class Segmentation:
         if self.window is not None:
             clip |= {"window": self.window, "hop": self.hop or self.window}
         threshold = None if math.isinf(self.threshold) else self.threshold
-        return json.dumps(clip | {"min_duration": self.min_duration, "silence_dbfs": threshold})
+        # Outputs of version 0.1.0, which mixed, are gone on with.
+        channels = {} if self.channels == MIX else {"channels": self.channels}
+        return json.dumps(clip | {"min_duration": self.min_duration, "silence_dbfs": threshold} | channels)

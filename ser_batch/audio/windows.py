@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
-import soundfile
 import soxr
 
-from ser_batch.audio.container import check_complete
-from ser_batch.audio.reader import BLOCK_SAMPLES, Clip, Span, check_span, level, mono, opened, seek
+from ser_batch.audio.channels import Channels
+from ser_batch.audio.measure import bandwidth, level
+from ser_batch.audio.reader import BLOCK_SAMPLES, Clip, Span, check_span, seek
+from ser_batch.audio.sound import Sound, open_sound
 from ser_batch.clips import Segmentation, Waveform, fit
 from ser_batch.errors import AudioError
 
@@ -23,7 +24,8 @@ def read_windows(
 ) -> Iterator[Clip]:
     """Decode a recording segment by segment; each is padded with zeros to the clip's length.
 
-    Equal to resampling the whole recording and cutting it, to float rounding.
+    Equal to resampling the whole recording and cutting it, to float rounding. With the channels apart, those of a
+    segment follow each other.
 
     Raises:
         AudioError: as `read_clip`, once the damage is reached: the segments before it are good.
@@ -31,41 +33,66 @@ def read_windows(
     rule = segmentation.clip
     window = round((segmentation.window or rule.seconds) * rule.sample_rate)
     hop = segmentation.hop or segmentation.window or rule.seconds
-    with opened(path, descriptor) as (sound, file):
-        rate, channels = sound.samplerate, sound.channels
+    with open_sound(path, descriptor) as sound:
+        rate = sound.rate
         begin = span[0] if span else 0.0
-        stream = _Stream(sound, rule.sample_rate, seek(sound, span) if span else None)
+        length = _length(sound)
+        channels = Channels(segmentation.channels, sound.channels)
+        asked = seek(sound, span, length / rate) if span else None
+        stream = _Stream(sound, channels, rule.sample_rate, asked)
         number = start = reached = 0
         while number == 0 or (start < stream.total and reached < stream.total):
-            samples = stream.stretch(start, window)
+            samples, instead = stream.stretch(start, window)
             if not len(samples):
                 break
             times = (begin + start / rule.sample_rate, begin + (start + len(samples)) / rule.sample_rate)
-            duration = max(sound.frames / rate, times[1])
-            yield Clip(fit(samples, rule.samples), *times, duration, rate, channels, level(samples))
+            for channel, column in zip(channels.numbers, samples.T, strict=True):
+                yield Clip(
+                    fit(column, rule.samples),
+                    *times,
+                    max(length / rate, times[1]),
+                    rate,
+                    sound.channels,
+                    level(column),
+                    bandwidth(column, rule.sample_rate, rate),
+                    channel or instead,
+                    sound.decoder,
+                )
             reached = start + window
             number += 1
             start = round(number * hop * rule.sample_rate)
         stream.drain()
         if not stream.decoded:
             raise AudioError("holds no audio", got="0 frames")
-        if span:
-            check_span(stream.decoded / rate, span[1] - span[0])
+        if asked:
+            check_span(stream.decoded / rate, asked / rate, begin + stream.decoded / rate)
         else:
-            check_complete(sound, file, stream.decoded, ended=True)
+            sound.check_complete(stream.decoded, ended=True)
+
+
+def _length(sound: Sound) -> int:
+    """Frames of the recording; where the header does not say, they are counted first, which takes no decoding."""
+    if sound.frames is not None:
+        return sound.frames
+    length = sound.length()
+    sound.seek(0)
+    return length
 
 
 class _Stream:
     """Samples of an open recording at another rate, as far as they have been asked for."""
 
-    def __init__(self, sound: soundfile.SoundFile, rate: int, frames: int | None) -> None:
-        self._sound, self._left = sound, frames
-        self._block = max(1, min(BLOCK_SAMPLES // sound.channels, sound.samplerate))
-        same = sound.samplerate == rate
-        self._resampler = None if same else soxr.ResampleStream(sound.samplerate, rate, 1, "float32", "HQ")
-        self._held: Waveform = np.zeros(0, np.float32)
+    def __init__(self, sound: Sound, channels: Channels, rate: int, frames: int | None) -> None:
+        self._sound, self._channels, self._left = sound, channels, frames
+        self._block = max(1, min(BLOCK_SAMPLES // sound.channels, sound.rate))
+        count = len(channels.numbers)
+        self._scale = rate / sound.rate
+        self._resampler = None if sound.rate == rate else soxr.ResampleStream(sound.rate, rate, count, "float32", "HQ")
+        self._held: Waveform = np.zeros((0, count), np.float32)
         self._first = 0
         self._ended = False
+        self._instead: list[tuple[float, int]] = []
+        """(sample at which a block ends, channel that stands in for its mix)"""
         self.decoded = 0
         """Frames of the file read."""
 
@@ -74,14 +101,20 @@ class _Stream:
         """Samples there are; infinite until the end is reached."""
         return self._first + len(self._held) if self._ended else float("inf")
 
-    def stretch(self, start: int, length: int) -> Waveform:
-        """`length` samples from `start` on, or as many as there are; what is before `start` is let go."""
+    def stretch(self, start: int, length: int) -> tuple[Waveform, int | None]:
+        """`length` samples from `start` on, or as many as there are; what is before `start` is let go.
+
+        Returns:
+            (n, channels), and the channel that stands in for a mix that cancels.
+        """
         # One sample more than asked for tells whether the recording goes on.
         while not self._ended and self._first + len(self._held) <= start + length:
             self._pull()
             gone = min(max(0, start - self._first), len(self._held))
             self._held, self._first = self._held[gone:], self._first + gone
-        return self._held[start - self._first :][:length]
+        self._instead = [(end, channel) for end, channel in self._instead if end > start]
+        held = [channel for end, channel in self._instead if end - self._block * self._scale < start + length]
+        return self._held[start - self._first :][:length], held[0] if held else None
 
     def drain(self) -> None:
         """Read to the end, so that what is damaged there is not passed over."""
@@ -91,12 +124,23 @@ class _Stream:
 
     def _pull(self) -> None:
         wanted = self._block if self._left is None else min(self._block, self._left)
-        frames = self._sound.read(wanted, "float32", always_2d=True) if wanted else np.zeros((0, 1), np.float32)
+        frames = self._sound.read(wanted) if wanted else self._held[:0]
         self._ended = len(frames) == 0
         self.decoded += len(frames)
         if self._left is not None:
             self._left -= len(frames)
-        samples = mono(frames) if len(frames) else frames[:, 0]
+        samples = self._held[:0]
+        if len(frames):
+            samples, instead = self._channels.take(frames)
+            if instead is not None:
+                self._instead.append((self.decoded * self._scale, instead))
         if self._resampler is not None:
-            samples = self._resampler.resample_chunk(np.ascontiguousarray(samples), last=self._ended)
+            samples = self._resampled(samples)
         self._held = np.concatenate([self._held, samples])
+
+    def _resampled(self, samples: Waveform) -> Waveform:
+        assert self._resampler is not None
+        mono = samples.shape[1] == 1
+        given = np.ascontiguousarray(samples[:, 0] if mono else samples)
+        resampled: Waveform = self._resampler.resample_chunk(given, last=self._ended)
+        return resampled[:, None] if mono else resampled

@@ -80,9 +80,9 @@ class DecodePool:
     def __init__(
         self, segmentation: Segmentation, *, workers: int, prefetch: int, timeout: float = FILE_TIMEOUT
     ) -> None:
-        self._grant = 1 if segmentation.window is None else WINDOWS_PER_REQUEST
+        self._grant = 1 if segmentation.is_one_row else WINDOWS_PER_REQUEST
         # The recording whose turn it is must always find room, or it would wait for those behind it for ever.
-        self._reserve = 0 if segmentation.window is None else 2 * self._grant
+        self._reserve = 0 if segmentation.is_one_row else 2 * self._grant
         self._buffer = SharedBuffer(max(prefetch, self._grant) + self._reserve, segmentation.clip.samples)
         self._free = list(range(self._buffer.count))
         self._setup = Setup(segmentation, self._buffer.count)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ser_batch.audio.reader import Clip, read_clip
+from ser_batch.audio.reader import Clip, read_clips
 from ser_batch.audio.windows import read_windows
 from ser_batch.clips import Segmentation, Waveform
 from ser_batch.errors import AudioError, StoreError
-from ser_batch.recordings.recording import Recording, Segment, Version, current_version, failed
+from ser_batch.recordings.recording import FACTS, Recording, Segment, Version, current_version, failed
 
 
 def decode(
@@ -55,12 +55,14 @@ def _clips(recording: Recording, segmentation: Segmentation, descriptor: int | N
     if segmentation.window is not None:
         yield from read_windows(path, segmentation, span=recording.span, descriptor=descriptor)
     else:
-        yield read_clip(path, segmentation.clip, span=recording.span, descriptor=descriptor)
+        yield from read_clips(
+            path, segmentation.clip, segmentation.channels, span=recording.span, descriptor=descriptor
+        )
 
 
 def _segment(
     recording: Recording, version: Version, segmentation: Segmentation, clip: Clip, *, last: bool
 ) -> tuple[Segment, Waveform | None]:
     status = segmentation.status(clip.end - clip.start, clip.level)
-    known = (clip.start, clip.end, clip.duration, clip.sample_rate, clip.channels, clip.level)
-    return Segment(recording, version, status, None, last, *known), clip.waveform if status == "ok" else None
+    facts = {name: getattr(clip, name) for name in FACTS}
+    return Segment(recording, version, status, None, last, **facts), clip.waveform if status == "ok" else None

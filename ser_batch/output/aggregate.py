@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.output.parquet import write
+from ser_batch.output.schema import is_split
 from ser_batch.output.stores import Stored
 
 PRECEDENCE = ("error", "ok", "silent", "short")
@@ -36,14 +37,25 @@ def aggregate(tables: Sequence[Stored], key: str, labels: Sequence[str], out: St
 
 def _tables(tables: Sequence[Stored], key: str, labels: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
     means = [name for name in schema.names if any(name.endswith(f"p_{label}") for label in labels)]
+    split = is_split(schema)
     held = []
     for _, segments in groupby(_rows(tables), key=lambda row: row[key]):
-        held.append(_merge(segments, means, labels))
+        if split:
+            held.extend(_by_channel(list(segments), means, labels))
+        else:
+            held.append(_merge(segments, means, labels))
         if len(held) >= ROWS:
             yield pa.Table.from_pylist(held, schema)
             held = []
     if held:
         yield pa.Table.from_pylist(held, schema)
+
+
+def _by_channel(rows: list[dict[str, Any]], means: list[str], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of one recording whose channels are apart; an error, which is that of no channel, is that of each."""
+    channels = sorted({row["channel"] for row in rows if row["channel"] is not None})
+    chosen = [[row for row in rows if row["channel"] in (channel, None)] for channel in channels] or [rows]
+    return [_merge(iter(each), means, labels) for each in chosen]
 
 
 def _rows(tables: Sequence[Stored]) -> Iterator[dict[str, Any]]:

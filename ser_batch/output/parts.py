@@ -238,6 +238,18 @@ class Parts:
         )
 
 
+def columns_before(out: Output) -> list[str]:
+    """The columns of the output that an earlier run left, finished or not; none if there is none to be read."""
+    there = out.part_files()[:1]
+    if not there and not out.keeps_parts and out.file.size():
+        there = [out.file]
+    try:
+        return list(pq.read_schema(there[0].source()).names) if there else []
+    except (OSError, pa.ArrowException):
+        # What is wrong with it is said where it is gone on with.
+        return []
+
+
 class _Order:
     """Whether recordings come in the order wanted, each once."""
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import ser_batch
 from ser_batch.arrow import numbers, strings, take, words
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.clips import Segmentation
+from ser_batch.clips import SPLIT, Segmentation
 from ser_batch.engines.protocol import EngineIdentity
 from ser_batch.engines.scorer import Scores
 from ser_batch.recordings.recording import Segment
@@ -21,9 +21,13 @@ STATUSES = ("ok", "silent", "short", "error")
 FACTS: dict[str, type[np.generic]] = {
     **dict.fromkeys(("start", "end", "duration"), np.float64),
     **dict.fromkeys(("sample_rate", "channels"), np.int32),
-    "level": np.float32,
+    **dict.fromkeys(("level", "bandwidth"), np.float32),
+    "channel": np.int32,
 }
-"""Columns about the segment, as in `ser_batch.recordings.recording.Segment`."""
+"""Columns of numbers about the segment, as in `ser_batch.recordings.recording.Segment`."""
+DECODERS = ("libsndfile", "ffmpeg")
+ADDED = ("bandwidth", "channel", "decoder")
+"""Columns that an output of version 0.1.0 lacks; it is gone on with without them."""
 NAMESPACE = "ser_batch."
 """Prefix of the schema metadata's keys."""
 VERSION = ("source_size", "source_mtime_ns")
@@ -37,11 +41,16 @@ def schema(
     *,
     branch_columns: bool = True,
     extra: pa.Schema | None = None,
+    without: Sequence[str] = (),
 ) -> pa.Schema:
     """Columns of the finished table, with the provenance of every row in the metadata.
 
     One float32 column per label (`p_<label>` fused, `<branch>_p_<label>` each branch's own): larger than a list
     column by a tenth, and plain in every reader. `file`, `status` and the input's size and time are never null.
+
+    Args:
+        extra: columns that are handed through; they are the last.
+        without: columns of our own that are left out.
     """
     word = pa.dictionary(pa.int16(), pa.string())
     names = [f"p_{label}" for label in bundle.labels]
@@ -50,12 +59,14 @@ def schema(
     fields = [
         pa.field("file", pa.string(), nullable=False),
         *(pa.field(name, pa.from_numpy_dtype(kind)) for name, kind in FACTS.items()),
+        pa.field("decoder", word),
         pa.field("label", word),
         *(pa.field(name, pa.float32()) for name in ("score", *names)),
         pa.field("status", word, nullable=False),
         pa.field("error", pa.string()),
         *(pa.field(name, pa.int64(), nullable=False) for name in VERSION),
     ]
+    fields = [field for field in fields if field.name not in without]
     ours = {field.name for field in fields}
     # The label that a table of recordings gives must not pass for the one predicted.
     fields += [each.with_name(f"given_{each.name}" if each.name in ours else each.name) for each in extra or ()]
@@ -77,6 +88,12 @@ def _provenance(bundle: Bundle, engine: EngineIdentity, segmentation: Segmentati
     return {NAMESPACE + key: value for key, value in values.items()}
 
 
+def is_split(table: pa.Schema) -> bool:
+    """Whether the channels of a recording have rows of their own."""
+    clip = (table.metadata or {}).get(f"{NAMESPACE}clip".encode(), b"{}")
+    return bool(json.loads(clip).get("channels") == SPLIT)
+
+
 def record_batch(
     table: pa.Schema,
     labels: Sequence[str],
@@ -95,7 +112,6 @@ def record_batch(
         pyarrow.RecordBatch of `table`.
     """
     ok = np.array([segment.status == "ok" for segment in segments], dtype=bool)
-    read = np.array([segment.start is not None for segment in segments], dtype=bool)
     columns = {
         "file": strings([segment.recording.name for segment in segments]),
         "label": words(scores.fused.argmax(axis=1), labels, ok),
@@ -104,14 +120,20 @@ def record_batch(
         "error": strings([segment.error for segment in segments]),
     }
     for name, kind in FACTS.items():
-        values = [getattr(segment, name) for segment in segments if segment.start is not None]
-        columns[name] = numbers(values, kind, read)
+        values = [getattr(segment, name) for segment in segments]
+        known = np.array([value is not None for value in values], dtype=bool)
+        columns[name] = numbers([value for value in values if value is not None], kind, known)
+    decoders = [segment.decoder for segment in segments]
+    known = np.array([decoder is not None for decoder in decoders], dtype=bool)
+    columns["decoder"] = words([DECODERS.index(name) for name in decoders if name is not None], DECODERS, known)
     for index, name in enumerate(VERSION):
         columns[name] = numbers([segment.version[index] for segment in segments], np.int64)
     for prefix, rows in (("", scores.fused), *((f"{name}_", given) for name, given in scores.branches.items())):
         for index, label in enumerate(labels):
             columns[f"{prefix}p_{label}"] = numbers(rows[:, index], np.float32, ok)
-    arrays = [columns[name] for name in table.names if name in columns]
+    # A table may lack columns of ours, and those handed through may have their names.
+    own = table.names[: len(table) - (0 if extra is None else extra.num_columns)]
+    arrays = [columns[name] for name in own]
     if extra is not None:
         chosen = take(extra, [segment.recording.row for segment in segments])
         arrays += [column.combine_chunks() for column in chosen.columns]

@@ -68,9 +68,19 @@ class Segment(NamedTuple):
     sample_rate: int | None = None
     """Hz of the file."""
     channels: int | None = None
-    """Channels of the file, before the mix-down."""
+    """Channels of the file."""
     level: float | None = None
     """dBFS (RMS) of the sound from start to end."""
+    bandwidth: float | None = None
+    """Hz up to which there is sound from start to end; None: there is none."""
+    channel: int | None = None
+    """The number of the one channel that it is, from 1 on; None: the mix of all."""
+    decoder: str | None = None
+    """What decoded it: "libsndfile", "ffmpeg"."""
+
+
+FACTS = Segment._fields[Segment._fields.index("start") :]
+"""What is known of a segment that was decoded."""
 
 
 def failed(recording: Recording, version: Version, reason: str) -> Segment:

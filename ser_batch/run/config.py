@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_batch.clips import ClipRule, Segmentation
+from ser_batch.clips import MIX, ClipRule, Segmentation
 from ser_batch.decode.pool import FILE_TIMEOUT
 from ser_batch.errors import InputError
 
@@ -38,6 +38,8 @@ class RunConfig:
     hop: float | None = None
     min_duration: float = 0.0
     silence: float | None = None
+    channels: str = MIX
+    """See `ser_batch.clips.Segmentation`."""
     aggregate: str | os.PathLike[str] | None = None
     """Also write one row per recording here; see `ser_batch.output.aggregate`."""
     shard: tuple[int, int] | None = None
@@ -76,4 +78,4 @@ class RunConfig:
 
     def segmentation(self, clip: ClipRule) -> Segmentation:
         """Which segments of each recording are scored, with a bundle of this clip rule."""
-        return Segmentation(clip, self.window, self.hop, self.min_duration, self.silence)
+        return Segmentation(clip, self.window, self.hop, self.min_duration, self.silence, self.channels)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.clips import Segmentation, Waveform
+from ser_batch.clips import SPLIT, Segmentation, Waveform
 from ser_batch.decode.pool import DecodePool
 from ser_batch.engines.protocol import EngineIdentity
 from ser_batch.engines.scorer import Scorer, Scores
@@ -194,7 +194,7 @@ def open_pool(config: RunConfig, segmentation: Segmentation) -> DecodePool:
 def usual_batch(config: RunConfig, recordings: int) -> int:
     """What an engine on a CPU is opened for: a run of a few recordings never fills a batch."""
     batch = config.batch_size or default_batch()
-    return min(batch, recordings) if config.window is None else batch
+    return min(batch, recordings) if config.window is None and config.channels != SPLIT else batch
 
 
 def default_workers(cpus: int | None = None) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ser_batch.errors import InputError, OutputError
 from ser_batch.output.destination import Output, check_output
-from ser_batch.output.parts import Parts
-from ser_batch.output.schema import schema
+from ser_batch.output.parts import Parts, columns_before
+from ser_batch.output.schema import ADDED, schema
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, current_version, with_versions
 from ser_batch.recordings.table import Recordings
@@ -79,15 +79,22 @@ def _write_rows(
     Whatever ends the run early, the rows made until then are kept.
     """
     extra = None if recordings.extra is None else recordings.extra.schema
+    resume = config.resume and not config.overwrite
+    before = columns_before(output) if resume else []
     table = schema(
-        scoring.bundle, scoring.engine, scoring.segmentation, branch_columns=config.branch_columns, extra=extra
+        scoring.bundle,
+        scoring.engine,
+        scoring.segmentation,
+        branch_columns=config.branch_columns,
+        extra=extra,
+        without=ADDED if before and "bandwidth" not in before else (),
     )
     parts = Parts(
         output,
         table,
         recordings.keys(),
         key=recordings.key,
-        resume=config.resume and not config.overwrite,
+        resume=resume,
         counts=progress.output,
     )
     try:

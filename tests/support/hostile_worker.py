@@ -33,5 +33,5 @@ def hostile(read: Any) -> Any:
     return read_it
 
 
-ser_batch.decode.segments.read_clip = hostile(ser_batch.decode.segments.read_clip)
+ser_batch.decode.segments.read_clips = hostile(ser_batch.decode.segments.read_clips)
 ser_batch.decode.segments.read_windows = hostile(ser_batch.decode.segments.read_windows)

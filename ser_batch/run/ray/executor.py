@@ -73,7 +73,7 @@ class RayScoring:
         """See `executor.Scoring`; what is lost with the process that scores it, again and again, is tried alone."""
         tasks = Tasks(recordings)
         results = Results(tasks, table, self._recordings.extra)
-        long = self.segmentation.window is not None
+        long = not self.segmentation.is_one_row
         yield from self._collect(tasks.divided(self._room.actors, long=long), results, progress)
         lost = results.missing()
         if len(lost) and len(lost) == tasks.count:

@@ -135,8 +135,8 @@ class Results:
         return Scored(batch, files=1)
 
     def _batch(self, result: pa.Table, numbers: npt.NDArray[np.int64]) -> Any:
-        own = [name for name in self._table.names if name in result.column_names]
-        columns = result.select(own).columns
+        own = len(self._table) - (0 if self._extra is None else self._extra.num_columns)
+        columns = result.select(self._table.names[:own]).columns
         if self._extra is not None:
             columns += take(self._extra, self._tasks.rows(numbers)).combine_chunks().columns
         table = pa.Table.from_arrays(columns, names=self._table.names).cast(self._table)

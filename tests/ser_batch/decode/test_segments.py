@@ -15,6 +15,7 @@ from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, current_v
 from support.recordings import RULE, sources, write
 
 WHOLE = Segmentation(RULE)
+SQUARE = 0.1 * (-1.0) ** np.arange(4_800)
 
 
 def test_a_recording_is_one_row_and_its_waveform(tmp_path: Path) -> None:
@@ -29,7 +30,7 @@ def test_a_recording_is_one_row_and_its_waveform(tmp_path: Path) -> None:
 
 
 def test_the_level_is_that_of_the_sound_and_not_of_the_padding(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "x.wav", np.tile([0.1, -0.1], 2_400), 48_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "x.wav", SQUARE, 48_000, subtype="FLOAT")
     ((row, _),) = decode(Recording(str(tmp_path / "x.wav"), "x"), WHOLE)
     assert row.start is not None
     assert row.level == pytest.approx(-20, abs=1e-3)
@@ -37,6 +38,16 @@ def test_the_level_is_that_of_the_sound_and_not_of_the_padding(tmp_path: Path) -
     assert level(np.zeros(0, np.float32)) == -math.inf
     quiet = np.sin(np.arange(48_000) / 7).astype(np.float32) * np.float32(1e-3)
     assert level(quiet + np.float32(0.05)) == pytest.approx(level(quiet), abs=0.01)
+
+
+def test_the_level_is_measured_without_a_constant_offset(tmp_path: Path) -> None:
+    for offset in (0.005, -0.7):
+        assert level((SQUARE + offset).astype(np.float32)) == pytest.approx(-20, abs=1e-3)
+        assert level(np.full(144_000, offset, np.float32)) == -math.inf
+    noise = np.random.default_rng(1).standard_normal(480_000) * 3e-5 + 0.005
+    soundfile.write(tmp_path / "pause.wav", noise, 48_000)
+    rows = [row for row, _ in decode(Recording(str(tmp_path / "pause.wav"), "x"), Segmentation(RULE, window=3))]
+    assert [row.status for row in rows] == ["silent"] * 4
 
 
 @pytest.mark.parametrize(
@@ -50,7 +61,7 @@ def test_the_level_is_that_of_the_sound_and_not_of_the_padding(tmp_path: Path) -
     ],
 )
 def test_what_is_too_quiet_or_too_short_is_not_scored(tmp_path: Path, segmentation: Segmentation, status: str) -> None:
-    soundfile.write(tmp_path / "x.wav", np.tile([0.1, -0.1], 2_400), 48_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "x.wav", SQUARE, 48_000, subtype="FLOAT")
     ((row, waveform),) = decode(Recording(str(tmp_path / "x.wav"), "x"), segmentation)
     assert (row.status, waveform is None) == (status, status != "ok")
 
@@ -62,10 +73,10 @@ def test_digital_silence_is_silent_with_no_option_at_all(tmp_path: Path) -> None
 
 
 def test_a_surprise_in_one_file_is_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: str, rule: object, **options: object) -> None:
+    def fail(path: str, *rule: object, **options: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(ser_batch.decode.segments, "read_clip", fail)
+    monkeypatch.setattr(ser_batch.decode.segments, "read_clips", fail)
     ((row, waveform),) = decode(sources(tmp_path, 1)[0], WHOLE)
     assert (row.status, row.start, waveform) == ("error", None, None)
     assert row.error == "unexpected MemoryError: MemoryError('no room')"

@@ -9,7 +9,7 @@ import pytest
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import ClipRule, Segmentation
 from ser_batch.engines.scorer import Scores
-from ser_batch.output.schema import record_batch, schema
+from ser_batch.output.schema import ADDED, record_batch, schema
 from ser_batch.recordings.recording import Recording, Segment
 
 WHOLE = Segmentation(ClipRule())
@@ -20,7 +20,7 @@ class Recorder:
 
 
 def outcome(name: str, error: str | None = None) -> Segment:
-    known = () if error else (0.5, 3.25, 3.25, 44_100, 2, -20.0)
+    known = () if error else (0.5, 3.25, 3.25, 44_100, 2, -20.0, 8_000.0, None, "ffmpeg")
     return Segment(Recording(f"/x/{name}", name), (len(name), 12), "error" if error else "ok", error, True, *known)
 
 
@@ -35,11 +35,14 @@ def scores(rows: int, seed: int = 0) -> Scores:
 def test_columns_are_those_documented(toy_bundle: Bundle) -> None:
     labels = [f"p_{label}" for label in toy_bundle.labels]
     full = schema(toy_bundle, Recorder(), WHOLE)
-    head = ["file", "start", "end", "duration", "sample_rate", "channels", "level", "label", "score"]
+    facts = ["start", "end", "duration", "sample_rate", "channels", "level", "bandwidth", "channel", "decoder"]
+    head = ["file", *facts, "label", "score"]
     tail = ["status", "error", "source_size", "source_mtime_ns"]
     branches = [f"{branch}_{label}" for branch in ("wav2vec2", "spectrogram") for label in labels]
     assert full.names == [*head, *labels, *branches, *tail]
     assert schema(toy_bundle, Recorder(), WHOLE, branch_columns=False).names == [*head, *labels, *tail]
+    before = schema(toy_bundle, Recorder(), WHOLE, branch_columns=False, without=ADDED).names
+    assert before == [name for name in [*head, *labels, *tail] if name not in ("bandwidth", "channel", "decoder")]
     assert {str(full.field(name).type) for name in (*labels, *branches, "score")} == {"float"}
     assert all(pa.types.is_dictionary(full.field(name).type) for name in ("label", "status"))
 
@@ -77,6 +80,7 @@ def test_rows_hold_what_was_scored_and_failures_nothing(toy_bundle: Bundle) -> N
         assert row["score"] == given.fused[number].max()
         assert (row["start"], row["end"], row["duration"]) == (0.5, 3.25, 3.25)
         assert (row["sample_rate"], row["channels"], row["level"]) == (44_100, 2, -20)
+        assert (row["bandwidth"], row["channel"], row["decoder"]) == (8_000, None, "ffmpeg")
         for index, label in enumerate(toy_bundle.labels):
             assert row[f"p_{label}"] == given.fused[number, index]
             for name, values in given.branches.items():
@@ -118,3 +122,13 @@ def test_columns_handed_through_never_pass_for_ours(toy_bundle: Bundle) -> None:
     rows = [outcome(name)._replace(recording=Recording(name, name, row=row)) for name, row in (("b", 1), ("a", 0))]
     written = record_batch(table, toy_bundle.labels, rows, scores(2), extra).to_pylist()
     assert [(row["given_label"], row["speaker"]) for row in written] == [("happy", 8), ("sad", 7)]
+
+
+def test_columns_handed_through_keep_the_names_that_an_earlier_version_gave_them(toy_bundle: Bundle) -> None:
+    extra = pa.table({"channel": ["left", "right"]})
+    table = schema(toy_bundle, Recorder(), WHOLE, extra=extra.schema, without=ADDED)
+    assert table.names[-1] == "channel"
+    rows = [outcome(name)._replace(recording=Recording(name, name, row=row)) for name, row in (("b", 1), ("a", 0))]
+    written = record_batch(table, toy_bundle.labels, rows, scores(2), extra).to_pylist()
+    assert [row["channel"] for row in written] == ["right", "left"]
+    assert schema(toy_bundle, Recorder(), WHOLE, extra=extra.schema).names[-1] == "given_channel"
