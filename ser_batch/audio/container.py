@@ -1,4 +1,4 @@
-"""What kind of audio a file holds, told from its first bytes, and which decoder reads that kind best.
+"""Which decoder reads a file best, and whether it holds what its header promises: what its bytes tell of both.
 
 libsndfile is the faster one, and stays the way for what it reads well. Measured with libsndfile 1.2.2, it refuses
 FLAC of 12 and 20 bits or of unknown length and what it has no decoder for; and it reads wrongly an MP3 of variable
@@ -13,11 +13,10 @@ import os
 from typing import BinaryIO
 
 from ser_batch.errors import AudioError
+from ser_batch.formats import mpeg_frame, mpeg_syncs
 
 FORGIVEN = 512
 """Bytes that may be missing at the end of a WAV: a block."""
-HEAD = 16_384
-"""Bytes that tell what a file is: several frames of MPEG audio or AC-3."""
 WHOLE_OGG = 4 << 20
 """Bytes of an Ogg file up to which all of it is looked through for a second stream."""
 UNKNOWN_SIZES = frozenset(
@@ -27,91 +26,10 @@ UNKNOWN_SIZES = frozenset(
 OGG_PAGE = 27 + 255 + 255 * 255
 """Largest Ogg page in bytes (RFC 3533, section 6)."""
 
-MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    *((0, word, "wav") for word in (b"RIFF", b"RIFX", b"RF64", b"BW64")),
-    (0, b"fLaC", "flac"),
-    (0, b"OggS", "ogg"),
-    (0, b"FORM", "aiff"),
-    (0, b".snd", "au"),
-    (0, b"caff", "caf"),
-    (0, b"riff\x2e\x91\xcf\x11", "w64"),
-    (0, b"Creative Voice File", "voc"),
-    (0, b"NIST_1A", "nist"),
-    (0, b"2BIT", "avr"),
-    *((0, word, "ircam") for word in (b"\x64\xa3\x01\x00", b"\x00\x01\xa3\x64", b"\x64\xa3\x02\x00")),
-    *((0, word, "pvf") for word in (b"PVF1\n", b"PVF2\n")),
-    (4, b"ftyp", "mov"),
-    *((4, word, "mov") for word in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),
-    (0, b"\x1a\x45\xdf\xa3", "matroska"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
-    (0, b"wvpk", "wv"),
-    (0, b"TTA1", "tta"),
-    (0, b"MAC ", "ape"),
-    (0, b"DSD ", "dsf"),
-    (0, b"FRM8", "iff"),
-    (0, b"#!AMR", "amr"),
-    *((0, word, "mpc") for word in (b"MP+", b"MPCK")),
-    (0, b"tBaK", "tak"),
-    (0, b"ajkg", "shn"),
-    (0, b".RMF", "rm"),
-    (0, b".ra\xfd", "rm"),
-    (0, b"FLV\x01", "flv"),
-    (0, b"\x7f\xfe\x80\x01", "dts"),
-    (0, b"DTSHDHDR", "dtshd"),
-    (0, b"\x00\x00\x01\xba", "mpeg"),
-    (0, b"nut/multimedia container", "nut"),
-    (0, b"\xb7\xd8\x00\x20\x37\x49\xda\x11", "wtv"),
-    (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01", "mxf"),
-    (0, b"qoaf", "qoa"),
-    (0, b"EA3", "oma"),
-)
-"""(offset, bytes, kind)."""
-IMAGES = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"jp2 ", b"jpx ")
-"""Brands of the ISO base media format that are pictures."""
 SNDFILE_WAV = (0x0001, 0x0002, 0x0003, 0x0006, 0x0007, 0x0011, 0x0031, 0xFFFE)
 """Codings of WAV that libsndfile reads well: PCM, floats, A-law, µ-law, the common ADPCM, GSM."""
 SNDFILE = ("wav", "flac", "ogg", "aiff", "au", "caf", "w64", "voc", "nist", "avr", "ircam", "pvf", "mpeg audio", "")
 """Kinds that libsndfile is asked for first; the empty one is unknown."""
-MPEG_RATES = (44_100, 48_000, 32_000)
-MPEG_KBITS = {
-    (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (2, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-"""(MPEG version, layer) -> kbit/s by index (ISO 11172-3 and 13818-3)."""
-
-
-def identify(head: bytes) -> str:
-    """The kind of audio or video that a file begins with, as in `MAGIC`; empty: none that is known."""
-    for offset, word, kind in MAGIC:
-        if head.startswith(word, offset):
-            return _refined(kind, head)
-    if head.startswith(b"ID3"):
-        return "mpeg audio"
-    if any(head[first : first + 3 * size + 1 : size] == b"\x47" * 4 for first, size in ((0, 188), (4, 192))):
-        return "mpegts"
-    if head.startswith(b"\x0b\x77") and head.find(b"\x0b\x77", 64) > 0:
-        return "ac3"
-    for kind, length in (("adts", _adts_frame), ("mpeg audio", _mpeg_frame)):
-        if _repeats(head, length):
-            return kind
-    return ""
-
-
-def _refined(kind: str, head: bytes) -> str:
-    """The same, less what only begins alike: pictures, text, MIDI."""
-    if kind == "wav":
-        return {b"WAVE": "wav", b"AVI ": "avi"}.get(head[8:12], "")
-    if kind == "aiff":
-        return "aiff" if head[8:12] in (b"AIFF", b"AIFC") else ""
-    if kind == "mov" and head[4:8] == b"ftyp":
-        return "" if head[8:12] in IMAGES else "mov"
-    if kind == "mov" and head[4:8] in (b"free", b"skip", b"wide", b"pnot"):
-        return "mov" if any(word in head for word in (b"moov", b"mdat", b"ftyp")) else ""
-    return kind
 
 
 def prefers_ffmpeg(file: BinaryIO, kind: str, head: bytes) -> bool:
@@ -196,51 +114,5 @@ def _after_id3(file: BinaryIO, head: bytes) -> bytes:
 
 def _has_length(frames: bytes) -> bool:
     """Whether the first frame of MPEG audio says how many there are (Xing's, LAME's or Fraunhofer's header)."""
-    first = next((at for at in _syncs(frames) if _mpeg_frame(frames[at : at + 4])), 0)
+    first = next((at for at in mpeg_syncs(frames) if mpeg_frame(frames[at : at + 4])), 0)
     return any(word in frames[first : first + 192] for word in (b"Xing", b"Info", b"VBRI"))
-
-
-def _repeats(head: bytes, length: object) -> bool:
-    """Whether frames follow each other near the start: four of them, each as long as it says."""
-    for first in _syncs(head[:4096]):
-        at, count = first, 0
-        while size := length(head[at : at + 7]):  # type: ignore[operator]
-            at, count = at + size, count + 1
-            if count == 4 or (count > 1 and at >= len(head)):
-                return True
-    return False
-
-
-def _syncs(head: bytes) -> list[int]:
-    """Where eleven bits are set: frames of MPEG audio and of ADTS begin so."""
-    found, at = [], head.find(b"\xff")
-    while 0 <= at < len(head) - 1:
-        if head[at + 1] >= 0xE0:
-            found.append(at)
-        at = head.find(b"\xff", at + 1)
-    return found
-
-
-def _mpeg_frame(header: bytes) -> int:
-    """Bytes of the frame of MPEG audio with this header (ISO 11172-3, section 2.4.1.3); 0: it is none."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE0:
-        return 0
-    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
-    kbits, rate = header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or layer == 4 or kbits in (0, 15) or rate == 3:
-        return 0
-    first = version == 3
-    hertz = MPEG_RATES[rate] // (1 if first else 2 if version == 2 else 4)
-    bits = MPEG_KBITS[1 if first else 2, layer][kbits - 1] * 1000
-    padding = header[2] >> 1 & 1
-    if layer == 1:
-        return (12 * bits // hertz + padding) * 4
-    return (144 if first or layer == 2 else 72) * bits // hertz + padding
-
-
-def _adts_frame(header: bytes) -> int:
-    """Bytes of the ADTS frame with this header (ISO 13818-7, section 6.2); 0: it is none."""
-    if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0 or header[2] >> 2 & 15 > 12:
-        return 0
-    length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
-    return length if length > 7 else 0

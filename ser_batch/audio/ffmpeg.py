@@ -24,7 +24,7 @@ DEMUXERS = (
 )
 """Containers that are told by their first bytes, by FFmpeg's names."""
 WEAK = {"mpeg audio": "mp3,aac", "adts": "aac", "ac3": "ac3,eac3", "dts": "dts", "mpegts": "mpegts", "mpeg": "mpeg"}
-"""Kind -> demuxers that find frames in any noise: let in only where `container.identify` found some, too."""
+"""Kind -> demuxers that find frames in any noise: let in only where `formats.identify` found some, too."""
 TOLERANCES = {
     **dict.fromkeys(("wav", "w64", "aiff", "au", "flac", "wv", "tta", "ape", "dsf", "tak", "qoa"), 0.02),
     **{"mov": 0.05, "mp3": 0.05, "caf": 0.1, "matroska": 0.1, "asf": 0.5, "mpc8": 0.05},
@@ -54,7 +54,7 @@ class FfmpegSound:
 
     Args:
         file: positioned anywhere; it stays the caller's.
-        kind: what `container.identify` says of it.
+        kind: what `formats.identify` says of it.
 
     Raises:
         AudioError: there is no audio in it that FFmpeg can decode.

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import soundfile
 
-from ser_batch.audio.container import HEAD, identify, prefers_ffmpeg, read_all
+from ser_batch.audio.container import prefers_ffmpeg, read_all
 from ser_batch.audio.libsndfile import LibsndfileSound
 from ser_batch.clips import Waveform
 from ser_batch.errors import AudioError
+from ser_batch.formats import HEAD, identify
 from ser_batch.storage.urls import is_url
 from ser_batch.text import printable
 

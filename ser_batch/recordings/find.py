@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,8 @@ import pyarrow as pa
 
 from ser_batch.arrow import numbers, strings
 from ser_batch.errors import InputError
-from ser_batch.recordings.local import READABLE, expand, is_pattern, walk
+from ser_batch.formats import described
+from ser_batch.recordings.local import LeftOut, expand, is_pattern, walk
 from ser_batch.recordings.reader import is_table, read_recordings
 from ser_batch.recordings.table import Recordings, roots
 from ser_batch.storage.urls import is_url, join
@@ -36,8 +38,9 @@ def find_recordings(audio: Sequence[str | os.PathLike[str]], shard: tuple[int, i
     as given, so that equal names never collide and no name depends on what else a folder holds. A recording reached
     twice under one name is listed once.
 
-    Files and folders whose name starts with a dot are left out unless named themselves (macOS writes a `._x.wav`
-    beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once, so loops end. What
+    In a folder, a file is taken whose ending is that of audio or video, or whose content says so; the others are
+    counted. Files and folders whose name starts with a dot are left out unless named themselves (macOS writes a
+    `._x.wav` beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once, so loops end. What
     has an audio ending and is no readable file (a pipe, a broken link) is listed too, as is a folder that cannot be
     opened: they become error rows when they are read.
 
@@ -90,42 +93,44 @@ class _Listing(NamedTuple):
 
 
 def _found(given: Sequence[str]) -> Recordings:
-    listings = [_listing(root) for root in given]
+    left_out: LeftOut = Counter()
+    listings = [_listing(root, left_out) for root in given]
     if not any(listing.names for listing in listings):
         raise InputError(
             "no audio found",
-            got=", ".join(map(repr, given)) or "no path",
-            expected=f"a recording, or a folder that holds files ending in {', '.join(READABLE)}",
+            got=(", ".join(map(repr, given)) or "no path") + (f" with {described(left_out)}" if left_out else ""),
+            expected="a recording, or a folder that holds some",
         )
     columns = _columns(listings, prefixed=len(given) > 1)
     recordings = Recordings(columns)
+    recordings.left_out = dict(left_out)
     # Only several roots, and names that had to be escaped, can lead to one name twice.
     if "path" not in columns:
         return recordings
-    left_out = frozenset(_repeated(recordings))
-    return recordings.select([row for row in range(len(recordings)) if row not in left_out]) if left_out else recordings
+    again = frozenset(_repeated(recordings))
+    return recordings.select([row for row in range(len(recordings)) if row not in again]) if again else recordings
 
 
-def _listing(root: str) -> _Listing:
+def _listing(root: str, left_out: LeftOut) -> _Listing:
     if is_url(root):
         # Imported here: runs over folders need nothing of it.
         from ser_batch.recordings.remote import find_objects
 
-        objects = find_objects(root)
+        objects = find_objects(root, left_out)
         return _Listing(objects.base, objects.names, objects.sizes, objects.times)
-    folder, names = _names_under(root)
+    folder, names = _names_under(root, left_out)
     return _Listing(folder, sorted(map(os.fsencode, names)))
 
 
-def _names_under(root: str) -> tuple[str, Iterator[str]]:
+def _names_under(root: str, left_out: LeftOut) -> tuple[str, Iterator[str]]:
     """(folder, names relative to it) of the recordings under one root."""
     if os.path.isdir(root):
-        return root, walk(root)
+        return root, walk(root, left_out)
     if os.path.lexists(root):
         folder, name = os.path.split(root)
         return folder, iter([name])
     if is_pattern(root):
-        return expand(root)
+        return expand(root, left_out)
     raise InputError(f"{root!r} does not exist", remedy="Check the path, and quote it if it holds spaces.")
 
 

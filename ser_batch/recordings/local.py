@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import deque
+import stat
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
-READABLE = (
-    *("aif", "aifc", "aiff", "au", "avr", "caf", "flac", "ircam", "mp3", "nist", "oga", "ogg", "opus", "pvf"),
-    *("rf64", "snd", "sph", "voc", "w64", "wav", "wave"),
-)
-# Listed all the same, so that each is an error row and none is silently skipped.
-UNREADABLE = ("aac", "ac3", "amr", "ape", "dsf", "m4a", "m4b", "mka", "mp4a", "webm", "wma", "wv")
-EXTENSIONS = frozenset(f".{ending}" for ending in (*READABLE, *UNREADABLE))
-"""File name endings (lower case) taken as audio inside a folder; a file named by itself is always taken."""
+from ser_batch.formats import ENDINGS, HEAD, OTHERS, ending_of, identify
+
+LeftOut = Counter[str]
+"""Ending -> files of a folder that were not taken."""
 
 
 def is_pattern(path: str) -> bool:
@@ -26,25 +23,31 @@ def is_pattern(path: str) -> bool:
     return glob.has_magic(path)
 
 
-def expand(pattern: str) -> tuple[str, Iterator[str]]:
+def expand(pattern: str, left_out: LeftOut) -> tuple[str, Iterator[str]]:
     """(folder, names relative to it) of what a glob matches; `**` stands for any number of folders.
 
-    A file is taken if its ending is that of audio, or if the pattern names an ending itself.
+    A file is taken as it is inside a folder, or if the pattern names an ending itself. What has brackets in its name
+    and is there is meant by that name.
     """
-    fixed = []
+    fixed: list[str] = []
     for part in Path(pattern).parts:
-        if glob.has_magic(part):
+        if glob.has_magic(part) and not Path(*fixed, part).is_dir():
             break
         fixed.append(part)
     base = str(Path(*fixed)) if fixed else ""
     chosen = os.path.splitext(pattern)[1] and not glob.has_magic(os.path.splitext(pattern)[1])
     rest = os.path.relpath(pattern, base or os.curdir)
     names = glob.iglob(rest, root_dir=base or None, recursive=True)
-    return base, (name for name in names if chosen or is_audio(name) if not Path(base, name).is_dir())
+    files = (name for name in names if not Path(base, name).is_dir())
+    return base, (name for name in files if chosen or is_audio(name, os.path.join(base, name), left_out))  # noqa: PTH118
 
 
-def walk(root: str) -> Iterator[str]:
-    """Names of the recordings in a folder, relative to it, in no particular order; see `find_audio`."""
+def walk(root: str, left_out: LeftOut) -> Iterator[str]:
+    """Names of the recordings in a folder, relative to it, in no particular order; see `find_recordings`.
+
+    Args:
+        left_out: counts the files that are not taken.
+    """
     seen: set[tuple[int, int]] = set()
     folders = deque([(root, "")])
     while folders:
@@ -57,7 +60,9 @@ def walk(root: str) -> Iterator[str]:
             with os.scandir(folder) as entries:
                 inside = [(entry.name, entry.is_symlink()) for entry in entries if _is_folder(entry)]
             with os.scandir(folder) as entries:
-                yield from (_join(relative, e.name) for e in entries if is_audio(e.name) and not _is_folder(e))
+                for entry in entries:
+                    if not _is_folder(entry) and is_audio(entry.name, entry.path, left_out):
+                        yield _join(relative, entry.name)
         except OSError:
             yield relative or Path(folder).name
             continue
@@ -71,10 +76,35 @@ def _join(relative: str, name: str) -> str:
     return f"{relative}/{name}" if relative else name
 
 
-def is_audio(name: str) -> bool:
-    """Whether a file of that name is taken for audio inside a folder."""
-    base = os.path.basename(name)  # noqa: PTH119
-    return not base.startswith(".") and os.path.splitext(base)[1].lower() in EXTENSIONS
+def is_audio(name: str, path: str, left_out: LeftOut) -> bool:
+    """Whether a file is taken for a recording inside a folder: by its ending, or by what it holds.
+
+    Args:
+        left_out: counts it if it is not; what is hidden, or is a folder, is nobody's.
+    """
+    if os.path.basename(name).startswith("."):  # noqa: PTH119
+        return False
+    ending = ending_of(name)
+    if ending in ENDINGS or (ending not in OTHERS and _holds_audio(path)):
+        return True
+    if not os.path.isdir(path):  # noqa: PTH112
+        left_out[ending] += 1
+    return False
+
+
+def _holds_audio(path: str) -> bool:
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits for its writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError):
+        return False
+    try:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return regular and bool(identify(os.read(descriptor, HEAD)))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 from ser_batch.errors import InputError
-from ser_batch.recordings.local import is_audio, is_pattern
+from ser_batch.formats import ENDINGS, HEAD, OTHERS, ending_of, identify
+from ser_batch.recordings.local import LeftOut, is_pattern
+from ser_batch.recordings.recording import QUERIES
 from ser_batch.storage.bucket import Bucket, Found, Version, locate
 from ser_batch.storage.urls import parse_url
 
@@ -24,10 +29,13 @@ class Objects(NamedTuple):
     """Modification times in ns."""
 
 
-def find_objects(url: str) -> Objects:
+def find_objects(url: str, left_out: LeftOut) -> Objects:
     """List the recordings that a URL stands for: an object, all below a prefix, or a glob (`s3://b/a/**/*.wav`).
 
-    The rules are those of folders: audio file names, none that start with a dot nor below such a folder.
+    The rules are those of folders: by ending or by content, nothing that starts with a dot nor below such a folder.
+
+    Args:
+        left_out: counts the objects that are not taken.
 
     Raises:
         InputError: there is nothing of that name.
@@ -40,10 +48,11 @@ def find_objects(url: str) -> Objects:
         folder, _, _ = key.rpartition("/")
         return _sorted(str(root._replace(key=folder)), folder, [found])
     if is_pattern(key) and found is None and not key.endswith("/"):
-        fixed, pattern = _split(key)
-        return _sorted(str(root._replace(key=fixed)), fixed, _matching(bucket, fixed, pattern))
+        fixed, pattern = _split(bucket, key)
+        return _sorted(str(root._replace(key=fixed)), fixed, _matching(bucket, fixed, pattern, left_out))
     key = key.strip("/")
-    found_below = [each for each in bucket.listing(key, recursive=True) if _is_recording(each, key)]
+    below = [each for each in bucket.listing(key, recursive=True) if _is_visible(each, key)]
+    found_below = _recordings(bucket, below, left_out)
     if not found_below and found is None and bucket.find(key) is None:
         raise InputError(f"{url!r} does not exist", remedy="Check the bucket and the prefix.")
     return _sorted(str(root._replace(key=key)), key, found_below)
@@ -52,23 +61,47 @@ def find_objects(url: str) -> Objects:
 def matching_objects(url: str) -> list[str]:
     """URLs of the objects that a glob matches, whatever their endings, in the order of their names."""
     bucket, key = locate(url)
-    fixed, pattern = _split(key)
+    fixed, pattern = _split(bucket, key)
     keys = sorted(each.key for each in _expand(bucket, fixed, pattern.split("/")))
     return [str(parse_url(url)._replace(key=key)) for key in keys]
 
 
-def _split(key: str) -> tuple[str, str]:
-    """The folders of a pattern before the first wildcard, and the rest."""
+def _split(bucket: Bucket, key: str) -> tuple[str, str]:
+    """The folders of a pattern before the first wildcard, and the rest; brackets of a folder that is there are none."""
     parts = key.split("/")
-    first = next(number for number, part in enumerate(parts) if is_pattern(part))
+    first = 0
+    while first < len(parts) - 1 and not (
+        is_pattern(parts[first]) and bucket.find("/".join(parts[: first + 1])) is None
+    ):
+        first += 1
     return "/".join(parts[:first]), "/".join(parts[first:])
 
 
-def _matching(bucket: Bucket, fixed: str, pattern: str) -> Iterator[Found]:
-    """As with folders: what has the ending of audio, or whatever the pattern names the ending of."""
+def _matching(bucket: Bucket, fixed: str, pattern: str, left_out: LeftOut) -> Iterable[Found]:
+    """As with folders: what is audio, or whatever the pattern names the ending of."""
     _, dot, ending = pattern.rpartition("/")[2].rpartition(".")
-    chosen = bool(dot) and not is_pattern(ending)
-    return (each for each in _expand(bucket, fixed, pattern.split("/")) if chosen or is_audio(each.key))
+    matching = _expand(bucket, fixed, pattern.split("/"))
+    return matching if dot and not is_pattern(ending) else _recordings(bucket, list(matching), left_out)
+
+
+def _recordings(bucket: Bucket, found: list[Found], left_out: LeftOut) -> list[Found]:
+    """Those that are recordings by their endings or, where these say nothing, by their first bytes."""
+    unsure = [each for each in found if ending_of(each.key) not in ENDINGS | OTHERS]
+    with ThreadPoolExecutor(QUERIES) as threads:
+        heard = dict(
+            zip((each.key for each in unsure), threads.map(partial(_holds_audio, bucket), unsure), strict=True)
+        )
+    taken = [each for each in found if ending_of(each.key) in ENDINGS or heard.get(each.key)]
+    left_out.update(Counter(map(ending_of, {each.key for each in found} - {each.key for each in taken})))
+    return taken
+
+
+def _holds_audio(bucket: Bucket, found: Found) -> bool:
+    try:
+        with bucket.open(found.key) as file:
+            return bool(identify(bucket.attempt(found.key, lambda: file.read_at(min(HEAD, found.version[0]), 0))))
+    except OSError:
+        return False
 
 
 def _expand(bucket: Bucket, folder: str, parts: list[str]) -> Iterator[Found]:
@@ -103,8 +136,8 @@ def _fits(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
 
 
-def _is_recording(found: Found, prefix: str) -> bool:
-    if found.is_folder or not is_audio(found.key):
+def _is_visible(found: Found, prefix: str) -> bool:
+    if found.is_folder:
         return False
     return not any(part.startswith(".") for part in _below(found.key, prefix).split("/"))
 

@@ -55,6 +55,8 @@ class Recordings(Sequence[Recording]):
         table = pa.Table.from_arrays([*own.columns, *extra_columns], names=names)
         self.table = table if all(column.num_chunks == 1 for column in table.columns) else table.combine_chunks()
         self._embedded = embedded
+        self.left_out: dict[str, int] = {}
+        """Ending -> files of the folders searched that were not taken."""
 
     @classmethod
     def of(cls, recordings: Iterable[Recording]) -> Recordings:
@@ -149,7 +151,9 @@ class Recordings(Sequence[Recording]):
         chosen = take(self.table, rows)
         own = dict(zip(chosen.column_names, chosen.columns[: self._own], strict=False))
         more = list(range(self._own, chosen.num_columns))
-        return Recordings(own, chosen.select(more) if more else None, self._embedded)
+        selected = Recordings(own, chosen.select(more) if more else None, self._embedded)
+        selected.left_out = self.left_out
+        return selected
 
     def _has(self, name: str) -> bool:
         return name in self.table.column_names[: self._own]

@@ -32,6 +32,8 @@ class Progress:
     """Of the rows of the whole output, those of earlier runs among them."""
     reused: int = 0
     """Recordings whose rows an earlier run made."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Ending -> files of the folders searched that were not taken."""
     unlisted: int = 0
     """Recordings that have rows of an earlier run and are not among those given."""
     files: int = 0

@@ -56,7 +56,7 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
     aggregate_to = None if config.aggregate is None else _aggregate_output(config, output)
     executor = executor or LocalExecutor()
     with executor.open(config, recordings) as scoring, watch(len(recordings)) as listener:
-        progress = Progress(len(recordings))
+        progress = Progress(len(recordings), left_out=recordings.left_out)
         _write_rows(config, recordings, output, scoring, progress, listener)
         summary = summarise(progress, scoring.bundle.labels)
     if aggregate_to is not None:

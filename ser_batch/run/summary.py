@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ser_batch.formats import described
 from ser_batch.output.schema import STATUSES
 from ser_batch.run.progress import Progress
 from ser_batch.text import terminal_safe
@@ -30,6 +31,8 @@ class RunSummary:
     """Recordings whose rows an earlier run had made."""
     unlisted: int
     """Recordings that an earlier run made rows of, and that this one was not given; their rows are kept."""
+    left_out: dict[str, int]
+    """Ending -> files of the folders searched that were not taken, since neither it nor their content says audio."""
     seconds: float
     """Wall time."""
     clips_per_second: float
@@ -63,6 +66,7 @@ def summarise(progress: Progress, labels: tuple[str, ...]) -> RunSummary:
         errors=list(output.errors),
         reused=progress.reused,
         unlisted=progress.unlisted,
+        left_out=dict(progress.left_out),
         seconds=seconds,
         clips_per_second=progress.rows / seconds,
         real_time_factor=progress.seconds_scored / seconds,
@@ -94,6 +98,11 @@ def format_summary(summary: RunSummary, out: str, model: str) -> str:
         *(
             [("unlisted", f"{summary.unlisted} of an earlier run: kept, though not among AUDIO now")]
             if summary.unlisted
+            else []
+        ),
+        *(
+            [("left out", f"{terminal_safe(described(summary.left_out))} in the folders: no audio")]
+            if summary.left_out
             else []
         ),
         ("audio", f"{summary.audio_hours:.3f} hours scored"),

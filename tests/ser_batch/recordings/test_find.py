@@ -3,12 +3,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ser_batch.errors import InputError
+from ser_batch.formats import described
 from ser_batch.recordings.find import find_recordings
 from ser_batch.text import printable
-from support.recordings import touch
+from support.encoded import encode
+from support.recordings import touch, write
 
 
 def files(*roots: str | Path) -> list[str]:
@@ -20,9 +23,59 @@ def test_a_folder_is_searched_recursively_in_the_order_of_names(tmp_path: Path) 
     assert files(tmp_path) == ["a.mp3", "a/deep/er/y.FLAC", "a/x.wav", "b/x.wav", "z.opus"]
 
 
-def test_audio_that_cannot_be_decoded_here_is_not_skipped(tmp_path: Path) -> None:
-    touch(tmp_path, "x.m4a", "y.wma")
-    assert files(tmp_path) == ["x.m4a", "y.wma"]
+def test_every_ending_of_audio_and_video_is_taken(tmp_path: Path) -> None:
+    names = [
+        *(
+            "a.m4a",
+            "b.wma",
+            "c.mpga",
+            "d.mpeg",
+            "e.mp2",
+            "f.bwf",
+            "g.mp4",
+            "h.mov",
+            "i.mkv",
+            "j.3gp",
+            "k.webm",
+            "l.amr",
+        ),
+        *("m.AAC", "n.ac3", "o.wv", "p.ape", "q.tta", "r.dsf", "s.dff", "t.avi", "u.flv", "v.mts", "w.opus", "x.caf"),
+    ]
+    touch(tmp_path, *names)
+    assert files(tmp_path) == names
+
+
+def test_what_holds_audio_is_taken_whatever_its_ending_and_the_rest_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "b.txt", "c.TXT", "d.json", "e.weird", "sub/f", "sub/.hidden", ".g/h.txt")
+    write(tmp_path / "1.dat")
+    write(tmp_path / "2", kind="mp3")
+    encode(tmp_path / "3.ts", "ts", 0.5)
+    encode(tmp_path / "sub" / "4.rec", "adts", 0.5)
+    encode(tmp_path / "sub" / "5.mp4.part", "m4a", 0.5)
+    write(tmp_path / "sub" / "audio.txt")  # not even looked into
+    (tmp_path / "7.bin").write_bytes(np.random.default_rng(0).bytes(100_000))
+    (tmp_path / "8.dat").write_bytes(b"MAC addresses, and MP+ and RIFF")
+    os.mkfifo(tmp_path / "9.pipe")
+    found = find_recordings([tmp_path])
+    assert [each.name for each in found] == ["1.dat", "2", "3.ts", "sub/4.rec", "sub/5.mp4.part"]
+    assert found.left_out == {"txt": 3, "json": 1, "weird": 1, "": 1, "bin": 1, "dat": 1, "pipe": 1}
+    assert described(found.left_out).startswith("3 .txt, 1 without an ending, 1 .bin, 1 .dat")
+    assert found[1:3].left_out == found.left_out
+    globbed = find_recordings([f"{tmp_path}/*"])
+    assert [each.name for each in globbed] == ["1.dat", "2", "3.ts"]
+    assert globbed.left_out == {"txt": 2, "json": 1, "weird": 1, "bin": 1, "dat": 1, "pipe": 1}
+
+
+def test_many_endings_are_summed_up() -> None:
+    counts = {f"e{number}": 1 for number in range(20)}
+    assert described(counts).endswith("and 12 others")
+
+
+def test_brackets_of_a_folder_that_is_there_are_no_pattern(tmp_path: Path) -> None:
+    touch(tmp_path, "calls [2024]/a.wav", "calls [2024]/b/c.wav", "calls 2/d.wav")
+    assert files(f"{tmp_path}/calls [2024]/*.wav") == ["a.wav"]
+    assert files(f"{tmp_path}/calls [2024]/**/*.wav") == ["a.wav", "b/c.wav"]
+    assert files(f"{tmp_path}/calls [0-9]/*.wav") == ["calls 2/d.wav"]
 
 
 def test_a_file_named_itself_is_taken_whatever_its_ending(tmp_path: Path) -> None:
@@ -113,7 +166,7 @@ def test_backslashes_are_doubled_only_where_bytes_are_escaped() -> None:
 
 def test_nothing_found_and_a_missing_root_are_errors(tmp_path: Path) -> None:
     touch(tmp_path, "readme.txt")
-    with pytest.raises(InputError, match="no audio found"):
+    with pytest.raises(InputError, match=r"no audio found; got .* with 1 \.txt"):
         find_recordings([tmp_path])
     with pytest.raises(InputError, match="does not exist"):
         find_recordings([tmp_path / "nowhere"])

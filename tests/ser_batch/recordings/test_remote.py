@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from pyarrow import fs
 
 import ser_batch.storage.bucket
+import ser_batch.storage.objects
 from ser_batch.clips import Segmentation
 from ser_batch.decode.segments import decode
 from ser_batch.errors import InputError, StoreError
@@ -16,6 +18,7 @@ from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, current_version
 from ser_batch.recordings.remote import find_objects
 from ser_batch.storage.bucket import PATIENCE, Bucket
+from support.encoded import ENCODED, encode
 from support.failing_store import AWAY, Failing
 from support.recordings import RULE, write
 
@@ -47,6 +50,18 @@ def test_a_prefix_is_listed_as_a_folder_is(folder: Path) -> None:
     assert found.version[0] == 7
 
 
+def test_objects_that_hold_audio_are_taken_and_the_rest_is_counted(folder: Path) -> None:
+    write(folder / "a" / "b" / "10")
+    (folder / "a" / "notes.txt").write_text("x")
+    assert files("s3://b/a") == files(str(folder / "a"))
+    assert "b/10" in files("s3://b/a") and "b/10" in files("s3://b/a/**")
+    left_out = {"bin": 1, "txt": 1}
+    assert find_recordings(["s3://b/a"]).left_out == find_recordings([str(folder / "a")]).left_out == left_out
+    (folder / "a" / "[x]").mkdir()
+    write(folder / "a" / "[x]" / "11.wav")
+    assert files("s3://b/a/[x]/*.wav") == files(f"{folder}/a/[x]/*.wav") == ["11.wav"]
+
+
 @pytest.mark.parametrize(
     "pattern",
     ["a/*.wav", "a/*", "**/*.wav", "a/**/*.wav", "a/**", "*/b/*.wav", "a/b/?/4.wav", "*", "a/7*.bin", "a/[0-9].*"],
@@ -62,7 +77,7 @@ def test_objects_and_several_roots_keep_their_names(folder: Path) -> None:
     assert files("s3://b/a/b/c", str(folder / "8.wav")) == ["s3://b/a/b/c/4.wav", str(folder / "8.wav")]
     assert files("s3://b/8.wav", "s3://b/8.wav") == ["s3://b/8.wav"]
     with pytest.raises(InputError, match="does not exist"):
-        find_objects("s3://b/nothing")
+        find_objects("s3://b/nothing", Counter())
     with pytest.raises(InputError, match="no audio found"):
         find_recordings(["s3://b/none*.wav"])
 
@@ -85,11 +100,14 @@ def test_tables_name_objects_relative_to_their_own_place(folder: Path, tmp_path:
     assert [recording.path for recording in find_recordings([str(tmp_path / "local.csv")])] == ["s3://b/8.wav"]
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "m4a", "webm", "adts", "wma", "amr"])
 @pytest.mark.parametrize("window", [None, 3.0])
 def test_an_object_is_read_as_the_file_is(folder: Path, kind: str, window: float | None) -> None:
     path = folder / f"x.{kind}"
-    write(path, 7.0, rate=44_100, kind=kind)
+    if kind in ENCODED:
+        encode(path, kind, 7.0)
+    else:
+        write(path, 7.0, rate=44_100, kind=kind)
     segmentation = Segmentation(RULE, window=window)
     heard, expected = (list(decode(Recording(each, "x"), segmentation)) for each in (f"s3://b/x.{kind}", str(path)))
     assert [row[2:] for row, _ in heard] == [row[2:] for row, _ in expected]
@@ -124,11 +142,18 @@ def test_a_store_that_is_away_is_no_recordings_failure(
             list(decode(recording, Segmentation(RULE)))
 
 
+@pytest.mark.parametrize("kind", ["wav", "mov", "wv", "mka", "wav-g722"])
+@pytest.mark.parametrize("channels", ["mix", "split"])
 def test_a_store_that_goes_in_the_middle_of_a_recording_ends_nothing_but_the_run(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, channels: str
 ) -> None:
-    write(folder / "long.wav", 90.0)
-    rows = decode(Recording("s3://b/long.wav", "x"), Segmentation(RULE, window=3))
+    if kind == "wav":
+        write(folder / "long.wav", 90.0)
+    else:
+        monkeypatch.setattr(ser_batch.storage.objects, "WHOLE", 1 << 18)
+        monkeypatch.setattr(ser_batch.storage.objects, "BLOCK", 1 << 17)
+        encode(folder / "long.wav", kind, 90.0)
+    rows = decode(Recording("s3://b/long.wav", "x"), Segmentation(RULE, window=3, channels=channels))
     next(rows)
 
     def away(*_: object) -> bytes:

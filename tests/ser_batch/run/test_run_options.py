@@ -181,3 +181,18 @@ def test_options_that_make_no_sense_are_refused(
     assert run(audio, "--out", out, "--bundle", toy_bundle.root, *given) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_what_a_folder_holds_beside_recordings_is_counted_in_the_summary(
+    audio: Path, tmp_path: Path, toy_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("notes.txt", "labels.txt", "x.json"):
+        (audio / name).write_text("{}")
+    for name in ("meeting.mp4", "memo.m4a", "old.wma"):
+        (audio / name).write_bytes(bytes(2_048))
+    given = (audio, "--out", tmp_path / "o.parquet", "--bundle", toy_bundle.root)
+    assert run(*given) == 3
+    assert "left out  2 .txt, 1 .json in the folders: no audio" in capsys.readouterr().out
+    assert [row["status"] for row in rows(tmp_path / "o.parquet")] == ["ok", "ok", "error", "error", "error"]
+    assert run(*given, "--resume", "--json") == 3
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["left_out"] == {"txt": 2, "json": 1}
