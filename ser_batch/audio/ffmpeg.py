@@ -196,8 +196,8 @@ class FfmpegSound:
         """Frame of the recording at which the last packet ends, found without decoding, from `begin` on."""
         end = counted = 0
         self._go_to(begin)
-        if self.format == "flac":
-            # Its packets do not say how long they are.
+        if self.format in ("flac", "ogg"):
+            # The packets of the one do not say how long they are, those of the other say it wrongly in a chain.
             with suppress(*self._errors):
                 end = max((first + len(block) for first, block in self._decoded()), default=0)
             return end
@@ -207,7 +207,7 @@ class FfmpegSound:
                 if packet.size and packet.pts is not None and self._start is not None:
                     end = max(end, packet.pts - self._start + (packet.duration or 0))
         self._check_read()
-        return round((counted if self.format == "ogg" else end or counted) * self._time_base * self.rate)
+        return round((end or counted) * self._time_base * self.rate)
 
     def close(self) -> None:
         """Let go of the recording, and not of its file."""

@@ -40,9 +40,9 @@ def find_recordings(audio: Sequence[str | os.PathLike[str]], shard: tuple[int, i
 
     In a folder, a file is taken whose ending is that of audio or video, or whose content says so; the others are
     counted. Files and folders whose name starts with a dot are left out unless named themselves (macOS writes a
-    `._x.wav` beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once, so loops end. What
-    has an audio ending and is no readable file (a pipe, a broken link) is listed too, as is a folder that cannot be
-    opened: they become error rows when they are read.
+    `._x.wav` beside each `x.wav`). Links are followed; a folder that a link reaches again is searched once, so loops
+    end. What has an audio ending and is no readable file (a pipe, a broken link) is listed too, as is a folder that
+    cannot be opened: they become error rows when they are read.
 
     Args:
         audio: folders, recordings, globs; or tables.

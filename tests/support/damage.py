@@ -14,7 +14,7 @@ import soundfile
 HEADER = 128
 ODDITIES = 18
 """What `oddities` makes that is listed."""
-ENDINGS = ("wav", "flac", "mp3", "ogg", "aiff", "au", "caf", "m4a")
+ENDINGS = ("wav", "flac", "mp3", "ogg", "aiff", "au", "caf", "m4a", "mp4", "webm", "wma")
 
 
 def cut_off(content: bytes, chance: random.Random) -> bytes:

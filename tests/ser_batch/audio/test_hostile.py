@@ -21,6 +21,7 @@ from ser_batch.engines.scorer import Scorer
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import Recording
 from support.damage import ODDITIES, mutants, oddities
+from support.encoded import ENCODED, encode, write_chained, write_dsf, write_flac
 from support.recordings import FORMATS, RULE, write
 from support.runs import score
 
@@ -33,7 +34,15 @@ WORKER_LIMIT = 600 * 2**20
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
-    return {kind: write(folder / kind, 1.0, rate=16_000, kind=kind).read_bytes() for kind in FORMATS}
+    files = [write(folder / kind, 1.0, rate=16_000, kind=kind) for kind in FORMATS]
+    files += [encode(folder / kind, kind, 1.0) for kind in ENCODED]
+    files.append(encode(folder / "faststart", "m4a", 1.0, movflags="+faststart"))
+    files.append(encode(folder / "fragments", "mp4", 1.0, movflags="frag_every_frame+empty_moov"))
+    files.append(encode(folder / "film", "mp4", 1.0, video=True))
+    files.append(write_chained(folder / "chain", 0.5, 0.5))
+    files.append(write_flac(folder / "flac20", np.arange(8_000) * 7, 16_000, 20, length=False))
+    files.append(write_dsf(folder / "dsf", np.zeros(300_000)))
+    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
