@@ -99,7 +99,8 @@ def random_branches(size: str, seed: int = 0, only_context: bool = False) -> tup
     if size not in SIZES:
         raise InputError("there is no model of that size", got=repr(size), expected=", ".join(SIZES))
     config = load_config("compact") if size == "compact" else {"small": SMALL, "base": BASE}[size]
-    config = replace(config, seed=seed)
+    # transformers and optimum show the encoder a recording at its own level, and so must what they are compared with.
+    config = replace(config, seed=seed, context=replace(config.context, level="full scale"))
     branches = {name: branch.eval() for name, branch in build_branches(config, len(LABELS)).items()}
     return config, {config.context.name: branches[config.context.name]} if only_context else branches
 
