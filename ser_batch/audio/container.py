@@ -38,9 +38,9 @@ def prefers_ffmpeg(file: BinaryIO, kind: str, head: bytes) -> bool:
         return True
     if kind == "wav":
         return _wav_coding(head) not in SNDFILE_WAV
-    if kind == "flac":
+    if kind == "flac" and len(head) >= 26:
         # STREAMINFO (RFC 9639, section 8.2): bits per sample less one in five bits, then samples in 36.
-        bits = ((head[20] & 1) << 4 | head[21] >> 4) + 1 if len(head) > 25 else 16
+        bits = ((head[20] & 1) << 4 | head[21] >> 4) + 1
         return bits not in (8, 16, 24) or not (head[21] & 15 or any(head[22:26]))
     if kind == "ogg":
         return is_chained(file, head)

@@ -202,7 +202,7 @@ class FfmpegSound:
                 end = max((first + len(block) for first, block in self._decoded()), default=0)
             return end
         with suppress(*self._errors):
-            for packet in self._container.demux(self._stream):
+            for packet in self._demuxed():
                 counted += packet.duration or 0
                 if packet.size and packet.pts is not None and self._start is not None:
                     end = max(end, packet.pts - self._start + (packet.duration or 0))
@@ -213,10 +213,15 @@ class FfmpegSound:
         """Let go of the recording, and not of its file."""
         self._container.close()
 
+    def _demuxed(self) -> Iterator[Any]:
+        # At the end, PyAV stumbles over streams that came up on the way, as damage has it.
+        with suppress(IndexError):
+            yield from self._container.demux(self._stream)
+
     def _decoded(self, begin: int = 0) -> Iterator[Block]:
         """The blocks of the recording; packets that end before the frame `begin` are passed over."""
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._demuxed():
                 if begin and self._ends_before(packet, begin):
                     continue
                 self._packets += 1
