@@ -74,6 +74,9 @@ def cli() -> None:
 @click.option("--precision", metavar="P", help="fp32, bf16, fp16 or int8.  [default: the backend's]")
 @click.option("--window", type=float, metavar="S", help="A row for each S seconds of a recording, not one for all.")
 @click.option("--hop", type=float, metavar="S", help="Seconds from one window to the next.  [default: the window]")
+@click.option(
+    "--clip", type=click.Choice(["whole", "first"]), help="What is scored of long recordings.  [default: whole]"
+)
 @click.option("--min-duration", type=float, default=0.0, metavar="S", help="Less sound is status short, no label.")
 @click.option(
     "--silence", type=float, metavar="DBFS", help="Up to this RMS, status silent, no label.  [-60; see below]"

@@ -1,4 +1,4 @@
-"""Which seconds of a recording the model is given: the one clip of its rule, or a window every so often.
+"""Which seconds of a recording the model is given: the one clip of its rule, or windows over all of it.
 
 Training and serving both cut clips with this one function, so they cannot drift apart.
 Source: paper, section III-B ("trimmed or padded to a uniform duration of three seconds"); the 0.5 s offset is
@@ -76,6 +76,8 @@ def cut(recording: Waveform, rule: ClipRule) -> Waveform:
     return fit(recording[rule.start(len(recording)) :], rule.samples)
 
 
+LONG = 2
+"""Clips' lengths beyond which a recording is long: the one clip is then less than half of it."""
 MIX, SPLIT, FIRST = "mix", "split", "first"
 """What is scored of several channels: their mean, each of them, the first one."""
 SILENCE = -60.0
@@ -89,15 +91,18 @@ class Segmentation:
     clip: ClipRule
     """The bundle's; without a window, each recording gives the one clip of this rule."""
     window: float | None = None
-    """Seconds of a segment, at most those of the clip; shorter ones are padded with zeros as the clip rule pads."""
+    """Seconds of a segment, each of which is a row; at most those of the clip; padded with zeros as a clip is."""
     hop: float | None = None
     """Seconds from the start of a segment to that of the next; None: the window."""
     min_duration: float = 0.0
     """Seconds of sound below which there is no prediction."""
     silence: float | None = None
-    """dBFS (RMS) up to which there is no prediction; None: -60 with a window, without one digital silence alone."""
+    """dBFS (RMS) up to which there is no prediction; None: -60 for windows, for a clip digital silence alone."""
     channels: str = MIX
     """`MIX`: their mean, or the loudest where it cancels; `SPLIT`: a row for each; `FIRST` or a number from 1 on."""
+    whole: bool = False
+    """Without a window, whether a recording of more than `LONG` clips is scored by windows over all of it, in one row;
+    else by its one clip."""
 
     def __post_init__(self) -> None:
         if self.hop is not None and self.window is None:
@@ -108,6 +113,8 @@ class Segmentation:
                 got=f"{self.window:g} s",
                 expected=f"up to {self.clip.seconds:g} s",
             )
+        if self.whole and self.window is not None:
+            raise InputError("a window has a row of its own, so that none is for the whole", got="both")
         if self.hop is not None and not 0.01 <= self.hop < math.inf:
             raise InputError("the hop is out of range", got=f"{self.hop:g} s", expected="0.01 s or more")
         if not 0 <= self.min_duration <= (self.window or self.clip.seconds):
@@ -135,24 +142,36 @@ class Segmentation:
         return self.window is None and self.channels != SPLIT
 
     @property
-    def threshold(self) -> float:
-        """dBFS up to which a segment is silent; minus infinity is the level of digital silence."""
+    def is_one_clip(self) -> bool:
+        """Whether each recording is one row, made of one clip."""
+        return self.is_one_row and not self.whole
+
+    def is_long(self, seconds: float) -> bool:
+        """Whether a recording of so many seconds is scored by windows that make one row."""
+        return self.whole and self.window is None and seconds > LONG * self.clip.seconds
+
+    def threshold(self, *, window: bool) -> float:
+        """dBFS up to which a window or a clip is silent; minus infinity is the level of digital silence."""
         if self.silence is not None:
             return self.silence
-        return -math.inf if self.window is None else SILENCE
+        return SILENCE if window else -math.inf
 
-    def status(self, seconds: float, level: float) -> str:
+    def status(self, seconds: float, level: float, *, window: bool) -> str:
         """ "ok", or why so much sound at that level (dBFS) is not scored: "short", "silent"."""
         if seconds < self.min_duration:
             return "short"
-        return "silent" if level <= self.threshold else "ok"
+        return "silent" if level <= self.threshold(window=window) else "ok"
 
     def to_json(self) -> str:
         """Everything that decides about rows, for the table's provenance."""
-        clip = self.clip.to_dict()
+        clip: dict[str, object] = dict(self.clip.to_dict())
         if self.window is not None:
             clip |= {"window": self.window, "hop": self.hop or self.window}
-        threshold = None if math.isinf(self.threshold) else self.threshold
-        # Outputs of version 0.1.0, which mixed, are gone on with.
-        channels = {} if self.channels == MIX else {"channels": self.channels}
-        return json.dumps(clip | {"min_duration": self.min_duration, "silence_dbfs": threshold} | channels)
+        threshold = self.threshold(window=self.window is not None or self.whole)
+        clip |= {"min_duration": self.min_duration, "silence_dbfs": None if math.isinf(threshold) else threshold}
+        # Outputs of version 0.1.0, which mixed and took the one clip, are gone on with.
+        if self.channels != MIX:
+            clip["channels"] = self.channels
+        if self.whole:
+            clip["whole"] = True
+        return json.dumps(clip)

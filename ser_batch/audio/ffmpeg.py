@@ -145,7 +145,7 @@ class FfmpegSound:
         """Let the next packet be at or before a frame."""
         # The packets before the first frame, which prepare the decoder, have times before it.
         if frame and self.format in SEEKABLE and self._start is not None:
-            time = self._start + int(Fraction(frame, self.rate) / self._time_base)
+            time = self._start + self._ticks(frame)
             # What cannot be found by its time begins again.
             with suppress(*self._errors):
                 self._container.seek(time, stream=self._stream, backward=True)
@@ -207,7 +207,7 @@ class FfmpegSound:
                 if packet.size and packet.pts is not None and self._start is not None:
                     end = max(end, packet.pts - self._start + (packet.duration or 0))
         self._check_read()
-        return round((end or counted) * self._time_base * self.rate)
+        return self._frame_at(end or counted)
 
     def close(self) -> None:
         """Let go of the recording, and not of its file."""
@@ -236,7 +236,15 @@ class FfmpegSound:
         if packet.pts is None or not packet.duration or self._start is None:
             return False
         self._position = -1
-        return bool((packet.pts - self._start + packet.duration) * self._time_base * self.rate <= frame)
+        return self._frame_at(packet.pts - self._start + packet.duration) <= frame
+
+    def _frame_at(self, ticks: int) -> int:
+        """The frame at a time in units of the stream; in whole numbers, since there are fifty a second of these."""
+        per = self._time_base.denominator
+        return (ticks * self._time_base.numerator * self.rate + per // 2) // per
+
+    def _ticks(self, frames: int) -> int:
+        return int(Fraction(frames, self.rate) / self._time_base)
 
     def _frames(self, packet: Any) -> list[Any]:
         try:
@@ -263,7 +271,7 @@ class FfmpegSound:
         if frame.pts is not None:
             if self._origin is None:
                 self._start = self._origin = frame.pts
-            begin = round((frame.pts - self._origin) * self._time_base * self.rate)
+            begin = self._frame_at(frame.pts - self._origin)
             if self._position < 0:
                 # Packets were passed over: this is where that has led to.
                 self._position = max(0, begin)
@@ -272,7 +280,7 @@ class FfmpegSound:
                 yield from self._silence(gap)
             elif gap < -GAP * self.rate:
                 # The next link of a chain begins at zero again.
-                self._origin += round(Fraction(gap, self.rate) / self._time_base)
+                self._origin += self._ticks(gap)
         yield from self._sounding(block)
 
     def _sounding(self, block: Waveform) -> Iterator[Block]:

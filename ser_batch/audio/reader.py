@@ -55,6 +55,8 @@ class Clip:
     """The number of the one channel that this is, from 1 on; None: the mix of all."""
     decoder: str
     """What decoded it: "libsndfile", "ffmpeg"."""
+    is_window: bool = False
+    """Whether it is one of several windows over the recording."""
 
 
 def read_recording(path: str | os.PathLike[str], sample_rate: int) -> Waveform:
@@ -83,59 +85,52 @@ def read_clip(
             shorter than its header or its span says (for some formats more, see the decoders), or samples among
             those decoded that are NaN, infinite or beyond 1e6.
     """
-    return read_clips(path, rule, span=span, descriptor=descriptor)[0]
+    with open_sound(path, descriptor) as sound:
+        return clips_of(sound, rule, MIX, span)[0]
 
 
-def read_clips(
-    path: str | os.PathLike[str],
-    rule: ClipRule,
-    channels: str = MIX,
-    *,
-    span: Span | None = None,
-    descriptor: int | None = None,
-) -> list[Clip]:
-    """The one clip of a recording, as `read_clip`, or that of each channel.
+def clips_of(sound: Sound, rule: ClipRule, channels: str, span: Span | None) -> list[Clip]:
+    """The one clip of a recording that is open at its start, as `read_clip`, or that of each channel.
 
     Args:
         channels: see `ser_batch.clips.Segmentation`.
     """
-    with open_sound(path, descriptor) as sound:
-        rate = sound.rate
-        chosen = Channels(channels, sound.channels)
-        # The rule asks no more of a recording's length than how far it reaches past the offset and one clip, and one
-        # frame more tells whether it goes on; the header is not needed for it.
-        context = 0 if rate == rule.sample_rate else CONTEXT
-        wanted = math.ceil((rule.offset + rule.seconds + context) * rate) + 1
-        if span is None:
-            frames, instead = _decode(sound, chosen, wanted)
-            ended = len(frames) < wanted
-            sound.check_complete(len(frames), ended)
-            # A header may promise less than there is: what was decoded counts, too.
-            begin, length = 0.0, len(frames) / rate if ended else max(sound.length(), wanted) / rate
-            duration = length
-        else:
-            duration = sound.length() / rate
-            asked = seek(sound, span, duration)
-            begin, length = span[0], min(span[1], duration) - span[0]
-            frames, instead = _decode(sound, chosen, min(wanted, asked))
-            if len(frames) < min(wanted, asked):
-                check_span(len(frames) / rate, min(length, wanted / rate), begin + len(frames) / rate)
-            duration = max(duration, begin + len(frames) / rate)
+    rate = sound.rate
+    chosen = Channels(channels, sound.channels)
+    # The rule asks no more of a recording's length than how far it reaches past the offset and one clip, and one
+    # frame more tells whether it goes on; the header is not needed for it.
+    context = 0 if rate == rule.sample_rate else CONTEXT
+    wanted = math.ceil((rule.offset + rule.seconds + context) * rate) + 1
+    if span is None:
+        frames, instead = _decode(sound, chosen, wanted)
+        ended = len(frames) < wanted
+        sound.check_complete(len(frames), ended)
+        # A header may promise less than there is: what was decoded counts, too.
+        begin, length = 0.0, len(frames) / rate if ended else max(sound.length(), wanted) / rate
+        duration = length
+    else:
+        duration = sound.length() / rate
+        asked = seek(sound, span, duration)
+        begin, length = span[0], min(span[1], duration) - span[0]
+        frames, instead = _decode(sound, chosen, min(wanted, asked))
+        if len(frames) < min(wanted, asked):
+            check_span(len(frames) / rate, min(length, wanted / rate), begin + len(frames) / rate)
+        duration = max(duration, begin + len(frames) / rate)
     clips = []
     for number, column in zip(chosen.numbers, frames.T, strict=True):
         samples = _resample(column, rate, rule.sample_rate)
         first = rule.start(len(samples)) / rule.sample_rate
         start, end = begin + first, min(begin + min(first + rule.seconds, length), duration)
-        waveform = cut(samples, rule)
-        sound_of_it = sounding(waveform, end - start, rule.sample_rate)
-        facts = (duration, rate, sound.channels, level(sound_of_it), bandwidth(sound_of_it, rule.sample_rate, rate))
-        clips.append(Clip(waveform, start, end, *facts, number or instead, sound.decoder))
+        # What follows is padding.
+        waveform, sounding = cut(samples, rule), max(1, round((end - start) * rule.sample_rate))
+        facts = measured(waveform[:sounding], rule.sample_rate, sound)
+        clips.append(Clip(waveform, start, end, duration, *facts, number or instead, sound.decoder))
     return clips
 
 
-def sounding(waveform: Waveform, seconds: float, sample_rate: int) -> Waveform:
-    """The first `seconds` of a clip: what follows is padding."""
-    return waveform[: max(1, round(seconds * sample_rate))]
+def measured(samples: Waveform, rate: int, sound: Sound) -> tuple[int, int, float, float | None]:
+    """Rate and channels of the file, level and bandwidth of `samples` (n,) at `rate` Hz, as in `Clip`."""
+    return sound.rate, sound.channels, level(samples), bandwidth(samples, rate, sound.rate)
 
 
 def seek(sound: Sound, span: Span, duration: float) -> int:

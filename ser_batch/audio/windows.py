@@ -7,71 +7,91 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import soxr
 
 from ser_batch.audio.channels import Channels
-from ser_batch.audio.measure import bandwidth, level
-from ser_batch.audio.reader import BLOCK_SAMPLES, Clip, Span, check_span, seek
+from ser_batch.audio.reader import BLOCK_SAMPLES, Clip, Span, check_span, clips_of, measured, seek
 from ser_batch.audio.sound import Sound, open_sound
 from ser_batch.clips import Segmentation, Waveform, fit
 from ser_batch.errors import AudioError
 
 
+def read_segments(
+    path: str | os.PathLike[str], segmentation: Segmentation, *, span: Span | None = None, descriptor: int | None = None
+) -> Iterator[Clip]:
+    """Decode what is to be scored of a recording: its one clip, or windows, which are streamed.
+
+    With the channels apart, those of a segment follow each other.
+
+    Raises:
+        AudioError: as `read_clip`; of windows, once the damage is reached: those before it are good.
+    """
+    with open_sound(path, descriptor) as sound:
+        if segmentation.window is not None:
+            yield from _windows(sound, segmentation, span)
+        elif segmentation.whole and segmentation.is_long(_seconds(sound, span)):
+            for clip in _windows(sound, segmentation, span):
+                yield replace(clip, is_window=True)
+        else:
+            yield from clips_of(sound, segmentation.clip, segmentation.channels, span)
+
+
 def read_windows(
     path: str | os.PathLike[str], segmentation: Segmentation, *, span: Span | None = None, descriptor: int | None = None
 ) -> Iterator[Clip]:
-    """Decode a recording segment by segment; each is padded with zeros to the clip's length.
+    """Decode a recording window by window, whatever its length; each is padded with zeros to the clip's length.
 
-    Equal to resampling the whole recording and cutting it, to float rounding. With the channels apart, those of a
-    segment follow each other.
+    Equal to resampling the whole recording and cutting it, to float rounding.
 
     Raises:
-        AudioError: as `read_clip`, once the damage is reached: the segments before it are good.
+        AudioError: see `read_segments`.
     """
-    rule = segmentation.clip
+    with open_sound(path, descriptor) as sound:
+        yield from _windows(sound, segmentation, span)
+
+
+def _seconds(sound: Sound, span: Span | None) -> float:
+    seconds = _length(sound) / sound.rate
+    return seconds if span is None else min(span[1], seconds) - span[0]
+
+
+def _windows(sound: Sound, segmentation: Segmentation, span: Span | None) -> Iterator[Clip]:
+    rule, rate = segmentation.clip, sound.rate
     window = round((segmentation.window or rule.seconds) * rule.sample_rate)
     hop = segmentation.hop or segmentation.window or rule.seconds
-    with open_sound(path, descriptor) as sound:
-        rate = sound.rate
-        begin = span[0] if span else 0.0
-        length = _length(sound)
-        channels = Channels(segmentation.channels, sound.channels)
-        asked = seek(sound, span, length / rate) if span else None
-        stream = _Stream(sound, channels, rule.sample_rate, asked)
-        number = start = reached = 0
-        while number == 0 or (start < stream.total and reached < stream.total):
-            samples, instead = stream.stretch(start, window)
-            if not len(samples):
-                break
-            times = (begin + start / rule.sample_rate, begin + (start + len(samples)) / rule.sample_rate)
-            for channel, column in zip(channels.numbers, samples.T, strict=True):
-                yield Clip(
-                    fit(column, rule.samples),
-                    *times,
-                    max(length / rate, times[1]),
-                    rate,
-                    sound.channels,
-                    level(column),
-                    bandwidth(column, rule.sample_rate, rate),
-                    channel or instead,
-                    sound.decoder,
-                )
-            reached = start + window
-            number += 1
-            start = round(number * hop * rule.sample_rate)
-        stream.drain()
-        if not stream.decoded:
-            raise AudioError("holds no audio", got="0 frames")
-        if asked:
-            check_span(stream.decoded / rate, asked / rate, begin + stream.decoded / rate)
-        else:
-            sound.check_complete(stream.decoded, ended=True)
+    begin = span[0] if span else 0.0
+    length = _length(sound)
+    channels = Channels(segmentation.channels, sound.channels)
+    asked = seek(sound, span, length / rate) if span else None
+    stream = _Stream(sound, channels, rule.sample_rate, asked)
+    number = start = reached = 0
+    while number == 0 or (start < stream.total and reached < stream.total):
+        samples, instead = stream.stretch(start, window)
+        if not len(samples):
+            break
+        first, last = begin + start / rule.sample_rate, begin + (start + len(samples)) / rule.sample_rate
+        duration = max(length / rate, last)
+        for channel, column in zip(channels.numbers, samples.T, strict=True):
+            facts = measured(column, rule.sample_rate, sound)
+            waveform = fit(column, rule.samples)
+            yield Clip(waveform, first, last, duration, *facts, channel or instead, sound.decoder)
+        reached = start + window
+        number += 1
+        start = round(number * hop * rule.sample_rate)
+    stream.drain()
+    if not stream.decoded:
+        raise AudioError("holds no audio", got="0 frames")
+    if asked:
+        check_span(stream.decoded / rate, asked / rate, begin + stream.decoded / rate)
+    else:
+        sound.check_complete(stream.decoded, ended=True)
 
 
 def _length(sound: Sound) -> int:
-    """Frames of the recording; where the header does not say, they are counted first, which takes no decoding."""
+    """Frames of the recording; where the header does not say, they are counted first, which takes little."""
     if sound.frames is not None:
         return sound.frames
     length = sound.length()

@@ -80,9 +80,11 @@ class DecodePool:
     def __init__(
         self, segmentation: Segmentation, *, workers: int, prefetch: int, timeout: float = FILE_TIMEOUT
     ) -> None:
-        self._grant = 1 if segmentation.is_one_row else WINDOWS_PER_REQUEST
+        self._grant = 1 if segmentation.is_one_clip else WINDOWS_PER_REQUEST
+        # Most recordings are short; what is long is found out with its first segment.
+        self._first_grant = 1 if segmentation.is_one_row else self._grant
         # The recording whose turn it is must always find room, or it would wait for those behind it for ever.
-        self._reserve = 0 if segmentation.is_one_row else 2 * self._grant
+        self._reserve = 0 if segmentation.is_one_clip else 2 * self._grant
         self._buffer = SharedBuffer(max(prefetch, self._grant) + self._reserve, segmentation.clip.samples)
         self._free = list(range(self._buffer.count))
         self._setup = Setup(segmentation, self._buffer.count)
@@ -141,7 +143,7 @@ class DecodePool:
 
     def _submit(self, tickets: Iterator[tuple[int, Recording]], content: Content) -> bool:
         """Ask for new recordings as long as there is room; whether there may be more."""
-        while len(self._free) - self._reserve >= self._grant:
+        while len(self._free) - self._reserve >= self._first_grant:
             ticket, recording = next(tickets, (-1, None))
             if recording is None:
                 return False
@@ -159,7 +161,7 @@ class DecodePool:
     def _ask(self, job: _Job) -> None:
         if job.process is None:
             job.process = self._least_busy()
-        places = tuple(self._free.pop() for _ in range(self._grant))
+        places = tuple(self._free.pop() for _ in range(self._grant if job.received else self._first_grant))
         job.asked = True
         # A process that has the stream already needs no content to go on with it.
         attached = job.content is not None and job.process is not job.reader

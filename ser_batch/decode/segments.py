@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ser_batch.audio.reader import Clip, read_clips
-from ser_batch.audio.windows import read_windows
+from ser_batch.audio.reader import Clip
+from ser_batch.audio.windows import read_segments
 from ser_batch.clips import Segmentation, Waveform
 from ser_batch.errors import AudioError, StoreError
 from ser_batch.recordings.recording import FACTS, Recording, Segment, Version, current_version, failed
@@ -52,17 +52,14 @@ def decode(
 def _clips(recording: Recording, segmentation: Segmentation, descriptor: int | None) -> Iterator[Clip]:
     # Of audio inside a table, errors name the recording and not the table.
     path = recording.path if descriptor is None else recording.name
-    if segmentation.window is not None:
-        yield from read_windows(path, segmentation, span=recording.span, descriptor=descriptor)
-    else:
-        yield from read_clips(
-            path, segmentation.clip, segmentation.channels, span=recording.span, descriptor=descriptor
-        )
+    return read_segments(path, segmentation, span=recording.span, descriptor=descriptor)
 
 
 def _segment(
     recording: Recording, version: Version, segmentation: Segmentation, clip: Clip, *, last: bool
 ) -> tuple[Segment, Waveform | None]:
-    status = segmentation.status(clip.end - clip.start, clip.level)
+    window = clip.is_window or segmentation.window is not None
+    status = segmentation.status(clip.end - clip.start, clip.level, window=window)
     facts = {name: getattr(clip, name) for name in FACTS}
-    return Segment(recording, version, status, None, last, **facts), clip.waveform if status == "ok" else None
+    segment = Segment(recording, version, status, None, last, **facts, segments=int(status == "ok"))
+    return segment._replace(is_window=clip.is_window), clip.waveform if status == "ok" else None

@@ -8,7 +8,7 @@ single scored segment is silent if any of them is, else short.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import pyarrow as pa
@@ -31,13 +31,22 @@ def aggregate(tables: Sequence[Stored], key: str, labels: Sequence[str], out: St
         OutputError: it cannot be written.
     """
     source = pq.read_schema(tables[0].source())
-    schema = source.append(pa.field("segments", pa.int32(), nullable=False))
-    write(out, schema, _tables(tables, key, labels, schema))
+    whole = "segments" in source.names
+    schema = source if whole else source.append(pa.field("segments", pa.int32(), nullable=False))
+    write(out, schema, _tables(tables, key, labels, schema, whole=whole))
 
 
-def _tables(tables: Sequence[Stored], key: str, labels: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
+def _tables(
+    tables: Sequence[Stored], key: str, labels: Sequence[str], schema: pa.Schema, *, whole: bool
+) -> Iterator[pa.Table]:
     means = [name for name in schema.names if any(name.endswith(f"p_{label}") for label in labels)]
     split = is_split(schema)
+    if whole:
+        # Each recording, or each of its channels, is a row already.
+        rows = _rows(tables)
+        while some := list(islice(rows, ROWS)):
+            yield pa.Table.from_pylist(some, schema)
+        return
     held = []
     for _, segments in groupby(_rows(tables), key=lambda row: row[key]):
         if split:
@@ -83,6 +92,8 @@ def _merge(segments: Iterator[dict[str, Any]], means: list[str], labels: Sequenc
         count += 1
         if row["end"] is not None:
             merged["end"], merged["duration"] = row["end"], row["duration"]
+            merged["bandwidth"] = max(merged.get("bandwidth") or 0.0, row.get("bandwidth") or 0.0) or None
+            merged["channel"] = merged.get("channel") or row.get("channel")
         if row["status"] == "ok":
             scored += 1
             for name in means:

@@ -238,16 +238,16 @@ class Parts:
         )
 
 
-def columns_before(out: Output) -> list[str]:
-    """The columns of the output that an earlier run left, finished or not; none if there is none to be read."""
+def schema_before(out: Output) -> pa.Schema | None:
+    """The schema of the output that an earlier run left, finished or not; None if there is none to be read."""
     there = out.part_files()[:1]
     if not there and not out.keeps_parts and out.file.size():
         there = [out.file]
     try:
-        return list(pq.read_schema(there[0].source()).names) if there else []
+        return pq.read_schema(there[0].source()) if there else None
     except (OSError, pa.ArrowException):
         # What is wrong with it is said where it is gone on with.
-        return []
+        return None
 
 
 class _Order:

@@ -22,7 +22,7 @@ FACTS: dict[str, type[np.generic]] = {
     **dict.fromkeys(("start", "end", "duration"), np.float64),
     **dict.fromkeys(("sample_rate", "channels"), np.int32),
     **dict.fromkeys(("level", "bandwidth"), np.float32),
-    "channel": np.int32,
+    **dict.fromkeys(("channel", "segments"), np.int32),
 }
 """Columns of numbers about the segment, as in `ser_batch.recordings.recording.Segment`."""
 DECODERS = ("libsndfile", "ffmpeg")
@@ -58,7 +58,11 @@ def schema(
         names += [f"{b.name}_p_{label}" for b in bundle.manifest.branches for label in bundle.labels]
     fields = [
         pa.field("file", pa.string(), nullable=False),
-        *(pa.field(name, pa.from_numpy_dtype(kind)) for name, kind in FACTS.items()),
+        *(
+            pa.field(name, pa.from_numpy_dtype(kind))
+            for name, kind in FACTS.items()
+            if name != "segments" or segmentation.whole
+        ),
         pa.field("decoder", word),
         pa.field("label", word),
         *(pa.field(name, pa.float32()) for name in ("score", *names)),

@@ -77,9 +77,13 @@ class Segment(NamedTuple):
     """The number of the one channel that it is, from 1 on; None: the mix of all."""
     decoder: str | None = None
     """What decoded it: "libsndfile", "ffmpeg"."""
+    segments: int | None = None
+    """How many clips its scores are the mean of."""
+    is_window: bool = False
+    """Whether it is one of the windows over a long recording that make one row."""
 
 
-FACTS = Segment._fields[Segment._fields.index("start") :]
+FACTS = Segment._fields[Segment._fields.index("start") : Segment._fields.index("decoder") + 1]
 """What is known of a segment that was decoded."""
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ser_batch.recordings.table import Recordings
 
 
+WHOLE, FIRST_CLIP = "whole", "first"
+"""What is scored of a long recording: all of it, or its first clip by the bundle's rule."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """The configuration of one run.
@@ -38,6 +42,9 @@ class RunConfig:
     hop: float | None = None
     min_duration: float = 0.0
     silence: float | None = None
+    clip: str | None = None
+    """Without a window: `WHOLE` scores long recordings by windows over all of them, `FIRST_CLIP` by one clip; None: as
+    the output that is gone on with, else the whole."""
     channels: str = MIX
     """See `ser_batch.clips.Segmentation`."""
     aggregate: str | os.PathLike[str] | None = None
@@ -69,6 +76,12 @@ class RunConfig:
                 got=f"workers {self.workers}, batch size {self.batch_size}, file timeout {self.file_timeout}",
                 expected="numbers above 0",
             )
+        if self.clip not in (None, WHOLE, FIRST_CLIP) or (self.clip is not None and self.window is not None):
+            raise InputError(
+                "there is no such clip",
+                got=f"clip {self.clip}" + (" and a window" if self.window is not None else ""),
+                expected=f"{WHOLE} or {FIRST_CLIP}, without a window",
+            )
         if (self.max_errors or 0) < 0 or not 0 <= (self.fail_over or 0) <= 1:
             raise InputError(
                 "a limit of failures is out of range",
@@ -78,4 +91,5 @@ class RunConfig:
 
     def segmentation(self, clip: ClipRule) -> Segmentation:
         """Which segments of each recording are scored, with a bundle of this clip rule."""
-        return Segmentation(clip, self.window, self.hop, self.min_duration, self.silence, self.channels)
+        whole = self.window is None and self.clip != FIRST_CLIP
+        return Segmentation(clip, self.window, self.hop, self.min_duration, self.silence, self.channels, whole)

@@ -18,15 +18,19 @@ from ser_batch.engines.streams import MICRO_BATCH
 from ser_batch.errors import EngineError
 from ser_batch.machine import usable_cpus
 from ser_batch.output.schema import record_batch
-from ser_batch.recordings.recording import Recording, Segment
+from ser_batch.recordings.recording import Recording, Segment, current_version
 from ser_batch.recordings.table import Recordings
 from ser_batch.run.config import RunConfig
 from ser_batch.run.executor import Scored
 from ser_batch.run.progress import Progress
+from ser_batch.run.whole import concatenated, one_row_each
+from ser_batch.storage.urls import is_url
 
 BATCH_SIZE = 16
 """Clips scored together on a CPU of few cores, where more gain nothing and cost memory."""
 GPU_BATCH_SIZE = 64
+BYTES_OF_A_CLIP = 300_000
+"""Of a recording as most are stored; it is only guessed whether there are many clips to score."""
 MAX_WORKERS = 32
 """Decode processes at most unless told otherwise: beyond, the one process that scores binds them."""
 
@@ -60,7 +64,7 @@ class LocalExecutor:
         # The decode processes start while the engine is loaded, which takes as long.
         with open_pool(config, segmentation) as pool:
             choice = choose(bundle, config.backend, config.precision)
-            batch = usual_batch(config, len(recordings))
+            batch = usual_batch(config, recordings)
             with closing(open_engine(bundle, choice.backend, config.threads, choice.precision, batch)) as engine:
                 yield LocalScoring(config, recordings, Scorer(bundle, engine), pool, segmentation, choice.reason)
 
@@ -88,7 +92,9 @@ class LocalScoring:
         """See `executor.Scoring`."""
         extra = self._recordings.extra
         with closing(self._pool.decode(recordings, self._recordings.content)) as decoded:
-            for segments, scores in score_segments(decoded, self._scorer, self._batch_size, progress):
+            for segments, scores in score_segments(
+                decoded, self._scorer, self._batch_size, progress, self.segmentation
+            ):
                 with progress.stage("write"):
                     batch = record_batch(table, self._scorer.labels, segments, scores, extra)
                 yield Scored(batch, sum(segment.last for segment in segments), segments[-1].last)
@@ -107,12 +113,14 @@ def score_segments(
     scorer: Scorer,
     batch_size: int,
     progress: Progress,
+    segmentation: Segmentation,
     *,
     proven: bool = False,
 ) -> Iterator[tuple[list[Segment], Scores]]:
     """Gather clips into batches and score them; segments keep their order, those without a clip in their places.
 
     Args:
+        segmentation: whether the windows of a recording are one row.
         proven: whether this engine has scored something before.
 
     Yields:
@@ -122,6 +130,17 @@ def score_segments(
         EngineError: the engine failed before it scored anything; later, a clip at which it fails when alone
             becomes an error.
     """
+    scored = _scored(decoded, scorer, batch_size, progress, proven)
+    return one_row_each(scored, split=segmentation.channels == SPLIT) if segmentation.whole else scored
+
+
+def _scored(
+    decoded: Iterable[tuple[Segment, Waveform | None]],
+    scorer: Scorer,
+    batch_size: int,
+    progress: Progress,
+    proven: bool,
+) -> Iterator[tuple[list[Segment], Scores]]:
     for batch in _batches(decoded, scorer.bundle.manifest.clip.samples, batch_size, progress):
         with progress.stage("engine"):
             scored = _score(batch, scorer, proven)
@@ -165,7 +184,7 @@ def _score(batch: _Batch, scorer: Scorer, proven: bool) -> tuple[list[Segment], 
             raise
     outcomes = iter(alone)
     segments = [each if each.status != "ok" else _with_outcome(each, next(outcomes)) for each in batch.segments]
-    return segments, _concatenate([scorer.score(batch.waveform[:0]), *scored])
+    return segments, concatenated([scorer.score(batch.waveform[:0]), *scored])
 
 
 def _score_alone(waveform: Waveform, scorer: Scorer) -> Scores | str:
@@ -179,11 +198,6 @@ def _with_outcome(segment: Segment, outcome: Scores | str) -> Segment:
     return segment._replace(status="error", error=outcome) if isinstance(outcome, str) else segment
 
 
-def _concatenate(scores: list[Scores]) -> Scores:
-    branches = {name: np.concatenate([each.branches[name] for each in scores]) for name in scores[0].branches}
-    return Scores(np.concatenate([each.fused for each in scores]), branches)
-
-
 def open_pool(config: RunConfig, segmentation: Segmentation) -> DecodePool:
     """Start decoding; worth doing before the engine is loaded, since it takes as long."""
     workers = config.workers or default_workers()
@@ -191,10 +205,13 @@ def open_pool(config: RunConfig, segmentation: Segmentation) -> DecodePool:
     return DecodePool(segmentation, workers=workers, prefetch=prefetch, timeout=config.file_timeout)
 
 
-def usual_batch(config: RunConfig, recordings: int) -> int:
-    """What an engine on a CPU is opened for: a run of a few recordings never fills a batch."""
+def usual_batch(config: RunConfig, recordings: Recordings) -> int:
+    """What an engine on a CPU is opened for: a run of a few recordings never fills a batch, unless they are long."""
     batch = config.batch_size or default_batch()
-    return min(batch, recordings) if config.window is None and config.channels != SPLIT else batch
+    if config.window is not None or len(recordings) >= batch:
+        return batch
+    sizes = [current_version(each)[0] for each in recordings if not is_url(each.path)]
+    return min(batch, max(1, len(recordings) + sum(max(0, size) // BYTES_OF_A_CLIP for size in sizes)))
 
 
 def default_workers(cpus: int | None = None) -> int:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
 
 from ser_batch.errors import InputError, OutputError
 from ser_batch.output.destination import Output, check_output
-from ser_batch.output.parts import Parts, columns_before
+from ser_batch.output.parts import Parts, schema_before
 from ser_batch.output.schema import ADDED, schema
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, current_version, with_versions
 from ser_batch.recordings.table import Recordings
-from ser_batch.run.config import RunConfig
+from ser_batch.run.config import FIRST_CLIP, RunConfig
 from ser_batch.run.executor import Executor, Scoring
 from ser_batch.run.local import LocalExecutor
 from ser_batch.run.progress import Listener, Progress
@@ -54,10 +56,15 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
     output = Output.parse(config.out)
     check_output(output, overwrite=config.overwrite, resume=config.resume)
     aggregate_to = None if config.aggregate is None else _aggregate_output(config, output)
+    before = schema_before(output) if config.resume and not config.overwrite else None
+    if before is not None and config.clip is None and "segments" not in before.names:
+        # Version 0.1.0 scored one clip.
+        config = replace(config, clip=FIRST_CLIP if config.window is None else None)
     executor = executor or LocalExecutor()
     with executor.open(config, recordings) as scoring, watch(len(recordings)) as listener:
         progress = Progress(len(recordings), left_out=recordings.left_out)
-        _write_rows(config, recordings, output, scoring, progress, listener)
+        table = _table(config, recordings, scoring, before)
+        _write_rows(config, recordings, output, table, scoring, progress, listener)
         summary = summarise(progress, scoring.bundle.labels)
     if aggregate_to is not None:
         from ser_batch.output.aggregate import aggregate
@@ -66,10 +73,23 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
     return RunResult(summary, f"{scoring.bundle.id} on {scoring.description}")
 
 
+def _table(config: RunConfig, recordings: Recordings, scoring: Scoring, before: pa.Schema | None) -> pa.Schema:
+    """The columns of the output, which are those that it has if it is gone on with."""
+    return schema(
+        scoring.bundle,
+        scoring.engine,
+        scoring.segmentation,
+        branch_columns=config.branch_columns,
+        extra=None if recordings.extra is None else recordings.extra.schema,
+        without=ADDED if before is not None and "bandwidth" not in before.names else (),
+    )
+
+
 def _write_rows(
     config: RunConfig,
     recordings: Recordings,
     output: Output,
+    table: pa.Schema,
     scoring: Scoring,
     progress: Progress,
     listener: Listener | None,
@@ -78,23 +98,12 @@ def _write_rows(
 
     Whatever ends the run early, the rows made until then are kept.
     """
-    extra = None if recordings.extra is None else recordings.extra.schema
-    resume = config.resume and not config.overwrite
-    before = columns_before(output) if resume else []
-    table = schema(
-        scoring.bundle,
-        scoring.engine,
-        scoring.segmentation,
-        branch_columns=config.branch_columns,
-        extra=extra,
-        without=ADDED if before and "bandwidth" not in before else (),
-    )
     parts = Parts(
         output,
         table,
         recordings.keys(),
         key=recordings.key,
-        resume=resume,
+        resume=config.resume and not config.overwrite,
         counts=progress.output,
     )
     try:

@@ -33,5 +33,4 @@ def hostile(read: Any) -> Any:
     return read_it
 
 
-ser_batch.decode.segments.read_clips = hostile(ser_batch.decode.segments.read_clips)
-ser_batch.decode.segments.read_windows = hostile(ser_batch.decode.segments.read_windows)
+ser_batch.decode.segments.read_segments = hostile(ser_batch.decode.segments.read_segments)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import BundleError, EngineError, SerError, StoreError
 from ser_batch.output.schema import record_batch
-from ser_batch.recordings.recording import Recording, Segment
+from ser_batch.recordings.recording import Recording
 from ser_batch.run.config import RunConfig
 from ser_batch.run.local import default_batch_on, open_pool, score_segments
 from ser_batch.run.progress import Progress
@@ -119,33 +119,24 @@ class TaskScorer:
     def _score(self, task: pa.Table) -> pa.Table:
         numbers, recordings = zip(*unpack(task), strict=True)
         progress = Progress(len(recordings))
-        decoded = _Numbered(self._pool.decode(recordings, self._plan.content))
+        decoded = self._pool.decode(recordings, self._plan.content)
         batch_size = self._plan.config.batch_size or default_batch_on(self._plan.opened.device)
         batches: list[Any] = []
+        # Rows come in the order of the recordings: the n-th that ends is the n-th of the task.
+        places: list[int] = []
+        place = 0
         # The engine has scored a clip when it was opened, so it is the recording's fault if it fails now.
-        for segments, scores in score_segments(decoded, self._scorer, batch_size, progress, proven=True):
+        segmentation = self._plan.segmentation
+        for segments, scores in score_segments(decoded, self._scorer, batch_size, progress, segmentation, proven=True):
+            for segment in segments:
+                places.append(place)
+                place += segment.last
             batches.append(record_batch(self._plan.table, self._scorer.labels, segments, scores))
         result = pa.Table.from_batches(batches).replace_schema_metadata()
-        # Rows come in the order of the recordings: the n-th that ends is the n-th of the task.
-        result = result.append_column(NUMBER, pa.array(np.asarray(numbers, np.int64)[decoded.places]))
+        result = result.append_column(NUMBER, pa.array(np.asarray(numbers, np.int64)[places]))
         for stage, name in SPENT.items():
             result = result.append_column(name, pa.array(np.full(len(result), progress.spent[stage])))
         return result
-
-
-class _Numbered:
-    """Decoded segments as they are, noting for each at which place of the task its recording is."""
-
-    def __init__(self, decoded: Iterator[tuple[Segment, Any]]) -> None:
-        self._decoded = decoded
-        self.places: list[int] = []
-
-    def __iter__(self) -> Iterator[tuple[Segment, Any]]:
-        place = 0
-        for segment, waveform in self._decoded:
-            self.places.append(place)
-            place += segment.last
-            yield segment, waveform
 
 
 def _message(error: SerError) -> str:

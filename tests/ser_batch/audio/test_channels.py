@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from ser_batch.audio.channels import Channels
-from ser_batch.audio.reader import read_clip, read_clips
-from ser_batch.audio.windows import read_windows
+from ser_batch.audio.reader import read_clip
+from ser_batch.audio.windows import read_segments, read_windows
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import Segmentation
 from ser_batch.decode.segments import decode
@@ -40,10 +40,10 @@ def test_the_mix_is_the_mean(channels: int) -> None:
 def test_a_channel_is_what_the_file_holds_there(call: Path) -> None:
     voices = soundfile.read(call, dtype="float32")[0]
     for choice, column in (("first", 0), ("1", 0), ("2", 1)):
-        (clip,) = read_clips(call, RULE, Segmentation(RULE, channels=choice).channels)
+        (clip,) = read_segments(call, Segmentation(RULE, channels=choice))
         np.testing.assert_array_equal(clip.waveform, voices[24_000:168_000, column])
         assert (clip.channel, clip.channels) == (column + 1, 2)
-    left, right = read_clips(call, RULE, "split")
+    left, right = read_segments(call, Segmentation(RULE, channels="split"))
     np.testing.assert_array_equal(left.waveform, voices[24_000:168_000, 0])
     np.testing.assert_array_equal(right.waveform, voices[24_000:168_000, 1])
     assert (left.channel, right.channel, read_clip(call, RULE).channel) == (1, 2, None)

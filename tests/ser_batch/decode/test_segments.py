@@ -76,7 +76,7 @@ def test_a_surprise_in_one_file_is_its_own_error(tmp_path: Path, monkeypatch: py
     def fail(path: str, *rule: object, **options: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(ser_batch.decode.segments, "read_clips", fail)
+    monkeypatch.setattr(ser_batch.decode.segments, "read_segments", fail)
     ((row, waveform),) = decode(sources(tmp_path, 1)[0], WHOLE)
     assert (row.status, row.start, waveform) == ("error", None, None)
     assert row.error == "unexpected MemoryError: MemoryError('no room')"

@@ -23,7 +23,7 @@ from ser_batch.recordings.recording import Recording
 from ser_batch.run.config import RunConfig
 from ser_batch.run.ray.actor import TRIES, Plan, TaskScorer, probe
 from ser_batch.run.ray.tasks import LOST, NUMBER, STOPPED, Results, Tasks, spent
-from support.recordings import sources
+from support.recordings import sources, write
 from support.runs import score
 
 
@@ -52,8 +52,13 @@ def results_of(plan: Plan, listed: list[Recording]) -> tuple[Results, list[pa.Ta
 
 @pytest.mark.parametrize("window", [None, 0.1])
 def test_the_rows_are_those_of_a_local_run(tmp_path: Path, toy_bundle: Bundle, window: float | None) -> None:
-    listed = sources(tmp_path / "audio", 40)
-    segmentation = Segmentation(toy_bundle.manifest.clip, window)
+    for seconds in (8.0, 20.0):
+        write(tmp_path / f"{seconds}.wav", seconds, rate=16_000)
+    sources(tmp_path / "audio", 38)
+    for seconds in (8.0, 20.0):
+        (tmp_path / f"{seconds}.wav").rename(tmp_path / "audio" / f"0{seconds}.wav")
+    listed = list(find_recordings([tmp_path / "audio"]))
+    segmentation = RunConfig((), "", window=window).segmentation(toy_bundle.manifest.clip)
     plan = plan_of(toy_bundle, segmentation=segmentation)
     results, tables = results_of(plan, listed)
     kept = [scored for table in reversed(tables) if (scored := results.take(table))]
@@ -72,7 +77,7 @@ def test_the_rows_are_those_of_a_local_run(tmp_path: Path, toy_bundle: Bundle, w
     counts = Counts()
     for each in kept:
         counts.add(each.batch)
-    assert counts.statuses["error"] == summary.failures == 8
+    assert counts.statuses["error"] == summary.failures == 7
     assert counts.seconds == pytest.approx(summary.audio_hours * 3600)
     assert set(spent(tables[0])) == {"decode", "engine"}
 
