@@ -85,6 +85,7 @@ def cli() -> None:
     "--channels", default="mix", show_default=True, metavar="mix|split|first|N", help="split: a row for each."
 )
 @click.option("--aggregate", type=click.Path(), metavar="FILE", help="Also write one row per recording.")
+@click.option("--root", type=click.Path(), metavar="DIR", help="Where a table's paths start.  [default: its folder]")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Take the I-th of N parts of the recordings.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where to run.")
 @click.option("--ray-address", metavar="ADDRESS", help="A cluster's.  [default: RAY_ADDRESS, else this machine]")
@@ -137,7 +138,7 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
     text = summary.format_summary(result.summary, options["out"], result.model)
     if log_file:
         log_file.write(f"done\n{text}")
-    for line in summary.failure_lines(result.summary):
+    for line in summary.failure_lines(result.summary, result.failed_paths):
         click.echo(line, err=True)
     if json_lines:
         json_lines.write(summary.summary_json(result.summary, options["out"], result.model))
@@ -168,39 +169,51 @@ def _config(options: dict[str, Any]) -> RunConfig:
 
 
 @cli.command()
-@click.argument("predictions", type=click.Path(path_type=Path))
-@click.option(
-    "--labels", required=True, metavar="ravdess|FILE", help="Labels: RAVDESS names, or a CSV or Parquet file."
-)
+@click.argument("predictions", type=click.Path())
+@click.option("--labels", metavar="CORPUS|FILE", help="A corpus whose names say the label (ravdess, …), or a table.")
+@click.option("--label-column", metavar="NAME", help="Column of FILE, or without --labels of PREDICTIONS.  [label]")
+@click.option("--map", "label_map", metavar="A=B,…", help="What labels mean: exc=happy,fru=; or a corpus: iemocap.")
+@click.option("--by", metavar="COLUMN", help="Also figures for each value of a column of FILE or PREDICTIONS.")
 @click.option("--split", type=click.Path(path_type=Path), help="A training run's split.json: measure one part of it.")
 @click.option("--part", type=click.Choice(["train", "validation", "test"]), help="Which part.  [default: test]")
 @click.option("--among", metavar="A,B,…", help="Labels that count as answers, for a corpus that lacks the others.")
 @click.option("--json", "json_out", type=click.Path(path_type=Path), help="Also write every figure to this file.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --json file.")
 def evaluate(
-    predictions: Path,
-    labels: str,
-    split: Path | None,
-    part: str | None,
-    among: str | None,
-    json_out: Path | None,
-    overwrite: bool,
+    predictions: str, label_map: str | None, among: str | None, json_out: Path | None, overwrite: bool, **options: Any
 ) -> int:
-    """Measure PREDICTIONS, a Parquet file of `run`, against the true labels.
+    """Measure PREDICTIONS, the table or folder of a `run`, against the true labels.
 
-    FILE has a column path (or file), relative to the folder that was scored, and a column label. Prints accuracy,
-    UA, macro precision, recall and F1, calibration error and the confusion matrix of the fusion and of each branch,
-    and how many rows are in none of them, and why.
+    FILE is a table with a column path (or file, or id) and a column label. Paths are relative to the folder that was
+    scored. Rows are matched by id where both have ids or stretches. Labels may be written in other case or in the words
+    of common corpora (anger, happiness); --map says what others mean. Several may mean one, and a label of the model
+    on the left is merged (calm=neutral). Labels without a meaning are left out and counted.
+
+    Prints accuracy, UA, macro precision, recall and F1, calibration error and the confusion matrix of the fusion and of
+    each branch, and how many rows are in none of them, and why.
     """
-    if part and not split:
+    if options["part"] and not options["split"]:
         raise click.UsageError("--part chooses a part of --split: give both.")
-    from ser_batch.evaluation.evaluate import evaluate_predictions, write_json
+    if not options["labels"] and not options["label_column"]:
+        raise click.UsageError("Say where the labels are: --labels CORPUS|FILE, or --label-column of PREDICTIONS.")
+    from ser_batch.evaluation.evaluate import Question, evaluate_predictions, write_json
+    from ser_batch.evaluation.label_map import parse_map
     from ser_batch.evaluation.report import format_evaluation
 
     if json_out and json_out.exists() and not overwrite:
         raise OutputError(f"{json_out} exists already", remedy="Choose another, or replace it: --overwrite.")
-    only = [label.strip() for label in among.split(",")] if among is not None else None
-    served = evaluate_predictions(predictions, labels, split=split, part=part or "test", only=only)
+    said, corpora = parse_map(label_map or "")
+    question = Question(
+        labels=options["labels"],
+        column=options["label_column"],
+        label_map=said,
+        corpora=corpora,
+        only=[label.strip() for label in among.split(",")] if among is not None else None,
+        split=options["split"],
+        part=options["part"] or "test",
+        by=options["by"],
+    )
+    served = evaluate_predictions(predictions, question)
     if json_out:
         write_json(served, json_out)
     click.echo(format_evaluation(served))

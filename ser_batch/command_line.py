@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ def run(cli: click.Command, name: str, arguments: Sequence[str] | None = None, *
     """
     for variable, value in environment().items():
         os.environ.setdefault(variable, value)
+    _mend_streams()
     try:
         return int(cli.main(arguments, prog_name=name, standalone_mode=False) or 0)
     except click.exceptions.Exit as exit_:
@@ -63,6 +65,21 @@ def environment() -> dict[str, str]:
             ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"), "when_required"
         )
     return variables
+
+
+def _mend_streams() -> None:
+    """Open what a scheduler has closed, and let names be written that the locale cannot encode."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # What is opened next would pass for a standard stream, and be closed or written to as one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.encoding.lower().startswith("utf"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _let_go_of_stdout() -> None:

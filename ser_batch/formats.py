@@ -87,6 +87,11 @@ MPEG_KBITS = {
 """(MPEG version, layer) -> kbit/s by index (ISO 11172-3 and 13818-3)."""
 
 
+def is_named_as_audio(name: str) -> bool:
+    """Whether the ending of a file's name is that of audio or video."""
+    return ending_of(name) in ENDINGS
+
+
 def ending_of(name: str) -> str:
     """The ending of a file's name in lower case, without its dot; empty: it has none."""
     return os.path.splitext(os.path.basename(name))[1].lower().removeprefix(".")  # noqa: PTH119, PTH122

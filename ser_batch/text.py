@@ -13,7 +13,8 @@ def printable(path: str) -> str:
     """
     if os.sep != "/":
         path = path.replace(os.sep, "/")
-    raw = os.fsencode(path)
+    # Not os.fsencode: where the locale is ASCII, a name from a table is no name of that encoding.
+    raw = path.encode("utf-8", "surrogateescape")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -157,8 +157,8 @@ def check_span(held: float, wanted: float, duration: float) -> None:
     if held < wanted - SHORTFALL:
         raise AudioError(
             "ends before the stretch asked for",
-            got=f"{max(0.0, held):.3f} s of it: the recording is {duration:.3f} s long",
-            expected=f"{wanted:.3f} s",
+            got=f"a recording of {duration:.3f} s, with {max(0.0, held):.3f} s of it",
+            expected=f"{wanted:.3f} s" if math.isfinite(wanted) else "a start before its end",
         )
 
 

@@ -28,6 +28,9 @@ def decode(
         StoreError: the recording is in an object store that is away.
     """
     version = current_version(recording)
+    if recording.problem:
+        yield failed(recording, version, recording.problem), None
+        return
     # A segment is the last one only if nothing follows it, not even an error: so each waits for the next.
     waiting: Clip | None = None
     reason = ""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
+from ser_batch.output.destination import Output
+from ser_batch.output.schema import NAMESPACE, VERSION, handed_through
+from ser_batch.recordings.reader import ending, read_table
 
-NAMESPACE = b"ser_batch."
+Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,26 @@ class PredictionTable:
     """Rows of a predictions file, in its order."""
 
     files: tuple[str, ...]
-    ok: npt.NDArray[np.bool_]
-    """(N,) whether the recording was scored."""
+    ids: tuple[str, ...] | None
+    """What tells rows of one file apart; None: there is a row for each file."""
+    statuses: tuple[str, ...]
     labels: tuple[str, ...]
-    models: dict[str, npt.NDArray[np.float64]]
+    models: dict[str, Probabilities]
     """FUSED and each branch that has columns: (N, C) probabilities, NaN where a recording was not scored."""
     provenance: dict[str, str]
     """Bundle, backend, precision and version, if the file still says so."""
+    others: pa.Table
+    """Columns that a table of recordings brought, and whatever else is no prediction."""
+
+    @property
+    def ok(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether the recording was scored."""
+        return np.array([status == "ok" for status in self.statuses], dtype=bool)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What each row is known by."""
+        return self.ids or self.files
 
 
 def among(table: PredictionTable, labels: Sequence[str]) -> PredictionTable:
@@ -57,48 +75,111 @@ def among(table: PredictionTable, labels: Sequence[str]) -> PredictionTable:
     return replace(table, labels=tuple(table.labels[i] for i in kept), models=models)
 
 
-def read_predictions(path: Path) -> PredictionTable:
-    """Read a predictions Parquet.
+def merged(table: PredictionTable, into: Mapping[str, str]) -> PredictionTable:
+    """The table with the probabilities of some labels added to others', or left out where `into` is empty.
+
+    Raises InputError if fewer than two labels are left.
+    """
+    labels = tuple(label for label in table.labels if label not in into)
+    models = {}
+    for name, rows in table.models.items():
+        sums = {label: rows[:, i].copy() for i, label in enumerate(table.labels) if label in labels}
+        for label, other in into.items():
+            if other in sums:
+                sums[other] += rows[:, table.labels.index(label)]
+        models[name] = np.stack([sums[label] for label in labels], axis=1) if labels else rows[:, :0]
+    without = replace(table, labels=labels, models=models)
+    return among(without, labels) if any(not other for other in into.values()) else _checked_labels(without)
+
+
+def _checked_labels(table: PredictionTable) -> PredictionTable:
+    if len(table.labels) < 2:
+        raise InputError("too few labels are left", got=", ".join(table.labels) or "none", expected="two or more")
+    return table
+
+
+def read_predictions(path: str | Path) -> PredictionTable:
+    """Read predictions: a Parquet file, a folder of parts, or a table of another kind that was made of them.
 
     The label order is the metadata's, or that of the columns `p_<label>` in files whose metadata is lost.
 
     Raises InputError for a file that is no such table, holds a recording twice, or contradicts itself.
     """
-    table = _read(path)
-    metadata = {k: v for k, v in (table.schema.metadata or {}).items() if k.startswith(NAMESPACE)}
+    table = _read(str(path))
+    metadata = {k: v for k, v in (table.schema.metadata or {}).items() if k.startswith(NAMESPACE.encode())}
     provenance = {k[len(NAMESPACE) :].decode(): v.decode() for k, v in metadata.items()}
-    labels = _labels(path, table.column_names, provenance)
-    files = tuple(table["file"].to_pylist())
-    file, times = next(iter(Counter(files).most_common(1)), ("", 0))
-    if times > 1:
-        raise InputError(f"{path} holds {file} {times} times", expected="one row per recording")
-    ok = np.array([status == "ok" for status in table["status"].to_pylist()], dtype=bool)
-    models = {name: _probabilities(path, table, f"{prefix}p_", labels) for name, prefix in _models(table, labels)}
+    names = table.column_names
+    ours = names[: len(names) - len(handed_through(names))] if VERSION[-1] in names else names
+    labels = _labels(path, ours, provenance)
+    files, statuses = (tuple(table[name].to_pylist()) for name in ("file", "status"))
+    ids = tuple(map(str, table["id"].to_pylist())) if "id" in names else None
+    _check_once(path, ids or files)
+    prefixes = _models(ours, labels, provenance)
+    models = {name: _probabilities(path, table, f"{prefix}p_", labels) for name, prefix in prefixes.items()}
+    taken = {f"{prefix}p_{label}" for prefix in prefixes.values() for label in labels}
+    others = table.drop_columns([name for name in ours if name in taken or name in ("label", "score", "status")])
+    found = PredictionTable(files, ids, statuses, labels, models, provenance, others)
     for name, rows in models.items():
-        bad = ok & ~np.isfinite(rows).all(axis=1)
+        bad = found.ok & ~np.isfinite(rows).all(axis=1)
         if bad.any():
-            first = files[int(np.flatnonzero(bad)[0])]
+            first = found.keys[int(np.flatnonzero(bad)[0])]
             raise InputError(f"{path}: {first} has status ok and no finite probabilities", got=f"model {name}")
-    _check_winner(path, table, files, ok, labels, models[FUSED])
-    return PredictionTable(files, ok, labels, models, provenance)
+    _check_winner(path, table, found)
+    return found
 
 
-def _read(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def is_predictions(table: pa.Table) -> bool:
+    """Whether a table looks like one of predictions: then its `label` is what a model said."""
+    names = table.column_names
+    return {"label", "status"} <= set(names) and sum(name.startswith("p_") for name in names) >= 2
 
-    try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}") from error
+
+def _read(path: str) -> pa.Table:
+    if not Path(path).is_dir() and ending(path) != ".parquet" and not _is_parquet(path):
+        table = read_table(path)
+    else:
+        table = _read_parquet(path)
     for name in ("file", "status"):
         if name not in table.column_names:
             raise InputError(f"{path} is no table of predictions", got=f"no column {name!r}")
     return table
 
 
-def _labels(path: Path, columns: list[str], provenance: dict[str, str]) -> tuple[str, ...]:
+def _is_parquet(path: str) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return True
+
+
+def _read_parquet(path: str) -> pa.Table:
+    output = Output.parse(path)
+    if output.keeps_parts and not output.part_files():
+        raise InputError(f"{path} holds no predictions", got="no part-000000.parquet in it")
+    if output.keeps_parts and output.is_started():
+        raise InputError(f"{path} is unfinished", remedy="Go on with the run first: --resume.")
+    tables = []
+    try:
+        for stored in output.tables():
+            with pq.ParquetFile(stored.source()) as file:
+                tables.append(file.read())
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}") from error
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _check_once(path: str | Path, keys: Sequence[str]) -> None:
+    key, times = next(iter(Counter(keys).most_common(1)), ("", 0))
+    if times > 1:
+        raise InputError(
+            f"{path} holds {key} {times} times",
+            expected="one row per recording",
+            remedy="Of a run with --window, measure the file of --aggregate.",
+        )
+
+
+def _labels(path: str | Path, columns: Sequence[str], provenance: dict[str, str]) -> tuple[str, ...]:
     try:
         labels = tuple(json.loads(provenance["labels"]))
     except (KeyError, ValueError, TypeError):
@@ -108,14 +189,16 @@ def _labels(path: Path, columns: list[str], provenance: dict[str, str]) -> tuple
     return labels
 
 
-def _models(table: Any, labels: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(name, prefix of its columns) of the fusion and of each branch that has columns."""
+def _models(columns: Sequence[str], labels: Sequence[str], provenance: dict[str, str]) -> dict[str, str]:
+    """Name -> prefix of its columns, of the fusion and of each branch that has columns."""
     own, suffix = {f"p_{label}" for label in labels}, f"_p_{labels[0]}"
-    branches = [c.removesuffix(suffix) for c in table.column_names if c.endswith(suffix) and c not in own]
-    return [(FUSED, ""), *((branch, f"{branch}_") for branch in branches)]
+    branches = [c.removesuffix(suffix) for c in columns if c.endswith(suffix) and c not in own]
+    if "branches" in provenance:
+        branches = [branch for branch in branches if branch in json.loads(provenance["branches"])]
+    return {FUSED: "", **{branch: f"{branch}_" for branch in branches}}
 
 
-def _probabilities(path: Path, table: Any, prefix: str, labels: tuple[str, ...]) -> npt.NDArray[np.float64]:
+def _probabilities(path: str | Path, table: Any, prefix: str, labels: tuple[str, ...]) -> Probabilities:
     names = [prefix + label for label in labels]
     missing = [name for name in names if name not in table.column_names]
     if missing:
@@ -127,21 +210,15 @@ def _probabilities(path: Path, table: Any, prefix: str, labels: tuple[str, ...])
     return np.stack(columns, axis=1)
 
 
-def _check_winner(
-    path: Path,
-    table: Any,
-    files: tuple[str, ...],
-    ok: npt.NDArray[np.bool_],
-    labels: tuple[str, ...],
-    fused: npt.NDArray[np.float64],
-) -> None:
+def _check_winner(path: str | Path, table: Any, found: PredictionTable) -> None:
     """Refuse a table whose `label` is not the one with the largest probability: its columns are mixed up."""
     if "label" not in table.column_names:
         return
-    for file, scored, stated, row in zip(files, ok, table["label"].to_pylist(), fused, strict=True):
-        if scored and (stated not in labels or row[labels.index(stated)] < row.max()):
+    rows = zip(found.keys, found.ok, table["label"].to_pylist(), found.models[FUSED], strict=True)
+    for key, scored, stated, row in rows:
+        if scored and (stated not in found.labels or row[found.labels.index(stated)] < row.max()):
             raise InputError(
-                f"{path}: the label of {file} is not the one with the largest probability",
+                f"{path}: the label of {key} is not the one with the largest probability",
                 got=stated,
-                expected=labels[int(row.argmax())],
+                expected=found.labels[int(row.argmax())],
             )

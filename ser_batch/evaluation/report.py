@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.evaluation.calibration import BINS
 from ser_batch.evaluation.evaluate import Coverage, ServedEvaluation
@@ -9,6 +11,8 @@ from ser_batch.evaluation.metrics import Evaluation
 from ser_batch.evaluation.statistics import Interval
 from ser_batch.text import aligned, terminal_safe
 
+GROUPS = 100
+"""Groups that are printed; the JSON has all."""
 PROVENANCE = ("bundle_id", "backend", "precision", "device", "version")
 
 
@@ -20,6 +24,7 @@ def format_evaluation(served: ServedEvaluation) -> str:
         ("made by", made_by or "unknown: the file has no provenance"),
         ("truth", served.truth),
         *_coverage(served.coverage),
+        *([("read as", ", ".join(f"{a} → {b}" for a, b in served.read_as.items()))] if served.read_as else []),
     ]
     blocks = [
         "\n".join(f"{name:<12} {value}" for name, value in head),
@@ -28,20 +33,32 @@ def format_evaluation(served: ServedEvaluation) -> str:
     ]
     if served.against_fused:
         blocks.append(_paired(served))
+    if served.groups:
+        blocks.append(_grouped(served))
     return "\n".join(terminal_safe(line) for line in "\n\n".join(blocks).split("\n"))
 
 
 def _coverage(coverage: Coverage) -> list[tuple[str, str]]:
+    left_out, unscored = _counts(coverage.left_out), _counts(coverage.unscored)
     said = [
         (coverage.outside_part, "rows are not in the part"),
         (coverage.without_truth, "rows have no known label"),
-        (coverage.failed, "clips could not be scored (status error) and are in no figure"),
+        (
+            sum(coverage.left_out.values()),
+            f"rows are left out: their labels are no answers ({left_out})",
+        ),
+        (coverage.failed, f"clips have no prediction and are in no figure (status {unscored})"),
+        (coverage.nameless, "rows of the labels name no recording"),
         (coverage.missing, "recordings that should be here have no row, and are in no figure"),
         (coverage.ambiguous, "rows are left out: their base name stands for several recordings"),
         (coverage.by_base_name, "rows were matched by base name, not by path"),
     ]
     lines = [("clips", f"{coverage.evaluated} evaluated, of {coverage.rows} rows")]
     return lines + [("", f"{count} {text}") for count, text in said if count]
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _figures(models: dict[str, Evaluation]) -> str:
@@ -84,3 +101,14 @@ def _paired(served: ServedEvaluation) -> str:
         for name, test in served.against_fused.items()
     ]
     return "\n".join(lines)
+
+
+def _grouped(served: ServedEvaluation) -> str:
+    """A row for each group: how the fusion fared there."""
+    head = (f"{FUSED} by {served.by}", "clips", "accuracy, Wilson", "UA")
+    rows = [
+        (group.group, str(group.clips), _share(group.accuracy, group.accuracy_interval), f"{100 * group.ua:.2f}")
+        for group in served.groups[:GROUPS]
+    ]
+    more = len(served.groups) - len(rows)
+    return aligned([head, *rows]) + (f"\n{more} more groups: --json has them" if more else "")

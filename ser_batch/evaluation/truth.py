@@ -1,19 +1,26 @@
-"""The true labels: from RAVDESS names or a labelled table, and which prediction each of them belongs to."""
+"""The true labels: from names or a labelled table, and which prediction each of them belongs to."""
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import pyarrow as pa
+
 from ser_batch.errors import InputError
-from ser_batch.evaluation import ravdess
-from ser_batch.recordings.reader import PATHS, read_table
+from ser_batch.evaluation.corpora import CORPORA
+from ser_batch.evaluation.predictions import is_predictions
+from ser_batch.recordings.columns import names_and_ids
+from ser_batch.recordings.reader import find_column, read_table, shown
 
 RAVDESS = "ravdess"
 """In place of a table: the label is in the recording's name."""
+LABEL_COLUMNS = ("label", "emotion", "emo", "emoclass")
+"""Columns that state the label, the preferred one first."""
 PARTS = ("train", "validation", "test")
 
 
@@ -31,12 +38,17 @@ class Matching:
     """Wanted names that no recording is."""
 
 
-def match(files: Sequence[str], wanted: Sequence[str]) -> Matching:
+def match(files: Sequence[str], wanted: Sequence[str], *, ids: bool = False) -> Matching:
     """Match recordings with names by relative path, else by what is unique on both sides: base name, or base name
-    without suffix, for the same recording in another format.
+    without suffix, for the same recording in another format, or that without regard to case.
+
+    Args:
+        ids: they are ids, of which only what stands before the last slash may differ.
     """
     exact = {_normal(name): name for name in wanted}
-    alike = [(key, Counter(map(key, files)), _by(key, wanted)) for key in (_base, _stem)]
+    alike = [
+        (key, Counter(map(key, files)), _by(key, wanted)) for key in ((_base,) if ids else (_base, _stem, _folded))
+    ]
     names: list[str | None] = []
     by_base_name, ambiguous = set(), set()
     for index, file in enumerate(files):
@@ -57,15 +69,20 @@ def match(files: Sequence[str], wanted: Sequence[str]) -> Matching:
 
 
 def _normal(name: str) -> str:
-    return str(PurePosixPath(name))  # without "./" and doubled slashes
+    # Without "./" and doubled slashes, and as other systems write it.
+    return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/"))))
 
 
 def _base(name: str) -> str:
-    return PurePosixPath(name).name
+    return PurePosixPath(_normal(name)).name
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
+    return PurePosixPath(_normal(name)).stem
+
+
+def _folded(name: str) -> str:
+    return _stem(name.strip()).casefold()
 
 
 def _by(key: Callable[[str], str], names: Sequence[str]) -> dict[str, list[str]]:
@@ -75,39 +92,91 @@ def _by(key: Callable[[str], str], names: Sequence[str]) -> dict[str, list[str]]
     return found
 
 
+def labels_in_names(files: Sequence[str], corpus: str) -> dict[str, str]:
+    """Label of every recording whose name is one of the corpus (see `corpora.CORPORA`); the others are left out."""
+    found = ((file, CORPORA[corpus].label(file)) for file in files)
+    return {file: label for file, label in found if label is not None}
+
+
 def ravdess_labels(files: Sequence[str]) -> dict[str, str]:
     """Label of every recording whose name is that of a RAVDESS speech clip; the others are left out."""
-    found = {}
-    for file in files:
-        try:
-            found[file] = ravdess.parse(file).label
-        except InputError:
-            continue
-    return found
+    return labels_in_names(files, RAVDESS)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is stated of recordings: their label, and the group that they belong to."""
+
+    labels: dict[str, str | None]
+    """By path or by id; None: the cell is empty."""
+    groups: dict[str, str | None]
+    """Empty where no group was asked for."""
+    by_id: bool
+    """Whether recordings are known by their ids."""
+    nameless: int = 0
+    """Rows that name no recording."""
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Recording -> label, of a table (see `recordings.table.read_table`) with columns `path` (or `file`) and `label`.
+    """Recording -> label, of a table (see `recordings.reader`) with a column of paths and a column `label`.
 
     Raises:
         InputError: the file is no such table, or holds a recording twice.
     """
-    table = read_table(str(path))
-    key = next((name for name in PATHS if name in table.column_names), None)
-    if key is None or "label" not in table.column_names:
+    truth = read_truth(str(path), by_id=False)
+    return {file: label for file, label in truth.labels.items() if label is not None}
+
+
+def read_truth(path: str, *, by_id: bool, column: str | None = None, group: str | None = None) -> Truth:
+    """The labels in a table, whatever its kind: see `recordings.reader`.
+
+    Args:
+        by_id: whether the predictions have ids; they are used if this table has them, or stretches that make them.
+        column: that holds the labels; None: `label`, `emotion` or the like.
+        group: column that groups recordings.
+
+    Raises:
+        InputError: the file is no such table, is a table of predictions, or states two labels of a recording.
+    """
+    table = read_table(path)
+    given = find_column(table, [column] if column else LABEL_COLUMNS)
+    if is_predictions(table) and given in (None, "label"):
+        raise InputError(
+            f"{path} is a table of predictions: its labels are what a model said, and no truth",
+            expected="a table of labels, or a column that was handed through: --label-column given_label",
+        )
+    names, ids = names_and_ids(path, table)
+    if given is None or not (names or ids):
         raise InputError(
             f"{path} is no table of labels",
-            got=f"columns {', '.join(table.column_names)}",
-            expected="a column path (or file) and a column label",
+            got=f"columns {shown(table.column_names)}",
+            expected=f"a column path (or file, or id) and a column {column or 'label'}",
         )
-    found: dict[str, str] = {}
-    for file, label in zip(table[key].to_pylist(), table["label"].to_pylist(), strict=True):
-        if not file or label is None:
-            raise InputError(f"{path} has a row without {key} or label", got=f"{file!r}, {label!r}")
-        if file in found:
-            raise InputError(f"{path} holds {file} twice")
-        found[file] = label
+    used = ids if ids is not None and (by_id or names is None) else names
+    labels, groups, nameless = dict[str, str | None](), dict[str, str | None](), 0
+    members = texts(table, _column(path, table, group)) if group else [None] * len(table)
+    for name, label, member in zip(used or [], texts(table, given), members, strict=True):
+        if not name:
+            nameless += 1
+            continue
+        if labels.setdefault(name, label) != label:
+            raise InputError(f"{path} holds {name} twice", got=f"the labels {labels[name]} and {label}")
+        groups[name] = member
+    return Truth(labels, groups if group else {}, used is ids, nameless)
+
+
+def _column(path: str, table: pa.Table, name: str) -> str:
+    found = find_column(table, [name])
+    if found is None:
+        raise InputError(f"{path} has no column {name!r}", got=shown(table.column_names))
     return found
+
+
+def texts(table: pa.Table, column: str) -> list[str | None]:
+    """A column as text without blanks around it; None where a cell is empty."""
+    values = table[column].to_pylist()
+    cells = ["" if value is None else str(value).strip() for value in values]
+    return [cell or None for cell in cells]
 
 
 def read_part(path: Path, part: str) -> tuple[str, tuple[str, ...]]:

@@ -19,11 +19,11 @@ GROUP_ROWS = 16_000
 Rows = npt.NDArray[np.int64]
 
 
-def copied(files: Sequence[Stored], columns: list[str]) -> Iterator[pa.Table]:
+def copied(files: Sequence[Stored], table: pa.Schema) -> Iterator[pa.Table]:
     """All rows as they are, in tables of about `GROUP_ROWS` rows; each file is read once."""
     held: list[pa.Table] = []
-    for table in row_groups(files, columns):
-        held.append(table)
+    for group in row_groups(files, table.names):
+        held.append(_conformed(group, table))
         if sum(map(len, held)) >= GROUP_ROWS:
             yield pa.concat_tables(held)
             held = []
@@ -89,8 +89,17 @@ def _take(rows: Rows, groups: list[tuple[Stored, int, int]], starts: Rows, table
     for home in np.unique(homes):
         file, group, _ = groups[home]
         here = np.flatnonzero(homes == home)
-        taken.append(take(read(file, table.names, [group]), rows[here] - starts[home]))
+        taken.append(_conformed(take(read(file, table.names, [group]), rows[here] - starts[home]), table))
         places.append(here)
     # A row group read back has a dictionary of its own.
     merged = pa.concat_tables(taken).unify_dictionaries()
     return take(merged, np.argsort(np.concatenate(places), kind="stable")).cast(table)
+
+
+def _conformed(rows: pa.Table, table: pa.Schema) -> pa.Table:
+    """Rows of an earlier run with the types that the handed-through columns have now."""
+    for index, field in enumerate(rows.schema):
+        kind = table.field(field.name).type
+        if field.type != kind and not pa.types.is_dictionary(kind):
+            rows = rows.set_column(index, field.name, rows.column(index).cast(kind))
+    return rows

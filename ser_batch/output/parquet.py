@@ -42,6 +42,14 @@ def unwritable(path: object, error: Exception) -> OutputError:
     return OutputError(f"{path} cannot be written", got=reason, remedy="Rows already written stay: --resume goes on.")
 
 
+def read_schema(file: Stored) -> pa.Schema | None:
+    """The columns of a file; None: it cannot be read."""
+    try:
+        return pq.read_schema(file.source())
+    except (OSError, pa.ArrowException):
+        return None
+
+
 def read(file: Stored, columns: list[str], groups: list[int] | None = None) -> pa.Table:
     """Columns of a file, or of some of its row groups."""
     # Not pq.read_table, which imports pyarrow.dataset first.

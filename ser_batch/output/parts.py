@@ -23,6 +23,7 @@ from ser_batch.output.counts import Counts
 from ser_batch.output.destination import PARTS, SUCCESS, Output
 from ser_batch.output.parquet import read, unwritable, write
 from ser_batch.output.row_index import OPEN, RowIndex, Run, is_open, runs
+from ser_batch.output.schema import handed_through
 from ser_batch.output.stores import Stored
 
 PART_ROWS = 2_000
@@ -139,18 +140,18 @@ class Parts:
     def _known(self) -> Iterator[Run]:
         """The runs of rows that earlier runs left; they are counted, and their order noted, as they go by."""
         count = None if self._counts is None else self._counts.add
-        for run in runs([*self._base, *self.files], self.key, count=count):
+        for run in runs([*self._base, *self.files], self.key, count=count, given=handed_through(self.table.names)):
             self._order.see(run.name)
             yield run
 
     def _compact(self) -> None:
-        files, columns = [*self._base, *self.files], self.table.names
+        files = [*self._base, *self.files]
         if not self._order.is_complete():
             # Resumed with other recordings than before: the latest rows of each, in the order of now.
             tables = reordered(files, self._names, self.table, self.key)
             write(self.out.file, self.table, self._recounted(tables))
         elif self.files:
-            write(self.out.file, self.table, copied(files, columns))
+            write(self.out.file, self.table, copied(files, self.table))
 
     def _recounted(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Tables as they are; from here on the counts are of them alone."""
@@ -228,6 +229,7 @@ class Parts:
         ours = self.table.metadata or {}
         theirs = {key: value for key, value in (found.metadata or {}).items() if key != OPEN}
         if found.names == self.table.names and theirs == ours:
+            self._check_types(file, found)
             return
         keys = sorted(key for key in {*ours, *theirs} if theirs.get(key) != ours.get(key))
         differing = ", ".join(f"{key.decode()} {theirs.get(key, b'nothing').decode()}" for key in keys)
@@ -236,6 +238,22 @@ class Parts:
             got=differing or "other columns",
             remedy="Resume with that one, or start anew with --overwrite.",
         )
+
+    def _check_types(self, file: Stored, found: pa.Schema) -> None:
+        """Raise OutputError if a handed-through column had another type, which its values cannot be made to have."""
+        for name in handed_through(self.table.names):
+            before, now = found.field(name).type, self.table.field(name).type
+            becomes_text = pa.types.is_string(now) and not pa.types.is_nested(before)
+            # Parquet changes the units of times.
+            alike = before.id == now.id or (pa.types.is_temporal(before) and pa.types.is_temporal(now))
+            widened = pa.types.is_integer(before) and pa.types.is_floating(now)
+            if not (alike or becomes_text or widened or pa.types.is_null(before)):
+                raise OutputError(
+                    f"{file} has another type of column {name!r}",
+                    got=before,
+                    expected=now,
+                    remedy="Resume with a table like the first, or start anew with --overwrite.",
+                )
 
 
 def schema_before(out: Output) -> pa.Schema | None:

@@ -1,4 +1,4 @@
-"""Which rows are about which recording: found again among millions of rows with 56 bytes per recording."""
+"""Which rows are about which recording: found again among millions of rows with 64 bytes per recording."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.output.counts import COLUMNS
-from ser_batch.output.parquet import batches
+from ser_batch.output.parquet import BATCH_ROWS, batches
+from ser_batch.output.schema import VERSION
 from ser_batch.output.stores import Stored
 
 OPEN = b"ser_batch.open"
 """Key in a part's metadata: the rows of its last recording go on in the next part."""
-VERSION = ("source_size", "source_mtime_ns")
 
 
 class Run(NamedTuple):
@@ -31,34 +32,67 @@ class Run(NamedTuple):
     version: tuple[int, int]
     """Size and mtime (ns) of the recording then."""
     failed: bool
+    given: int = 0
+    """Digest of the columns that were handed through; see `digests`."""
+
+
+def digests(columns: pa.Table) -> Iterator[int]:
+    """A number for each row that changes with what its columns hold."""
+    for start in range(0, len(columns), BATCH_ROWS):
+        rows = zip(*(_values(column.slice(start, BATCH_ROWS)) for column in columns.columns), strict=True)
+        for row in rows:
+            digest = blake2b(repr(row).encode("utf-8", "backslashreplace"), digest_size=8).digest()
+            yield int.from_bytes(digest, "little")
+
+
+def _values(column: Any) -> list[Any]:
+    kind = column.type
+    if pa.types.is_dictionary(kind) or pa.types.is_date64(kind):
+        return _values(column.cast(pa.date32() if pa.types.is_date64(kind) else kind.value_type))
+    # Parquet has no seconds, and Python no nanoseconds.
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64())
+    elif pa.types.is_duration(kind):
+        column = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
+    elif pa.types.is_time(kind):
+        column = column.cast(pa.time64("us"), safe=False).cast(pa.int64())
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def runs(
-    files: Sequence[Stored], key: str, *, count: Callable[[pa.RecordBatch], object] | None = None
+    files: Sequence[Stored],
+    key: str,
+    *,
+    count: Callable[[pa.RecordBatch], object] | None = None,
+    given: Sequence[str] = (),
 ) -> Iterator[Run]:
     """The runs of rows in `files`, in order.
 
     Args:
         key: column that names the recording.
         count: is given the rows, with the columns of `Counts`, as they go by.
+        given: columns that were handed through.
     """
     row = first = 0
-    name, version, failed = "", (0, 0), False
+    name, version, failed, handed = "", (0, 0), False, 0
     last_file: Stored | None = None
     columns = [key, *VERSION, "status"]
-    for file, batch in batches(files, list(dict.fromkeys([*columns, *(COLUMNS if count else ())]))):
+    for file, batch in batches(files, list(dict.fromkeys([*columns, *given, *(COLUMNS if count else ())]))):
         if count is not None:
             count(batch)
-        for this, size, mtime, status in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
+        values = [batch.column(column).to_pylist() for column in columns]
+        digest = digests(pa.Table.from_batches([batch]).select(list(given))) if given else repeat(0, len(batch))
+        for this, size, mtime, status, others in zip(*values, digest, strict=True):
             if not (this == name and (file is last_file or (last_file is not None and is_open(last_file)))):
                 if row > first:
-                    yield Run(name, first, row - first, version, failed)
-                name, first, version, failed = this, row, (size, mtime), False
+                    yield Run(name, first, row - first, version, failed, handed)
+                name, first, version, failed, handed = this, row, (size, mtime), False, others
             failed = failed or status == "error"
             last_file = file
             row += 1
     if row > first:
-        yield Run(name, first, row - first, version, failed)
+        yield Run(name, first, row - first, version, failed, handed)
 
 
 def is_open(file: Stored) -> bool:
@@ -76,6 +110,8 @@ class Found:
     rows: int
     version: tuple[int, int]
     failed: bool
+    given: int = 0
+    """Digest of the columns that were handed through."""
 
 
 class RowIndex:
@@ -83,7 +119,7 @@ class RowIndex:
 
     def __init__(self, found: Iterable[Run] = ()) -> None:
         high, low, rows, sizes, times = array("Q"), array("Q"), array("q"), array("q"), array("q")
-        counts, failed = array("q"), array("b")
+        counts, failed, given = array("q"), array("b"), array("Q")
         for run in found:
             one, two = _digest(run.name)
             high.append(one)
@@ -93,9 +129,10 @@ class RowIndex:
             sizes.append(run.version[0])
             times.append(run.version[1])
             failed.append(run.failed)
-        columns = (low, rows, counts, sizes, times, failed)
+            given.append(run.given)
+        columns = (low, rows, counts, sizes, times, failed, given)
         # In place: copies would double what a resumed run needs beyond an undisturbed one.
-        self._low, self._row, self._rows, self._size, self._time, self._failed = map(_in_place, columns)
+        self._low, self._row, self._rows, self._size, self._time, self._failed, self._given = map(_in_place, columns)
         key = _in_place(high)
         # Stable: among equal hashes the latest run stays the last.
         self._order = np.argsort(key, kind="stable")
@@ -112,7 +149,8 @@ class RowIndex:
             run = int(self._order[place])
             if int(self._low[run]) == low:
                 version = int(self._size[run]), int(self._time[run])
-                return Found(run, int(self._row[run]), int(self._rows[run]), version, bool(self._failed[run]))
+                rows = int(self._row[run]), int(self._rows[run])
+                return Found(run, *rows, version, bool(self._failed[run]), int(self._given[run]))
             place -= 1
         return None
 

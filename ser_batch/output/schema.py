@@ -71,10 +71,21 @@ def schema(
         *(pa.field(name, pa.int64(), nullable=False) for name in VERSION),
     ]
     fields = [field for field in fields if field.name not in without]
-    ours = {field.name for field in fields}
-    # The label that a table of recordings gives must not pass for the one predicted.
-    fields += [each.with_name(f"given_{each.name}" if each.name in ours else each.name) for each in extra or ()]
+    names = [field.name for field in fields]
+    given = set() if extra is None else {*extra.names} - {*names}
+    for each in extra or ():
+        # The label that a table of recordings gives must not pass for the one predicted.
+        name = each.name if each.name in given else f"given_{each.name}"
+        while name in names or (name in given and name != each.name):
+            name = f"given_{name}"
+        names.append(name)
+        fields.append(each.with_name(name))
     return pa.schema(fields, metadata=_provenance(bundle, engine, segmentation))
+
+
+def handed_through(names: Sequence[str]) -> list[str]:
+    """Of the columns of an output, those that a table of recordings brought: they are the last."""
+    return list(names[names.index(VERSION[-1]) + 1 :])
 
 
 def _provenance(bundle: Bundle, engine: EngineIdentity, segmentation: Segmentation) -> dict[str, str]:
@@ -135,9 +146,8 @@ def record_batch(
     for prefix, rows in (("", scores.fused), *((f"{name}_", given) for name, given in scores.branches.items())):
         for index, label in enumerate(labels):
             columns[f"{prefix}p_{label}"] = numbers(rows[:, index], np.float32, ok)
-    # A table may lack columns of ours, and those handed through may have their names.
-    own = table.names[: len(table) - (0 if extra is None else extra.num_columns)]
-    arrays = [columns[name] for name in own]
+    handed = handed_through(table.names)
+    arrays = [columns[name] for name in table.names[: len(table.names) - len(handed)]]
     if extra is not None:
         chosen = take(extra, [segment.recording.row for segment in segments])
         arrays += [column.combine_chunks() for column in chosen.columns]

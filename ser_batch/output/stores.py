@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from ser_batch.errors import OutputError
 from ser_batch.files import sync_folder, temporary_pattern, write_atomically
+from ser_batch.storage.objects import local_source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,9 +150,9 @@ class LocalStore:
         with (self.root / name).open("rb") as file:
             return file.read(count)
 
-    def source(self, name: str) -> str:
-        """The path of a file."""
-        return str(self.root / name)
+    def source(self, name: str) -> str | pa.NativeFile:
+        """The path of a file, or the file where pyarrow cannot take its path."""
+        return local_source(str(self.root / name))
 
     def write(self, name: str, fill: Fill) -> None:
         """Write a file under a hidden name, which readers of whole folders pass over; sync and rename it."""

@@ -19,19 +19,24 @@ import pyarrow as pa
 from ser_batch.arrow import numbers, strings
 from ser_batch.errors import InputError
 from ser_batch.formats import described
-from ser_batch.recordings.local import LeftOut, expand, is_pattern, walk
-from ser_batch.recordings.reader import is_table, read_recordings
+from ser_batch.recordings.columns import read_recordings
+from ser_batch.recordings.local import LeftOut, expand, fixed_part, is_pattern, walk
+from ser_batch.recordings.reader import is_table
 from ser_batch.recordings.table import Recordings, roots
 from ser_batch.storage.urls import is_url, join
 from ser_batch.text import printable
 
 
-def find_recordings(audio: Sequence[str | os.PathLike[str]], shard: tuple[int, int] | None = None) -> Recordings:
+def find_recordings(
+    audio: Sequence[str | os.PathLike[str]],
+    shard: tuple[int, int] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Recordings:
     """Find the recordings that the arguments of a run stand for.
 
     They are folders, searched recursively, single files and globs (`a/**/*.wav`), each of which may be in an object
     store (a prefix `s3://bucket/a/`, an object or a glob of them; see `remote.find_objects`); or nothing but tables
-    (see `table.read_recordings`).
+    (see `columns.read_recordings`).
 
     Folders keep the order given; within one the order is that of the names, byte by byte. With one folder, a name is
     relative to it (to the part before the first wildcard of a glob); with several, each name starts with its folder
@@ -47,6 +52,7 @@ def find_recordings(audio: Sequence[str | os.PathLike[str]], shard: tuple[int, i
     Args:
         audio: folders, recordings, globs; or tables.
         shard: (i, n): take the i-th of n parts, 1 ≤ i ≤ n, by a hash of the names.
+        root: folder or URL that the paths in tables start from; None: each table's own folder.
 
     Raises:
         InputError: something does not exist, no audio was found, two names are equal once escaped, or tables and
@@ -59,7 +65,9 @@ def find_recordings(audio: Sequence[str | os.PathLike[str]], shard: tuple[int, i
         raise InputError(
             "tables of recordings and recordings are given at once", got=listed[0], remedy="Make two runs of it."
         )
-    recordings = read_recordings(listed) if listed else _found(given)
+    if root is not None and not listed:
+        raise InputError("a root is for tables of recordings", got=", ".join(given), expected="tables")
+    recordings = read_recordings(listed, None if root is None else os.fspath(root)) if listed else _found(given)
     return recordings if shard is None else recordings.shard(*shard)
 
 
@@ -79,8 +87,11 @@ def _matching_tables(path: str) -> list[str]:
         from ser_batch.recordings.remote import matching_objects
 
         return matching_objects(path) if glob.has_magic(path) else [path]
-    is_glob = glob.has_magic(path) and not Path(path).exists()
-    return sorted(glob.iglob(path, recursive=True)) if is_glob else [path]  # noqa: PTH207
+    if not glob.has_magic(path) or Path(path).exists():
+        return [path]
+    base = fixed_part(path)
+    names = glob.iglob(os.path.relpath(path, base or os.curdir), root_dir=base or None, recursive=True)  # noqa: PTH207
+    return sorted(os.path.join(base, name) for name in names) or [path]
 
 
 class _Listing(NamedTuple):

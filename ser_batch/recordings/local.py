@@ -29,17 +29,22 @@ def expand(pattern: str, left_out: LeftOut) -> tuple[str, Iterator[str]]:
     A file is taken as it is inside a folder, or if the pattern names an ending itself. What has brackets in its name
     and is there is meant by that name.
     """
-    fixed: list[str] = []
-    for part in Path(pattern).parts:
-        if glob.has_magic(part) and not Path(*fixed, part).is_dir():
-            break
-        fixed.append(part)
-    base = str(Path(*fixed)) if fixed else ""
+    base = fixed_part(pattern)
     chosen = os.path.splitext(pattern)[1] and not glob.has_magic(os.path.splitext(pattern)[1])
     rest = os.path.relpath(pattern, base or os.curdir)
     names = glob.iglob(rest, root_dir=base or None, recursive=True)
     files = (name for name in names if not Path(base, name).is_dir())
     return base, (name for name in files if chosen or is_audio(name, os.path.join(base, name), left_out))  # noqa: PTH118
+
+
+def fixed_part(pattern: str) -> str:
+    """The folders of a glob before its first wildcard; brackets in the name of a folder that is there are none."""
+    fixed = Path()
+    for part in Path(pattern).parts:
+        if glob.has_magic(part) and not (fixed / part).is_dir():
+            break
+        fixed /= part
+    return "" if fixed == Path() else str(fixed)
 
 
 def walk(root: str, left_out: LeftOut) -> Iterator[str]:

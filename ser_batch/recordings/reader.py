@@ -1,229 +1,271 @@
-"""The one reader of the tables that people keep of recordings: CSV, JSON lines, Parquet, lists of paths.
+"""The one reader of the tables that people keep: CSV and its kin, JSON, Parquet, Excel, lists of paths.
 
-A row has `path` (relative to the table's own folder), and optionally `id`, `start` and `end` or `duration` in
-seconds: that stretch of the file is then a recording of its own. In place of `path`, Parquet may have `audio`, a
-struct of `bytes` and `path`, as Hugging Face's datasets do. All other columns are handed through to the predictions.
+A table comes back as its owner saved it, but that the columns with a meaning of their own have their types. What the
+columns mean is in `columns`; the files of other tools in `annotations`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from ser_batch.arrow import numbers, strings
+from ser_batch.arrow import strings
 from ser_batch.errors import InputError
-from ser_batch.recordings.embedded import EmbeddedAudio, is_audio_column
-from ser_batch.recordings.recording import UNKNOWN_VERSION, Version
-from ser_batch.recordings.table import Recordings, roots
-from ser_batch.storage.objects import object_version, readable
-from ser_batch.storage.urls import is_url, split
-from ser_batch.text import printable
+from ser_batch.recordings.annotations import PARSERS, Segments, from_json, parse_audacity
+from ser_batch.recordings.embedded import audio_field, without_audio
+from ser_batch.recordings.json_tables import as_text, column, from_objects, json_lines, rows_in
+from ser_batch.recordings.media import Media
+from ser_batch.recordings.text_tables import Problems, decoded, decompressed, looks_delimited, parse_delimited
+from ser_batch.storage.objects import readable
+from ser_batch.text import terminal_safe
 
-TABLES = (".csv", ".jsonl", ".ndjson", ".parquet", ".txt", ".lst")
-"""Endings of files that list recordings, one per line or row."""
-PATHS = ("path", "file")
+PATHS = (
+    *("path", "file", "file_name", "filename", "filepath", "file_path"),
+    *("audio_filepath", "audio_path", "audio_file", "audio", "wav", "file_id"),
+)
 """Columns that name the file of a recording, the preferred one first."""
-TIMES = ("start", "end", "duration")
-TYPES = {**dict.fromkeys((*PATHS, "id", "label"), pa.string()), **dict.fromkeys(TIMES, pa.float64())}
-"""Types that are not guessed: a label 01 stays what it is."""
-NO_NUMBER = r"^[+-]?0\d|^[+-]?\d{16,}$"
-"""What reads as a number and is a name: 007 would come back as 7, and a double keeps only some of so many digits."""
+TIMES = ("start", "end", "duration", "offset")
+Read = tuple[pa.Table, Problems] | Segments
+PROBLEM = "ser_batch.problem"
+"""Column that says what is wrong with a row; it is there only if something is."""
+COMPRESSED = (".gz", ".bz2", ".zst")
+UNREADABLE = (".xls", ".xlsb", ".ods", ".numbers", ".feather", ".arrow", ".pkl", ".orc", ".sqlite", ".db")
+"""Endings of tables that are refused as such, rather than taken for audio."""
+EXPECTED = "CSV, TSV, JSON lines, Parquet, Excel's .xlsx, .txt, .m3u, wav.scp, or a file of segments"
+ANNOTATIONS = {b"ser_batch": b"segments"}
+"""Metadata of a table that was a file of another tool's segments."""
+
+
+def plain(name: str) -> str:
+    """The name of a column as it is looked for: `File Name` is `file_name`."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def find_column(table: pa.Table, names: Sequence[str]) -> str | None:
+    """The column of a table that has the first of `names`, or else one that differs in case and blanks only."""
+    for name in names:
+        if name in table.column_names:
+            return name
+    forgiven = {plain(name): name for name in reversed(table.column_names)}
+    return next((forgiven[plain(name)] for name in names if plain(name) in forgiven), None)
+
+
+def shown(names: Sequence[str]) -> str:
+    """Names of columns for a message: what is no table may have long ones, and what a terminal would obey."""
+    some = ", ".join(terminal_safe(name[:40]) for name in names[:20])
+    return some + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
 
 
 def is_table(path: str) -> bool:
     """Whether a file of that name is taken for a table of recordings."""
-    return Path(path).suffix.lower() in TABLES
+    return ending(path) in (*FORMATS, *UNREADABLE)
 
 
-def read_table(path: str) -> pa.Table:
-    """A table as its owner saved it: CSV, JSON lines, Parquet (of embedded audio all but the bytes), a list of paths.
+def ending(path: str) -> str:
+    """The ending of a file's name, of a compressed one that before it: `.csv` of `list.csv.gz`."""
+    suffixes = Path(path).suffixes
+    return "".join(suffixes[-2:-1] if suffixes and suffixes[-1].lower() in COMPRESSED else suffixes[-1:]).lower()
 
-    The columns of `TYPES` have their types there, a list of paths has the column `path`; types of other columns are
-    guessed, but for numbers that would lose digits.
+
+def read_table(path: str, root: str | None = None) -> pa.Table:
+    """A table as its owner saved it; of audio inside Parquet all but the bytes.
+
+    Columns that name files, ids, labels and times have these types; types of other columns are guessed, but numbers
+    that would lose digits stay text. A list of paths has the column `path`. A broken row has a `PROBLEM`.
+
+    Args:
+        root: where the audio of other tools' segments is looked for; None: beside the file.
 
     Raises:
         InputError: it cannot be read as such a table.
     """
-    try:
-        table = _parsed(path)
-        for name in [name for name in table.column_names if name in TYPES]:
-            table = table.set_column(table.column_names.index(name), name, table[name].cast(TYPES[name]))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read as a table", got=error) from error
-    return table
-
-
-def read_recordings(paths: Sequence[str]) -> Recordings:
-    """The recordings that tables list, in the order given; all tables need the same columns.
-
-    Raises:
-        InputError: a table cannot be read, has no column `path`, lists nothing, or lists a recording twice.
-    """
-    tables = [_listing(path) for path in paths]
-    names = tables[0].column_names
-    for path, table in zip(paths, tables, strict=True):
-        if table.column_names != names:
-            raise InputError(f"{path} has other columns than {paths[0]}", got=table.column_names, expected=names)
-    try:
-        merged = pa.concat_tables(tables)
-    except pa.ArrowException as error:
-        raise InputError("the tables do not fit together", got=error) from error
-    embedded = EmbeddedAudio(paths) if "audio" in names else None
-    columns = _embedded_columns(merged, embedded) if embedded else _file_columns(merged, paths, tables)
-    columns |= _spans(merged)
-    extra = merged.drop_columns([name for name in (*PATHS, "audio", *TIMES) if name in names])
-    if {"id", "audio", *TIMES} & set(names):
-        columns["id"] = _ids(columns, merged)
-        position = extra.column_names.index("id") if "id" in extra.column_names else extra.num_columns
-        extra = extra.drop_columns("id") if "id" in extra.column_names else extra
-        extra = extra.add_column(position, "id", columns["id"].cast(pa.string()))
-    recordings = Recordings(columns, extra if extra.num_columns else None, embedded)
-    _check_unique(recordings)
-    return recordings
-
-
-def _listing(path: str) -> pa.Table:
-    table = read_table(path)
-    if not {*PATHS, "audio"} & set(table.column_names):
-        raise InputError(f"{path} names no recordings", got=table.column_names, expected="a column path")
-    if not len(table):
-        raise InputError(f"{path} lists no recordings", got="no rows")
-    return table
-
-
-def _parsed(path: str) -> pa.Table:
-    kind = Path(path).suffix.lower()
-    if kind not in TABLES or kind == ".csv":
-        return _parsed_csv(path)
-    source = readable(path)
-    if kind in (".jsonl", ".ndjson"):
-        from pyarrow import json
-
-        return json.read_json(source)
-    if kind == ".parquet":
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(source) as file:
-            names = file.schema_arrow.names
-            fields = [file.schema_arrow.field(name) for name in names]
-            return file.read([f"{field.name}.path" if is_audio_column(field) else field.name for field in fields])
-    content = Path(path).read_bytes() if isinstance(source, str) else source.read()
-    # Held as bytes, since names need not be UTF-8.
-    return pa.table({"path": strings([_utf8(line) for line in content.splitlines() if line.strip()])})
-
-
-def _utf8(line: bytes) -> str:
-    return line.decode("utf-8")
-
-
-def _parsed_csv(path: str) -> pa.Table:
-    """Types of columns that are handed through are guessed, but for numbers that would not keep their digits."""
-    from pyarrow import compute, csv
-
-    def read(types: dict[str, pa.DataType], columns: list[str]) -> pa.Table:
-        options = csv.ConvertOptions(column_types=types, include_columns=columns)
-        return csv.read_csv(readable(path), convert_options=options)
-
-    table = read(TYPES, [])
-    guessed = {
-        field.name: pa.string()
-        for field in table.schema
-        if field.name not in TYPES and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
-    }
-    if not guessed:
-        return table
-    for name, column in zip(guessed, read(guessed, [*guessed]).columns, strict=True):
-        if compute.any(compute.match_substring_regex(column, NO_NUMBER)).as_py():
-            table = table.set_column(table.column_names.index(name), name, column)
-    return table
-
-
-def _file_columns(merged: pa.Table, paths: Sequence[str], tables: Sequence[pa.Table]) -> dict[str, pa.Array]:
-    """Name and root of recordings that are files: the root is the folder of their table."""
-    given = next(name for name in PATHS if name in merged.column_names)
-    names = merged[given].to_pylist()
-    if not all(names):
-        raise InputError(f"row {next(row for row, name in enumerate(names) if not name)} of the table has no path")
-    homes = np.repeat(np.arange(len(paths)), [len(table) for table in tables])
-    folders = [split(path)[0] for path in paths]
-    return {"name": strings(map(printable, names), kind=pa.large_string()), "root": roots(homes, folders)}
-
-
-def _embedded_columns(merged: pa.Table, embedded: EmbeddedAudio) -> dict[str, pa.Array]:
-    places = [embedded.place(row) for row in range(len(merged))]
-    names = [(audio or {}).get("path") for audio in merged["audio"].to_pylist()]
-    versions: dict[str, Version] = {
-        home: object_version(home) or UNKNOWN_VERSION for home in {home for home, _ in places} if is_url(home)
-    }
-    columns = {
-        "name": strings(
-            [name or _in_table(*place) for name, place in zip(names, places, strict=True)], kind=pa.large_string()
-        ),
-        "root": roots(np.zeros(len(merged)), [""]),
-        "path": strings([os.fsencode(home) for home, _ in places], kind=pa.large_binary()),
-        "embedded": numbers(np.arange(len(merged)), np.int64),
-        "id": strings([_in_table(*place) for place in places], kind=pa.large_string()),
-    }
-    if versions:
-        # Asked for once for each table in an object store, not for each of its rows.
-        for index, name in enumerate(("size", "mtime_ns")):
-            columns[name] = numbers([versions[home][index] for home, _ in places], np.int64)
-    return columns
-
-
-def _in_table(home: str, row: int) -> str:
-    return f"{printable(Path(home).name)}#{row}"
-
-
-def _spans(merged: pa.Table) -> dict[str, pa.Array]:
-    """Start and end of each recording in seconds; NaN where it is the whole file."""
-    given = [merged[name].to_pylist() if name in merged.column_names else [None] * len(merged) for name in TIMES]
-    if not {*TIMES} & set(merged.column_names):
-        return {}
-    spans = [_span(row, *times) for row, times in enumerate(zip(*given, strict=True))]
-    return {
-        name: numbers([np.nan if span is None else span[index] for span in spans], np.float64)
-        for index, name in enumerate(("start", "end"))
-    }
-
-
-def _span(row: int, start: float | None, end: float | None, duration: float | None) -> tuple[float, float] | None:
-    if end is None and duration is not None:
-        end = (start or 0.0) + duration
-    if start is None and end is None:
-        return None
-    if end is None or not 0 <= (start or 0.0) < end < float("inf"):
+    kind = ending(path)
+    if kind in UNREADABLE:
         raise InputError(
-            f"row {row} of the table has no proper stretch",
-            got=f"start {start}, end {end}",
-            expected="0 ≤ start < end, in seconds",
+            f"the table {path} is of a kind that is not read",
+            got=kind,
+            expected=EXPECTED,
+            remedy="Save it as one of these.",
         )
-    return start or 0.0, end
+    try:
+        read = FORMATS.get(kind, _csv)(path)
+        table, problems = _placed(read, path, root) if isinstance(read, Segments) else read
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"the table {path} cannot be read", got=reason) from error
+    except InputError as error:
+        raise InputError(
+            f"the table {path} {error.what}", got=error.got, expected=error.expected, remedy=error.remedy
+        ) from error
+    for index, name in enumerate(table.column_names):
+        kind_of_column = pa.string() if pa.types.is_null(table[name].type) else column_type(name)
+        if kind_of_column and plain(name) not in TIMES:
+            with suppress(pa.ArrowException):
+                field = table.schema.field(index).with_type(kind_of_column)
+                table = table.set_column(index, field, table[name].cast(kind_of_column))
+    if problems:
+        reasons = strings([problems.get(row) for row in range(len(table))])
+        table = table.append_column(PROBLEM, reasons)
+    return table
 
 
-def _ids(columns: dict[str, pa.Array], merged: pa.Table) -> pa.Array:
-    """The id as given; where there is none: that of embedded audio, or the name and the stretch."""
-    count = len(merged)
-    given = merged["id"].to_pylist() if "id" in merged.column_names else [None] * count
-    names = columns["id" if "id" in columns else "name"].to_pylist()
-    starts, ends = (columns[each].to_pylist() if each in columns else [np.nan] * count for each in ("start", "end"))
-
-    def named(name: str, start: float, end: float) -> str:
-        return name if end != end or "embedded" in columns else f"{name}@{start:g}-{end:g}"
-
-    rows = zip(given, names, starts, ends, strict=True)
-    return strings(
-        [printable(own or named(name, start, end)) for own, name, start, end in rows], kind=pa.large_string()
-    )
+def _placed(segments: Segments, path: str, root: str | None) -> tuple[pa.Table, Problems]:
+    """Segments as a table, with the path of their audio."""
+    media = Media(path, root)
+    places = [media.find(names) for names in segments.media]
+    rows = [{"path": place} | row for (place, _), row in zip(places, segments.rows, strict=True)]
+    problems = {row: reason for row, (_, reason) in enumerate(places) if reason}
+    table, problems = from_objects(rows, dict.fromkeys(segments.untimed, "has no times") | problems)
+    table = table if rows else pa.table({"path": pa.array([], pa.string())})
+    return table.replace_schema_metadata(ANNOTATIONS), problems
 
 
-def _check_unique(recordings: Recordings) -> None:
-    seen: set[str] = set()
-    for key in recordings.keys():  # noqa: SIM118 — not a mapping's
-        if key in seen:
-            raise InputError(f"the table lists {key!r} twice", remedy="Give each row an id of its own.")
-        seen.add(key)
+def column_type(name: str) -> pa.DataType | None:
+    """The type of a column of text that is not guessed: a label 01 stays what it is."""
+    return pa.string() if plain(name) in (*PATHS, *TIMES, "id", "label") else None
+
+
+def _known(name: str) -> bool:
+    return plain(name) in PATHS
+
+
+def _text(path: str) -> str:
+    return decoded(decompressed(_content(path)))
+
+
+def _content(path: str) -> bytes:
+    source = readable(path)
+    content: bytes = Path(path).read_bytes() if isinstance(source, str) else source.read()
+    return content
+
+
+def _csv(path: str) -> Read:
+    delimiter = "\t" if ending(path) in (".tsv", ".tab") else None
+    return parse_delimited(_text(path), column_type, _known, delimiter)
+
+
+def _paths(path: str) -> Read:
+    """A path per line; or a label track of Audacity; or, as Excel saves "Unicode text", a table."""
+    text = _text(path)
+    if (segments := parse_audacity(text)) is not None:
+        return segments
+    if looks_delimited(text, _known):
+        return parse_delimited(text, column_type, _known)
+    return _path_table(line for line in text.splitlines() if line.strip())
+
+
+def _playlist(path: str) -> Read:
+    """M3U: lines that begin with # are about the next one."""
+    lines = (line.strip() for line in _text(path).splitlines())
+    return _path_table(line for line in lines if line and not line.startswith("#"))
+
+
+def _path_table(lines: Iterable[str]) -> tuple[pa.Table, Problems]:
+    return pa.table({"path": strings(lines)}), {}
+
+
+def _kaldi(path: str) -> Read:
+    """wav.scp: an id and a path per line, or an id and a command, which is not run."""
+    pairs = [line.strip().partition(" ") for line in _text(path).replace("\t", " ").splitlines() if line.strip()]
+    problems = {
+        row: f"is the output of a command, and none is run; got {rest.strip()!r}; expected a path"
+        for row, (_, _, rest) in enumerate(pairs)
+        if rest.rstrip().endswith("|")
+    }
+    columns = {"path": strings([rest.strip() for _, _, rest in pairs]), "id": strings([pair[0] for pair in pairs])}
+    return pa.table(columns), problems
+
+
+def _segments(path: str) -> Segments:
+    return PARSERS[ending(path)](_text(path))
+
+
+def _json(path: str) -> Read:
+    """JSON lines, one list of objects, or a document of another tool."""
+    text = _text(path)
+    if ending(path) == ".json":
+        with suppress(ValueError):
+            value = json.loads(text)
+            segments = from_json(value)
+            return segments or from_objects(rows_in(value, _known), {})
+    content = text.encode("utf-8", "surrogatepass")
+    if not text.lstrip().startswith("["):
+        from pyarrow import json as arrow_json
+
+        try:
+            # One block, since types are guessed from the first.
+            options = arrow_json.ReadOptions(block_size=max(len(content), 1 << 20), use_threads=False)
+            return arrow_json.read_json(pa.BufferReader(content), options), {}
+        except pa.ArrowException:
+            return from_objects(*json_lines(text))
+    return from_objects(json.loads(text), {})
+
+
+def _parquet(path: str) -> Read:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(readable(path)) as file:
+        schema = file.schema_arrow
+        audio = audio_field(schema)
+        names = [name for name in schema.names if audio is None or name != audio.name]
+        table = file.read(names)
+        if audio is not None:
+            table = table.add_column(schema.names.index(audio.name), *without_audio(file, audio))
+    return table, {}
+
+
+def _excel(path: str) -> Read:
+    """The first sheet of a workbook that has a row with the name of a known column, from that row on."""
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise InputError("needs openpyxl to be read", remedy="pip install 'ser-batch[xlsx]'") from error
+    import io
+    import zipfile
+
+    try:
+        book = openpyxl.load_workbook(io.BytesIO(_content(path)), read_only=True, data_only=True)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(error) from error
+    sheets = [[row for row in sheet.iter_rows(values_only=True) if any(_filled(row))] for sheet in book.worksheets]
+    rows = next((rows for rows in sheets if rows and any(_known(str(cell)) for cell in rows[0])), None)
+    rows = rows or next((rows for rows in sheets if rows), None)
+    if rows is None:
+        raise InputError("holds nothing", expected="a first row that names columns")
+    names = ["" if cell is None else str(cell).strip() for cell in rows[0]]
+    wanted = [place for place, name in enumerate(names) if name]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"has the column {twice!r} twice", got=", ".join(filter(None, names)))
+    cells = {names[place]: [row[place] if place < len(row) else None for row in rows[1:]] for place in wanted}
+    return pa.table({name: _typed(name, values) for name, values in cells.items()}), {}
+
+
+def _filled(row: tuple[Any, ...]) -> list[bool]:
+    return [cell is not None and cell != "" for cell in row]
+
+
+def _typed(name: str, values: list[Any]) -> pa.Array:
+    """A column of a sheet; what names things is text there, and a whole number has no point."""
+    if plain(name) in (*PATHS, "id", "label"):
+        whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+        return strings([as_text(value) for value in whole])
+    return column(values)
+
+
+FORMATS: dict[str, Callable[[str], Read]] = {
+    **dict.fromkeys((".csv", ".tsv", ".tab"), _csv),
+    **dict.fromkeys((".jsonl", ".ndjson", ".jl", ".json"), _json),
+    ".parquet": _parquet,
+    **dict.fromkeys((".xlsx", ".xlsm"), _excel),
+    **dict.fromkeys((".txt", ".lst"), _paths),
+    **dict.fromkeys((".m3u", ".m3u8"), _playlist),
+    ".scp": _kaldi,
+    **dict.fromkeys(PARSERS, _segments),
+}
+"""Ending of a table's name -> what reads it: a table, and what is wrong with rows; or segments."""

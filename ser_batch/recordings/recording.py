@@ -34,13 +34,15 @@ class Recording:
     id: str = ""
     """What it is known by, unique in the run, where `name` is not enough; empty: `name`."""
     span: tuple[float, float] | None = None
-    """Seconds of the file that are the recording; None: all."""
+    """Seconds of the file that are the recording, up to infinity for its end; None: all."""
     row: int = -1
     """Its row among the run's recordings."""
     version: Version | None = None
     """As a listing of objects had it; None: to be asked for."""
     embedded: int = -1
     """Its row among the audio that Parquet files hold; -1: it is a file of its own."""
+    problem: str = ""
+    """Why it cannot be read, if its table says so: a cell that makes no sense; empty: nothing is known against it."""
 
     @property
     def key(self) -> str:
@@ -100,6 +102,8 @@ def current_version(recording: Recording) -> Version:
     """
     if recording.version is not None:
         return recording.version
+    if recording.problem:
+        return UNKNOWN_VERSION
     try:
         if is_url(recording.path):
             from ser_batch.storage.objects import object_version
@@ -129,7 +133,7 @@ def with_versions(recordings: Iterable[Recording]) -> Iterator[Recording]:
         queue: deque[Recording | Future[Recording]] = deque()
         try:
             for recording in recordings:
-                unknown = recording.version is None and is_url(recording.path)
+                unknown = recording.version is None and is_url(recording.path) and not recording.problem
                 queue.append(threads.submit(asked, recording) if unknown else recording)
                 # Files have nothing to wait for.
                 while queue and (len(queue) > WAITING or isinstance(queue[0], Recording)):

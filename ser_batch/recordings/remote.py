@@ -67,13 +67,13 @@ def matching_objects(url: str) -> list[str]:
 
 
 def _split(bucket: Bucket, key: str) -> tuple[str, str]:
-    """The folders of a pattern before the first wildcard, and the rest; brackets of a folder that is there are none."""
+    """The folders of a pattern before the first wildcard, and the rest; brackets in a prefix that is there are none."""
     parts = key.split("/")
-    first = 0
-    while first < len(parts) - 1 and not (
-        is_pattern(parts[first]) and bucket.find("/".join(parts[: first + 1])) is None
-    ):
-        first += 1
+    first = next(
+        number
+        for number, part in enumerate(parts)
+        if is_pattern(part) and (number == len(parts) - 1 or bucket.find("/".join(parts[: number + 1])) is None)
+    )
     return "/".join(parts[:first]), "/".join(parts[first:])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, overload
@@ -39,7 +40,7 @@ class Recordings(Sequence[Recording]):
     Args:
         columns: `name` and `root` of each recording, and as needed `path` (where that is not the name seen from the
             root), `id`, `start` and `end` (seconds), `size` and `mtime_ns` (as a listing had them), `embedded` (the
-            row among audio inside Parquet).
+            row among audio inside Parquet), `problem` (why it cannot be read; null: nothing is known against it).
         extra: columns that are handed through to the predictions, a row for each recording.
         embedded: the audio that Parquet files hold.
     """
@@ -77,6 +78,8 @@ class Recordings(Sequence[Recording]):
             for index, name in enumerate(("size", "mtime_ns")):
                 known = np.array([each.version is not None for each in held])
                 columns[name] = numbers([each.version[index] for each in held if each.version], np.int64, known)
+        if any(each.problem for each in held):
+            columns["problem"] = strings([each.problem or None for each in held])
         return cls(columns)
 
     @property
@@ -102,7 +105,9 @@ class Recordings(Sequence[Recording]):
             AudioError: the row is null, or the file cannot be read any more.
             StoreError: the store that the file is in is away.
         """
-        return None if self._embedded is None else self._embedded.content(recording)
+        if self._embedded is None or recording.problem:
+            return None
+        return self._embedded.content(recording)
 
     def shard(self, part: int, count: int) -> Recordings:
         """The recordings whose names hash to one of `count` parts: what a part holds does not depend on the others.
@@ -138,13 +143,31 @@ class Recordings(Sequence[Recording]):
         own = [table.column(index) for index in range(self._own)]
         columns = {name: own[index].to_pylist() for index, name in enumerate(table.column_names[: self._own])}
         none = [None] * len(table)
-        names = ("name", "root", "path", "id", "start", "end", "size", "mtime_ns", "embedded")
+        names = ("name", "root", "path", "id", "start", "end", "size", "mtime_ns", "embedded", "problem")
         rows = zip(*(columns.get(name, none) for name in names), strict=True)
-        for row, (name, root, path, id_, start, end, size, mtime, embedded) in enumerate(rows, first):
-            where = join(_decoded(root), name) if path is None else _decoded(path)
+        for row, (name, root, path, id_, start, end, size, mtime, embedded, problem) in enumerate(rows, first):
+            where = join(_decoded(root), _native(name)) if path is None else _decoded(path)
             span = None if end is None or end != end else (start, end)
             version = None if size is None else (size, mtime)
-            yield Recording(where, name, id_ or "", span, row, version, -1 if embedded is None else embedded)
+            inside = -1 if embedded is None else embedded
+            yield Recording(where, name, id_ or "", span, row, version, inside, problem or "")
+
+    def paths_of(self, wanted: Iterable[str]) -> dict[str, str]:
+        """Name -> path of the recordings of these names that are files of their own."""
+        wanted, found = frozenset(wanted), dict[str, str]()
+        names = self.table.column(self.table.column_names.index("name"))
+        for start in range(0, len(self) if wanted else 0, BATCH):
+            for row, name in enumerate(names.slice(start, BATCH).to_pylist(), start):
+                if name in wanted and self[row].embedded < 0:
+                    found[name] = self[row].path
+        return found
+
+    def with_extra(self, extra: pa.Table) -> Recordings:
+        """The same recordings with other columns to hand through."""
+        own = dict(zip(self.table.column_names, self.table.columns[: self._own], strict=False))
+        changed = Recordings(own, extra if extra.num_columns else None, self._embedded)
+        changed.left_out = self.left_out
+        return changed
 
     def select(self, rows: Iterable[int]) -> Recordings:
         """The recordings of these rows, in this order."""
@@ -171,3 +194,8 @@ def _digest(key: str) -> int:
 
 def _decoded(path: Any) -> str:
     return os.fsdecode(path) if isinstance(path, bytes) else path
+
+
+def _native(name: str) -> str:
+    """A name as Python has it in file names: where the locale is ASCII, other characters are surrogates."""
+    return name if sys.getfilesystemencoding() == "utf-8" else os.fsdecode(name.encode())

@@ -49,6 +49,8 @@ class RunConfig:
     """See `ser_batch.clips.Segmentation`."""
     aggregate: str | os.PathLike[str] | None = None
     """Also write one row per recording here; see `ser_batch.output.aggregate`."""
+    root: str | os.PathLike[str] | None = None
+    """Folder or URL that the paths in tables start from; None: each table's own folder."""
     shard: tuple[int, int] | None = None
     branch_columns: bool = True
     """Whether the table has the branches' own probabilities."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 
 import pyarrow as pa
 
 from ser_batch.errors import InputError, OutputError
 from ser_batch.output.destination import Output, check_output
 from ser_batch.output.parts import Parts, schema_before
-from ser_batch.output.schema import ADDED, schema
+from ser_batch.output.row_index import digests
+from ser_batch.output.schema import ADDED, VERSION, handed_through, schema
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, current_version, with_versions
 from ser_batch.recordings.table import Recordings
@@ -34,6 +36,8 @@ class RunResult:
     summary: RunSummary
     model: str
     """Bundle, runtime, precision and device, in words."""
+    failed_paths: dict[str, str] = field(default_factory=dict)
+    """Name -> path, as the run was given it, of the recordings in the summary's errors."""
 
 
 def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lambda total: nullcontext()) -> RunResult:
@@ -50,7 +54,11 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
             that is missing, more failures than allowed. Rows made before are kept.
     """
     found = isinstance(config.audio, Recordings)
-    recordings = config.audio if isinstance(config.audio, Recordings) else find_recordings(config.audio, config.shard)
+    recordings = (
+        config.audio
+        if isinstance(config.audio, Recordings)
+        else find_recordings(config.audio, config.shard, config.root)
+    )
     if found and not len(recordings):
         raise InputError("a run needs recordings", got="none")
     output = Output.parse(config.out)
@@ -60,6 +68,8 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
     if before is not None and config.clip is None and "segments" not in before.names:
         # Version 0.1.0 scored one clip.
         config = replace(config, clip=FIRST_CLIP if config.window is None else None)
+    if before is not None:
+        recordings = _as_before(recordings, before)
     executor = executor or LocalExecutor()
     with executor.open(config, recordings) as scoring, watch(len(recordings)) as listener:
         progress = Progress(len(recordings), left_out=recordings.left_out)
@@ -70,7 +80,8 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
         from ser_batch.output.aggregate import aggregate
 
         aggregate(output.tables(), recordings.key, scoring.bundle.labels, aggregate_to.file)
-    return RunResult(summary, f"{scoring.bundle.id} on {scoring.description}")
+    paths = recordings.paths_of(file for file, _ in summary.errors)
+    return RunResult(summary, f"{scoring.bundle.id} on {scoring.description}", paths)
 
 
 def _table(config: RunConfig, recordings: Recordings, scoring: Scoring, before: pa.Schema | None) -> pa.Schema:
@@ -127,14 +138,41 @@ def _write_rows(
         parts.close()
 
 
+def _as_before(recordings: Recordings, before: pa.Schema) -> Recordings:
+    """The recordings with the columns to hand through as the output to go on with has them.
+
+    Stretches are left out if it has none, as version 0.1.0 had none. What reads as another type now (7 for 7.5) is
+    made to have the type of then, if it can be.
+    """
+    extra = recordings.extra
+    if extra is None or VERSION[-1] not in before.names:
+        return recordings
+    handed = [before.field(name) for name in handed_through(before.names)]
+    if "given_start" not in before.names:
+        extra = extra.drop_columns([name for name in ("start", "end") if name in extra.column_names])
+    if len(handed) == extra.num_columns:
+        for index, field in enumerate(handed):
+            with suppress(pa.ArrowException):
+                extra = extra.set_column(index, extra.column_names[index], extra.column(index).cast(field.type))
+    return recordings.with_extra(extra)
+
+
 def _unfinished(recordings: Recordings, parts: Parts, progress: Progress, retry_errors: bool) -> Iterator[Recording]:
-    """Recordings without rows, or whose rows are about another version of the file; absent ones are tried again."""
+    """Recordings without rows, or whose rows are about another version of the file, another stretch, other columns.
+
+    Those that were absent are tried again.
+    """
     index, known = parts.index, 0
-    for recording in with_versions(recordings) if len(index) else recordings:
-        row = index.find(recording.key) if len(index) else None
+    if not len(index):
+        yield from recordings
+        progress.unlisted = 0
+        return
+    given = repeat(0) if recordings.extra is None else digests(recordings.extra)
+    for recording, columns in zip(with_versions(recordings), given, strict=False):
+        row = index.find(recording.key)
         known += row is not None
         again = row is None or row.version == UNKNOWN_VERSION or (retry_errors and row.failed)
-        if again or (row and row.version != current_version(recording)):
+        if again or (row and (row.given != columns or row.version != current_version(recording))):
             yield recording
         else:
             progress.reused += 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ser_batch.formats import described
 from ser_batch.output.schema import STATUSES
 from ser_batch.run.progress import Progress
-from ser_batch.text import terminal_safe
+from ser_batch.text import printable, terminal_safe
 
 STAGE_NAMES = {"decode": "decoding", "engine": "the engine", "write": "writing"}
 
@@ -115,10 +116,17 @@ def format_summary(summary: RunSummary, out: str, model: str) -> str:
     return "\n".join(f"{name:<9} {value}" for name, value in rows)
 
 
-def failure_lines(summary: RunSummary) -> list[str]:
-    """The first failures, and how many more there are."""
+def failure_lines(summary: RunSummary, paths: Mapping[str, str]) -> list[str]:
+    """The first failures, each with its path, and how many more there are.
+
+    Args:
+        paths: name -> path of recordings whose name is not the whole path.
+    """
     # Names are the users' own, and may hold what would move the cursor.
-    lines = [f"failed: {terminal_safe(file)}: {terminal_safe(reason)}" for file, reason in summary.errors]
+    lines = [
+        f"failed: {terminal_safe(printable(paths.get(file, file)))}: {terminal_safe(reason)}"
+        for file, reason in summary.errors
+    ]
     if summary.failures > len(summary.errors):
         lines.append(f"failed: {summary.failures - len(summary.errors)} more, see column `error`")
     return lines

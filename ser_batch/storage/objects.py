@@ -127,9 +127,20 @@ def open_object(url: str) -> ObjectFile:
 def readable(path: str) -> str | pa.NativeFile:
     """What pyarrow's readers take: the path of a file, or an opened object."""
     if not is_url(path):
-        return path
+        return local_source(path)
     bucket, key = locate(path)
     return bucket.open(key)
+
+
+def local_source(path: str) -> str | pa.NativeFile:
+    """The path of a file; or, where its bytes are not UTF-8 as Python has them, which pyarrow demands, the file."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        import pyarrow as pa
+
+        return pa.PythonFile(open(path, "rb"), mode="r")  # noqa: PTH123 — closed with what reads it
+    return path
 
 
 def attempt(path: str, action: Callable[[], Result]) -> Result:

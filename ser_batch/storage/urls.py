@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from ser_batch.errors import InputError
 
@@ -58,3 +59,11 @@ def split(path: str) -> tuple[str, str]:
     url = parse_url(path)
     folder, _, name = url.key.rpartition("/")
     return str(url._replace(key=folder)), name
+
+
+def local_path(name: str) -> str:
+    """A path as this system writes it: of a `file:` URL its path, and no characters that it could not encode."""
+    if name.lower().startswith("file:"):
+        name = unquote(urlsplit(name).path)
+    # Where the locale is ASCII, Python has the bytes of other characters as surrogates.
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))

@@ -52,7 +52,7 @@ def test_failures_are_named_and_have_their_own_exit_code(
     assert run(audio, "--out", tmp_path / "o.parquet", "--bundle", toy_bundle.root, "--quiet") == 3
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert r"failed: bad\x1b[2J.wav" in printed.err
+    assert rf"failed: {audio}/bad\x1b[2J.wav: cannot be decoded" in printed.err
     assert "\x1b" not in printed.err
     assert pq.read_table(tmp_path / "o.parquet")["status"].to_pylist() == ["error", "ok", "ok"]
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ser_batch.arrow import take
 from ser_batch.engines.scorer import Scores
 from ser_batch.errors import EngineError
-from ser_batch.output.schema import record_batch
+from ser_batch.output.schema import handed_through, record_batch
 from ser_batch.recordings.recording import Recording, current_version, failed
 from ser_batch.run.executor import Scored
 
@@ -135,8 +135,9 @@ class Results:
         return Scored(batch, files=1)
 
     def _batch(self, result: pa.Table, numbers: npt.NDArray[np.int64]) -> Any:
-        own = len(self._table) - (0 if self._extra is None else self._extra.num_columns)
-        columns = result.select(self._table.names[:own]).columns
+        handed = handed_through(self._table.names)
+        own = self._table.names[: len(self._table.names) - len(handed)]
+        columns = result.select(own).columns
         if self._extra is not None:
             columns += take(self._extra, self._tasks.rows(numbers)).combine_chunks().columns
         table = pa.Table.from_arrays(columns, names=self._table.names).cast(self._table)

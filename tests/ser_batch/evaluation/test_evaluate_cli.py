@@ -76,8 +76,8 @@ def figures(predictions: Path, *options: object) -> dict[str, Any]:
 def test_ravdess_figures_by_hand(table: Table, save: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     found = figures(save(table), "--labels", "ravdess")
     assert found["coverage"] == {
-        "rows": 6, "outside_part": 0, "without_truth": 1, "failed": 1, "evaluated": 4, "missing": 0,
-        "by_base_name": 0, "ambiguous": 0,
+        "rows": 6, "outside_part": 0, "without_truth": 1, "left_out": {}, "failed": 1, "unscored": {"error": 1},
+        "evaluated": 4, "missing": 0, "nameless": 0, "by_base_name": 0, "ambiguous": 0,
     }  # fmt: skip
     fused, branch = found["models"]["fused"], found["models"]["wav2vec2"]
     assert list(found["models"]) == ["fused", "wav2vec2"]
@@ -90,7 +90,10 @@ def test_ravdess_figures_by_hand(table: Table, save: Callable[..., Path], capsys
 
     printed = capsys.readouterr().out
     assert "4 evaluated, of 6 rows" in printed
-    assert "1 rows have no known label" in printed and "1 clips could not be scored" in printed
+    assert (
+        "1 rows have no known label" in printed
+        and "1 clips have no prediction and are in no figure (status error 1)" in printed
+    )
     assert "75.00 [30.1, 95.4]" in printed  # Wilson of 3 / 4
     assert "fused: 3 of 4 right" in printed and "wav2vec2: 2 of 4 right" in printed
 
@@ -101,8 +104,8 @@ def test_labels_from_a_table_and_base_names(table: Table, save: Callable[..., Pa
     )
     found = figures(save(table), "--labels", tmp_path / "truth.csv")
     assert found["coverage"] == {
-        "rows": 6, "outside_part": 0, "without_truth": 4, "failed": 0, "evaluated": 2, "missing": 1,
-        "by_base_name": 1, "ambiguous": 0,
+        "rows": 6, "outside_part": 0, "without_truth": 4, "left_out": {}, "failed": 0, "unscored": {},
+        "evaluated": 2, "missing": 1, "nameless": 0, "by_base_name": 1, "ambiguous": 0,
     }  # fmt: skip
     assert found["models"]["fused"]["accuracy"] == 1.0
 
@@ -141,7 +144,7 @@ def test_labels_come_from_the_metadata_where_they_are(table: Table, save: Callab
     [
         ({}, ["--labels", "absent.csv"], "absent.csv"),
         ({"file": [f"x{i}.wav" for i in range(6)]}, ["--labels", "ravdess"], "no clip of"),
-        ({"status": ["error"] * 6}, ["--labels", "ravdess"], "5 of them with a truth but not scored"),
+        ({"status": ["error"] * 6}, ["--labels", "ravdess"], "5 of them with a truth but not scored (error 5)"),
         ({"file": [FILES[0]] * 6}, ["--labels", "ravdess"], "6 times"),
         ({"label": ["calm", *SAID[1:]]}, ["--labels", "ravdess"], "largest probability; got calm; expected sad"),
         ({"p_sad": None}, ["--labels", "ravdess"], "largest probability"),
@@ -150,7 +153,16 @@ def test_labels_come_from_the_metadata_where_they_are(table: Table, save: Callab
         ({"status": None}, ["--labels", "ravdess"], "no column 'status'"),
         ({}, ["--labels", "ravdess", "--part", "test"], "--split"),
         ({}, ["--labels", "ravdess", "--json", "no/such/folder.json"], "cannot be written"),
-        ({}, [], "--labels"),
+        ({}, [], "Say where the labels are: --labels"),
+        ({}, ["--labels", "ravdess", "--map", "angst"], "'angst'; expected FROM=TO"),
+        ({}, ["--labels", "ravdess", "--map", "sad=blue"], "'sad' to 'blue', which the model does not know"),
+        ({}, ["--labels", "ravdess", "--map", "sad=happy,sad=calm"], "two meanings"),
+        ({}, ["--labels", "ravdess", "--by", "speaker"], "have a column 'speaker' to group by"),
+        ({}, ["--labels", "msp"], "do not say the label"),
+        ({}, ["--label-column", "speaker"], "no column 'speaker'"),
+        ({}, ["--label-column", "label"], "no column 'given_label'"),
+        ({}, ["--labels", "{table}"], "its labels are what a model said"),
+        ({}, ["--labels", "{table}", "--label-column", "label"], "its labels are what a model said"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -162,17 +174,148 @@ def test_what_cannot_be_measured_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     edited = {name: value for name, value in (table | edit).items() if value is not None}
-    assert main(["evaluate", str(save(edited)), *options]) == 2
+    path = save(edited)
+    assert main(["evaluate", str(path), *(option.format(table=path) for option in options)]) == 2
     printed = capsys.readouterr()
     assert message in printed.err and not printed.out
 
 
-def test_labels_outside_the_set_are_refused_by_name(
+def test_labels_outside_the_set_are_left_out_and_counted_by_name(
     table: Table, save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "truth.csv").write_text(f"path,label\n{FILES[0]},sad\nother.wav,bored\n")
-    assert main(["evaluate", str(save(table)), "--labels", str(tmp_path / "truth.csv")]) == 2
-    assert "label 'bored' of other.wav" in capsys.readouterr().err
+    truth = tmp_path / "truth.csv"
+    truth.write_text(f"path,label\n{FILES[0]},sad\nother.wav,bored\n{FILES[3]},\n,sad\n{FILES[5]},calm\n")
+    found = figures(save(table), "--labels", truth)
+    assert found["coverage"] | {"by_base_name": 0} == {
+        "rows": 6, "outside_part": 0, "without_truth": 3, "left_out": {"bored": 1}, "failed": 1,
+        "unscored": {"error": 1}, "evaluated": 1, "missing": 0, "nameless": 1, "by_base_name": 0, "ambiguous": 0,
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "1 rows are left out: their labels are no answers (bored 1)" in printed
+    assert "1 rows of the labels name no recording" in printed
+    truth.write_text(f"path,label\n{FILES[0]},bored\nother.wav,bored\n")
+    assert main(["evaluate", str(save(table)), "--labels", str(truth)]) == 2
+    said = capsys.readouterr().err
+    assert "2 of them with a label that is no answer ('bored' 2)" in said and "--map" in said
+
+
+def test_labels_in_other_words_and_several_to_one(table: Table, save: Callable[..., Path], tmp_path: Path) -> None:
+    truth = tmp_path / "truth.csv"
+    labels = ["Sadness", " HAPPINESS", "exc", "Calm ", "ang", "calm"]
+    truth.write_text("Path,Emotion\n" + "".join(f"{f},{label}\n" for f, label in zip(FILES, labels, strict=True)))
+    found = figures(save(table), "--labels", truth)
+    assert (found["coverage"]["left_out"], found["coverage"]["evaluated"]) == ({"exc": 1}, 4)
+    assert found["read_as"] == {"Sadness": "sad", "HAPPINESS": "happy", "Calm": "calm", "ang": "angry"}
+    for said in ("exc=happy", "exc=joy", "iemocap"):
+        found = figures(save(table), "--labels", truth, "--map", said)
+        assert (found["coverage"]["left_out"], found["coverage"]["evaluated"]) == ({}, 5)
+        assert found["models"]["fused"]["confusion"][2][3] == 2  # both were said to be sad
+    left = figures(save(table), "--labels", truth, "--map", "exc=happy,ang=,Happiness=surprise")
+    assert left["coverage"]["left_out"] == {"ang": 1}
+    assert [row[3] for row in left["models"]["fused"]["confusion"]] == [0, 0, 1, 1, 0, 0, 0, 1]
+
+
+def test_labels_of_the_model_can_be_merged(table: Table, save: Callable[..., Path], tmp_path: Path) -> None:
+    """Calm counts as neutral: as a label of the corpus, and as an answer."""
+    truth = tmp_path / "truth.csv"
+    truth.write_text(f"path,label\n{FILES[2]},sad\n{FILES[3]},neutral\nother.wav,calm\n")
+    found = figures(save(table), "--labels", truth, "--map", "calm=neutral")
+    fused = found["models"]["fused"]
+    assert fused["labels"] == [label for label in LABELS if label != "calm"]
+    assert (fused["clips"], fused["correct"]) == (3, 2)  # other.wav was said to be angry
+    assert fused["confusion"][0][:5] == [1, 0, 0, 1, 0]
+    assert "calm counted as neutral" in found["truth"]
+
+
+def test_labels_that_a_table_of_recordings_brought(table: Table, save: Callable[..., Path]) -> None:
+    brought = {"given_label": ["sad", "sad", None, "calm", "angry", "sad"], "mood": ["sad"] * 6}
+    sizes = {"source_size": [1] * 6, "source_mtime_ns": [1] * 6}
+    path = save(table | sizes | brought)
+    found = figures(path, "--label-column", "label")
+    assert (found["models"]["fused"]["correct"], found["coverage"]["without_truth"]) == (4, 1)
+    assert figures(path, "--label-column", "given_label")["models"] == found["models"]
+    assert figures(path, "--label-column", "Mood")["models"]["fused"]["correct"] == 3
+    assert figures(path, "--labels", path, "--label-column", "mood")["models"]["fused"]["correct"] == 3
+
+
+def test_figures_by_group(
+    table: Table, save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = tmp_path / "truth.csv"
+    lines = [f"{f},{label},{who}\n" for f, label, who in zip(FILES, SAID, ("a", "a", "b", "b", "", "b"), strict=True)]
+    truth.write_text("path,label,Speaker\n" + "".join(lines).replace("None", "calm").replace(",sad,a", ",happy,a", 1))
+    expected = [("a", 2, 1, 0.5), ("b", 2, 2, 1.0), ("none", 1, 1, 1.0)]
+    found = figures(save(table), "--labels", truth, "--by", "speaker")
+    assert [(g["group"], g["clips"], g["correct"], g["accuracy"]) for g in found["groups"]] == expected
+    assert found["groups"][0]["ua"] == 0.5 and found["groups"][0]["accuracy_interval"] == pytest.approx(
+        [0.0945, 0.9055], abs=1e-4
+    )
+    assert "fused by speaker" in capsys.readouterr().out
+    sizes = {"source_size": [1] * 6, "source_mtime_ns": [1] * 6}
+    again = figures(
+        save(table | sizes | {"speaker": ["x", "x", "x", "y", None, "y"]}), "--labels", truth, "--by", "speaker"
+    )
+    assert [(g["group"], g["clips"]) for g in again["groups"]] == [("none", 1), ("x", 3), ("y", 1)]
+
+
+def test_status_of_rows_without_a_prediction(
+    table: Table, save: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = table | {"status": ["ok", "silent", "short", "ok", "ok", "error"]}
+    found = figures(save(edited), "--labels", "ravdess")
+    assert (found["coverage"]["failed"], found["coverage"]["unscored"]) == (3, {"silent": 1, "short": 1, "error": 1})
+    assert "(status silent 1, short 1, error 1)" in capsys.readouterr().out
+
+
+def test_predictions_in_other_formats(table: Table, save: Callable[..., Path]) -> None:
+    expected = figures(save(table), "--labels", "ravdess")
+    frame = pq.read_table(save(table)).to_pandas()
+    path = save(table).with_suffix(".csv")
+    frame.to_csv(path, index=False)
+    found = figures(path, "--labels", "ravdess")
+    assert found["models"]["fused"]["confusion"] == expected["models"]["fused"]["confusion"]
+    assert found["coverage"] == expected["coverage"]
+
+
+@pytest.mark.parametrize("out", ["preds.parquet", "parts/"])
+def test_segments_are_matched_by_id(toy_bundle: Bundle, tmp_path: Path, out: str) -> None:
+    write(tmp_path / "call.wav", 9.0, rate=16_000)
+    (tmp_path / "list.csv").write_text(
+        "path,id,start,end,label,speaker\ncall.wav,u1,0,3,angry,A\ncall.wav,u2,3,6,sad,B\ncall.wav,,6,9,sad,B\n"
+    )
+    given = ["--out", f"{tmp_path}/{out}", "--bundle", str(toy_bundle.root), "--quiet"]
+    assert main(["run", str(tmp_path / "list.csv"), *given]) == 0
+    predictions = tmp_path / out
+    found = figures(predictions, "--labels", tmp_path / "list.csv", "--by", "speaker")
+    assert (found["coverage"]["evaluated"], found["coverage"]["missing"]) == (3, 0)
+    assert [group["clips"] for group in found["groups"]] == [1, 2]
+    brought = figures(predictions, "--label-column", "label", "--by", "Speaker")
+    assert (brought["models"], brought["groups"]) == (found["models"], found["groups"])
+    (tmp_path / "ids.csv").write_text("id,label\nu1,angry\nu2,sad\n")
+    assert figures(predictions, "--labels", tmp_path / "ids.csv")["coverage"]["evaluated"] == 2
+    (tmp_path / "whole.csv").write_text("path,label\ncall.wav,sad\n")  # the label of a file is that of its segments
+    assert figures(predictions, "--labels", tmp_path / "whole.csv")["coverage"]["evaluated"] == 3
+
+
+def test_windows_and_unfinished_parts_are_refused(
+    table: Table, save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"source_size": [1] * 6, "source_mtime_ns": [1] * 6}
+    path = save(table | sizes | {"id": ["u1"] * 6})
+    assert main(["evaluate", str(path), "--labels", "ravdess"]) == 2
+    assert "--aggregate" in capsys.readouterr().err
+    (tmp_path / "parts").mkdir()
+    assert main(["evaluate", str(tmp_path / "parts"), "--labels", "ravdess"]) == 2
+    assert "holds no predictions" in capsys.readouterr().err
+    (tmp_path / "parts" / "part-000000.parquet").write_bytes(path.read_bytes())
+    assert main(["evaluate", str(tmp_path / "parts"), "--labels", "ravdess"]) == 2
+    assert "unfinished" in capsys.readouterr().err
+
+
+def test_columns_that_look_like_a_branch_are_none(table: Table, save: Callable[..., Path]) -> None:
+    brought = {"source_size": [1] * 6, "source_mtime_ns": [1] * 6, "old_p_neutral": ["high"] * 6, "p_x": [1] * 6}
+    found = figures(save(table | brought), "--labels", "ravdess")
+    assert list(found["models"]) == ["fused", "wav2vec2"] and len(found["models"]["fused"]["labels"]) == 8
 
 
 def test_an_existing_json_is_kept_unless_told_otherwise(
@@ -234,6 +377,9 @@ def test_among_some_labels_the_likeliest_of_them_is_the_answer(
     assert found["models"]["fused"]["confusion"] == [[0, 1], [0, 2]]  # in the model's order: happy, sad
     assert found["models"]["wav2vec2"]["correct"] == 1 + 0  # the third's "calm" leaves a tie, which the first wins
     assert "answers among happy, sad" in found["truth"]
-    for wrong, message in (("sad,angst", "'angst'"), ("sad", "two or more"), ("calm,angry", "'sad'")):
+    assert main([*arguments, "--overwrite", "--among", "SADNESS,calm"]) == 0
+    found = json.loads(out.read_text())
+    assert (found["coverage"]["evaluated"], found["coverage"]["left_out"]) == (2, {"happy": 1})
+    for wrong, message in (("sad,angst", "'angst'"), ("sad", "two or more"), ("calm,angry", "('sad' 2, 'happy' 1)")):
         assert main([*arguments, "--overwrite", "--among", wrong]) == 2
         assert message in capsys.readouterr().err

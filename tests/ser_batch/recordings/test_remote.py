@@ -70,6 +70,14 @@ def test_globs_match_as_on_disk(folder: Path, pattern: str) -> None:
     assert files(f"s3://b/{pattern}") == sorted(files(f"{folder}/{pattern}"))
 
 
+def test_a_glob_below_a_prefix_with_brackets(folder: Path) -> None:
+    (folder / "calls [1]").mkdir()
+    (folder / "calls [1]" / "x.wav").write_bytes(b"x")
+    (folder / "calls [1]" / "l.csv").write_text("path\nx.wav\n")
+    assert files("s3://b/calls [1]/*.wav") == files(f"{folder}/calls [1]/*.wav") == ["x.wav"]
+    assert [each.path for each in find_recordings(["s3://b/calls [1]/*.csv"])] == ["s3://b/calls [1]/x.wav"]
+
+
 def test_objects_and_several_roots_keep_their_names(folder: Path) -> None:
     assert files("s3://b/a/1.wav") == ["1.wav"]
     assert files("s3://b/a/7.bin") == ["7.bin"]  # named by itself

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -79,18 +78,20 @@ def test_numbers_that_are_names_keep_their_digits(tmp_path: Path) -> None:
     [
         ("l.csv", "name\na.wav\n", "names no recordings"),
         ("l.csv", "path\n", "no rows"),
-        ("l.csv", "path\na.wav\na.wav\n", "twice"),
-        ("l.csv", "path,start,end\na.wav,3,1\n", "no proper stretch"),
-        ("l.csv", "path,start\na.wav,3\n", "no proper stretch"),
-        ("l.csv", "path,start\na.wav,x\n", "cannot be read"),
+        ("l.csv", "", "holds nothing"),
+        ("l.csv", "a.wav,sad\nb.wav,calm\n", "got columns a.wav, sad; expected one of path, file"),
+        ("l.csv", "path,label,label\na.wav,sad,x\n", "'label' twice"),
         ("l.jsonl", "no json", "cannot be read"),
+        ("l.jsonl", "", "cannot be read"),
         ("l.parquet", "no parquet", "cannot be read"),
-        ("l.jsonl", json.dumps({"path": None, "x": 1}), "has no path"),
+        ("l.ods", "x", "of a kind that is not read"),
+        ("l.xlsx", "no workbook", "cannot be read"),
     ],
 )
 def test_tables_that_make_no_sense_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refused:
         listed(tmp_path, name, text)
+    assert str(refused.value).startswith(f"the table {tmp_path / name} ")
 
 
 def test_a_table_and_a_folder_are_two_runs(tmp_path: Path) -> None:
