@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.connection import wait
 
 from ser_batch.clips import Segmentation, Waveform
@@ -117,6 +118,7 @@ class DecodePool:
         tickets = iter(enumerate(recordings))
         more = True
         while True:
+            self._go_on()
             more = more and self._submit(tickets, content)
             if not self._jobs:
                 return
@@ -140,6 +142,14 @@ class DecodePool:
         if self._processes:
             self._buffer.close()
         self._processes = []
+
+    def _go_on(self) -> None:
+        """Ask for more of the long recordings behind the first, as many as there are processes, while there is room."""
+        for job in islice(self._jobs, 1, 1 + self._workers):
+            if len(self._free) - self._reserve < self._grant:
+                return
+            if job.received and not (job.asked or job.ended) and len(job.segments) < self._grant:
+                self._ask(job)
 
     def _submit(self, tickets: Iterator[tuple[int, Recording]], content: Content) -> bool:
         """Ask for new recordings as long as there is room; whether there may be more."""

@@ -169,3 +169,19 @@ def test_no_time_limit_is_a_time_limit_too(tmp_path: Path) -> None:
     sources(tmp_path, 2)
     for timeout in (math.inf, 1e9):
         assert [status for _, status, _ in statuses(list(find_recordings([tmp_path])), timeout=timeout)] == ["ok", "ok"]
+
+
+def test_several_long_recordings_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ser_batch.decode.pool, "QUEUE", 1)
+    for index in range(4):
+        write(tmp_path / f"{index}.wav", 60.0, rate=16_000)
+    listed = list(find_recordings([tmp_path]))
+    with DecodePool(Segmentation(RULE, whole=True), workers=3, prefetch=60) as pool:
+        rows = pool.decode(listed)
+        next(rows)
+        while sum(job.received > 1 for job in pool._jobs) < 3:
+            pool._wait()
+            pool._go_on()
+        found = [row for row, _ in rows]
+    assert len(found) == 79
+    assert [row.recording for row in found if row.last] == listed
