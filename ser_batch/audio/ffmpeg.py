@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ser_batch.audio.container import check_wav_size, ends_with_page
+from ser_batch.audio.lengths import TOLERANCES, promised_seconds
 from ser_batch.clips import Waveform
 from ser_batch.errors import AudioError
 
@@ -25,11 +26,6 @@ DEMUXERS = (
 """Containers that are told by their first bytes, by FFmpeg's names."""
 WEAK = {"mpeg audio": "mp3,aac", "adts": "aac", "ac3": "ac3,eac3", "dts": "dts", "mpegts": "mpegts", "mpeg": "mpeg"}
 """Kind -> demuxers that find frames in any noise: let in only where `formats.identify` found some, too."""
-TOLERANCES = {
-    **dict.fromkeys(("wav", "w64", "aiff", "au", "flac", "wv", "tta", "ape", "dsf", "tak", "qoa"), 0.02),
-    **{"mov": 0.05, "mp3": 0.05, "caf": 0.1, "matroska": 0.1, "asf": 0.5, "mpc8": 0.05},
-}
-"""Demuxer, by the first of its names -> seconds that a recording may fall short of its header. Others do not know."""
 SEEKABLE = ("mov", "matroska", "wav", "w64", "aiff", "au", "caf", "flac", "wv", "tta", "ape", "dsf")
 """Demuxers that find a time, and know which one they found; in others, packets are passed over one by one."""
 HEAD = 1 << 16
@@ -40,6 +36,8 @@ GAP = 0.1
 """Seconds that timestamps may jump without silence being put in: sound that paused is not recorded by some."""
 LONGEST_GAPS, LONGEST = 600.0, 24 * 3600.0
 """Seconds of silence put in, all together: where the container does not say that it is longer; whatever it says."""
+UNFRAMED = 4 << 20
+"""Bytes of unframed AAC that are decoded at once: some minutes."""
 ZEROS = 1 << 16
 """Frames of silence put in at a time."""
 LOST, FEW_LOST = 0.02, 2
@@ -196,8 +194,8 @@ class FfmpegSound:
         """Frame of the recording at which the last packet ends, found without decoding, from `begin` on."""
         end = counted = 0
         self._go_to(begin)
-        if self.format in ("flac", "ogg"):
-            # The packets of the one do not say how long they are, those of the other say it wrongly in a chain.
+        if self.format in ("flac", "ogg") or self._is_unframed():
+            # The packets of FLAC do not say how long they are, those of a chain of Ogg say it wrongly.
             with suppress(*self._errors):
                 end = max((first + len(block) for first, block in self._decoded()), default=0)
             return end
@@ -214,9 +212,24 @@ class FfmpegSound:
         self._container.close()
 
     def _demuxed(self) -> Iterator[Any]:
+        packets: Iterator[Any] = self._container.demux(self._stream)
         # At the end, PyAV stumbles over streams that came up on the way, as damage has it.
         with suppress(IndexError):
-            yield from self._container.demux(self._stream)
+            yield from self._joined(packets) if self._is_unframed() else packets
+
+    def _is_unframed(self) -> bool:
+        """Whether this is AAC inside WAV without the frames of ADTS: only the decoder finds where one block ends."""
+        if self.format != "wav" or self._stream.codec_context.name != "aac":
+            return False
+        data = self._head[self._head.find(b"data") + 8 :]
+        return data[:1] != b"\xff" and self._container.size <= UNFRAMED
+
+    def _joined(self, packets: Iterator[Any]) -> Iterator[Any]:
+        import av
+
+        packet = av.Packet(b"".join(bytes(each) for each in packets))
+        packet.stream = self._stream
+        yield packet
 
     def _decoded(self, begin: int = 0) -> Iterator[Block]:
         """The blocks of the recording; packets that end before the frame `begin` are passed over."""
@@ -261,7 +274,8 @@ class FfmpegSound:
         block = _samples(frame)
         if not self.rate:
             self.rate, self.channels = frame.sample_rate, block.shape[1]
-            self.frames = self._promised()
+            seconds = promised_seconds(self._container, self._stream, self._head)
+            self.frames = round(seconds * self.rate) if seconds else None
         if (frame.sample_rate, block.shape[1]) != (self.rate, self.channels):
             raise AudioError(
                 "changes on the way",
@@ -304,32 +318,6 @@ class FfmpegSound:
             frames -= some
             yield from self._sounding(np.zeros((some, self.channels), np.float32))
 
-    def _promised(self) -> int | None:
-        """Frames by the header; None where it does not say, or FFmpeg would only estimate."""
-        seconds: float | None = None
-        container = (self._container.duration or 0) / 1e6
-        if self.format == "matroska":
-            # The header's is that of the longest stream, and FFmpeg estimates one where there is none.
-            tagged = _clock(self._stream.metadata.get("DURATION", ""))
-            alone = len(self._container.streams) == 1 and _has_duration(self._head)
-            seconds = tagged or (container if alone else None)
-        elif self.format == "asf":
-            seconds = container
-        elif self.format in TOLERANCES and self._stream.duration and self._knows_length():
-            seconds = float(self._stream.duration * self._time_base)
-            if self.format == "caf" and self._stream.codec_context.name.startswith("pcm"):
-                # The duration is that of what is there, the frames are those of the header.
-                seconds = self._stream.frames / self.rate
-        return round(seconds * self.rate) if seconds else None
-
-    def _knows_length(self) -> bool:
-        """Whether an MP4 is no series of fragments, and an MP3 says how many frames it has."""
-        if self.format == "mov":
-            return b"mvex" not in self._head and b"moof" not in self._head
-        if self.format == "wav":
-            return bool(self._stream.codec_context.name.startswith("pcm_"))
-        return self.format != "mp3" or any(word in self._head for word in (b"Xing", b"Info", b"VBRI"))
-
     def _check_lost(self) -> None:
         allowed = max(FEW_LOST, LOST * self._packets) if self.frames is None else 0
         if self._lost > allowed:
@@ -358,20 +346,6 @@ def _samples(frame: Any) -> Waveform:
     elif array.dtype.kind == "i":
         block = block / np.float32(-float(np.iinfo(array.dtype).min))
     return block
-
-
-def _has_duration(head: bytes) -> bool:
-    """Whether a Matroska file says how long it is: the element Duration (0x4489), a float of 4 or 8 bytes."""
-    return b"\x44\x89\x88" in head or b"\x44\x89\x84" in head
-
-
-def _clock(text: str) -> float | None:
-    """Seconds of "00:01:02.500000000"."""
-    try:
-        hours, minutes, seconds = text.split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    except ValueError:
-        return None
 
 
 def _refuse(*_: object) -> None:

@@ -48,6 +48,7 @@ ENCODED = {
     "wav-g722": Coding("wav", "g722", 16_000),
     "wav-g726": Coding("wav", "g726", 8_000, correlation=0.8),
     "wav-yamaha": Coding("wav", "adpcm_yamaha", excess=0.03),
+    "wav-aac": Coding("wav", "aac", excess=0.06),
     "wav-mp3": Coding("wav", "libmp3lame", 44_100, excess=0.1),
     "avi": Coding("avi", "libmp3lame", 44_100, excess=0.1),
     "ts": Coding("mpegts", "aac", excess=0.05),

@@ -164,6 +164,23 @@ def test_pictures_are_passed_over(tmp_path: Path, kind: str) -> None:
     assert alike(read_recording(path, 48_000), written) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("mp4", {"movflags": "frag_every_frame+empty_moov"}),
+        ("m4a", {"movflags": "frag_keyframe"}),
+        ("webm", {"live": "1"}),
+    ],
+)
+def test_a_length_that_the_header_lacks_is_counted(tmp_path: Path, kind: str, options: dict[str, str]) -> None:
+    """As browsers and telephones write it, who cannot go back to the header."""
+    path = encode(tmp_path / "recording", kind, 8.0, **options)
+    assert read_clip(path, RULE).duration == pytest.approx(8.0, abs=0.05)
+    rows = list(read_windows(path, Segmentation(RULE, 3.0)))
+    assert [row.start for row in rows] == [0, 3, 6]
+    assert [row.duration for row in rows] == pytest.approx([8.0] * 3, abs=0.05)
+
+
 def test_a_film_without_sound_is_an_error(tmp_path: Path) -> None:
     import av
 
