@@ -334,6 +334,17 @@ class AugmentConfig:
     speeds: tuple[float, ...] = field(
         default=(1.0,), metadata=ours("With `fresh`: speeds, pitch included, one drawn per clip.")
     )
+    random_snr: bool = field(
+        default=False,
+        metadata=ours("With `fresh`: draw the noise's level evenly between the least and the greatest of `snrs`."),
+    )
+    channels: tuple[Literal["clean", "lowpass", "telephone", "opus", "mp3", "room"], ...] = field(
+        default=("clean",),
+        metadata=ours(
+            "With `fresh`: what the noisy clip is heard through, one drawn per clip, more often what is named more "
+            "often (training.data.channels)."
+        ),
+    )
     time_mask: int = field(
         default=0,
         metadata=ours("With `fresh`: widest stretch of spectrogram frames masked, twice per clip (SpecAugment)."),
@@ -354,9 +365,10 @@ class AugmentConfig:
         if not self.snrs and not self.keep_original:
             raise TrainingError("augmentation without originals and without noisy copies leaves nothing to train on")
         ours = (self.crop_jitter, self.gain, self.time_mask, self.band_mask, self.versions, self.speeds != (1.0,))
+        ours += (self.random_snr, self.channels != ("clean",))
         if not self.fresh and any(ours):
             raise TrainingError(
-                "crop jitter, gain, speeds, masks and versions belong to fresh augmentation",
+                "crop jitter, gain, speeds, channels, masks, versions and random_snr belong to fresh augmentation",
                 remedy="Set fresh = true.",
             )
         for name in ("crop_jitter", "gain", "time_mask", "band_mask", "versions"):
@@ -364,6 +376,12 @@ class AugmentConfig:
                 raise TrainingError(f"augmentation's {name}", got=getattr(self, name), expected="0 or more")
         if not self.speeds or not all(0 < speed < float("inf") for speed in self.speeds):
             raise TrainingError("augmentation's speeds", got=self.speeds, expected="positive numbers, one or more")
+        if not self.channels or (self.random_snr and len(self.snrs) < 2):
+            raise TrainingError(
+                "augmentation draws among channels, and random_snr between two of snrs",
+                got=f"channels {list(self.channels)}, snrs {list(self.snrs)}",
+                expected="one channel or more, such as clean, and two levels or more",
+            )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Augmentation of training waveforms, before both front-ends, so that both branches get the same noise.
 
 The paper's part is additive white Gaussian noise at 10, 20 and 30 dB (section IV-A). Crop jitter, gain and speed
-belong to this project's own recipes and are off by default.
+belong to this project's own recipes and are off by default, as do channels (training.data.channels).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import soxr
 
 from ser_batch.clips import ClipRule, Waveform, cut, fit
 from training.config import AugmentConfig
+from training.data.channels import CHANNELS
 
 
 def add_noise(waveform: Waveform, snr: float, rng: np.random.Generator) -> Waveform:
@@ -31,7 +32,10 @@ def noisy_copies(clip: Waveform, config: AugmentConfig, seed: tuple[int, ...]) -
 
 
 def fresh_version(recording: Waveform, rule: ClipRule, config: AugmentConfig, rng: np.random.Generator) -> Waveform:
-    """A newly drawn version of a mono recording (n,) as one clip (rule.samples,): speed, crop, gain, noise."""
+    """A newly drawn version of a mono recording (n,) as one clip (rule.samples,).
+
+    In order: speed, crop, gain, noise, and the channel that all of it is heard through.
+    """
     speed = float(rng.choice(config.speeds))
     if speed != 1.0:
         recording = soxr.resample(recording, rule.sample_rate * speed, rule.sample_rate, quality="QQ")
@@ -42,7 +46,11 @@ def fresh_version(recording: Waveform, rule: ClipRule, config: AugmentConfig, rn
         clip = clip * np.float32(10 ** (rng.uniform(-config.gain, config.gain) / 20))
     choices = ([None] if config.keep_original else []) + list(config.snrs)
     snr = choices[rng.integers(len(choices))] if choices else None
-    return clip if snr is None else add_noise(clip, snr, rng)
+    if snr is not None:
+        clip = add_noise(clip, rng.uniform(min(config.snrs), max(config.snrs)) if config.random_snr else snr, rng)
+    if config.channels == ("clean",):  # nothing to draw: recipes from before there were channels draw as they did
+        return clip
+    return CHANNELS[config.channels[rng.integers(len(config.channels))]](clip, rule.sample_rate, rng)
 
 
 def _jittered(recording: Waveform, rule: ClipRule, jitter: float, rng: np.random.Generator) -> Waveform:
