@@ -1,4 +1,4 @@
-"""What `--data` names: a folder of RAVDESS, or a table (CSV or Parquet) of any other labelled corpus.
+"""What `--data` names: a folder of RAVDESS, or a table of any other labelled corpus, as `ser-batch run` reads them.
 
 A table has one row per recording. Its columns are `path` (relative to the table's folder, or absolute) and `label`;
 where known `speaker`, `split` ("train", "validation" or "test"), `sentence` and `utterance` (what several takes of
@@ -7,18 +7,16 @@ the same thing share). Other columns are left alone.
 
 from __future__ import annotations
 
-import csv
 import os.path
 from pathlib import Path
-from typing import Any
 
-from ser_batch.errors import TrainingError
+from ser_batch.errors import InputError, TrainingError
+from ser_batch.recordings.reader import PATHS, PROBLEM, find_column, is_table, read_table
 from training.data import ravdess
 from training.data.corpus import Corpus, Example
 from training.data.splits import PARTS
 
 REQUIRED, OPTIONAL = ("path", "label"), ("speaker", "split", "sentence", "utterance")
-SUFFIXES = (".csv", ".parquet")
 
 
 def load_corpus(data: Path, labels: tuple[str, ...] | None = None) -> Corpus:
@@ -62,38 +60,25 @@ def states_split(corpus: Corpus) -> bool:
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows as text, without empty values; TrainingError for a table without the required columns."""
-    if path.suffix not in SUFFIXES or not path.is_file():
-        raise TrainingError(f"{path} is not a table of recordings", expected="an existing .csv or .parquet file")
-    columns, rows = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
-    missing = [name for name in REQUIRED if name not in columns]
+    if not path.is_file() or not is_table(str(path)):
+        raise TrainingError(f"{path} is not a table of recordings", expected="an existing table, .csv or .parquet say")
+    try:
+        table = read_table(str(path))
+    except InputError as error:
+        raise TrainingError(error.what, got=error.got, expected=error.expected, remedy=error.remedy) from error
+    columns = {name: find_column(table, PATHS if name == "path" else (name,)) for name in (*REQUIRED, *OPTIONAL)}
+    missing = [name for name in REQUIRED if columns[name] is None]
     if missing:
-        raise TrainingError(f"{path} has no column {missing[0]}", got=", ".join(columns), expected="path and label")
-    known = [name for name in (*REQUIRED, *OPTIONAL) if name in columns]
-    return [{name: str(row[name]).strip() for name in known if row[name] not in (None, "")} for row in rows]
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrainingError(f"{path} cannot be read as CSV in UTF-8", got=error) from error
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise TrainingError(f"row {number} of {path} has more or fewer values than there are columns")
-    return columns, rows
-
-
-def _read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise TrainingError(f"{path} cannot be read as Parquet", got=error) from error
-    return table.column_names, table.to_pylist()
+        raise TrainingError(
+            f"{path} has no column {missing[0]}", got=", ".join(table.column_names), expected="path and label"
+        )
+    problems = table[PROBLEM].to_pylist() if PROBLEM in table.column_names else [None] * len(table)
+    for number, problem in enumerate(problems, start=1):
+        if problem:
+            raise TrainingError(f"row {number} of {path} {problem}")
+    known = {name: table[column].to_pylist() for name, column in columns.items() if column is not None}
+    rows = ({name: values[row] for name, values in known.items()} for row in range(len(table)))
+    return [{name: str(value).strip() for name, value in row.items() if value not in (None, "")} for row in rows]
 
 
 def _example(row: dict[str, str], number: int, path: Path) -> Example:
