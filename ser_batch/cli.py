@@ -111,9 +111,10 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
     AUDIO is folders, searched for recordings, recordings and globs; or tables of recordings: CSV, JSON lines or
     Parquet with a column path (optionally id, start, end or duration; others are handed through), a .txt of paths,
     or Parquet with the audio in a column. AUDIO and OUT may be in object stores: s3://BUCKET/KEY, gs://BUCKET/KEY.
-    Without --window, one clip of each recording is scored, as long as the bundle says. A recording that
-    cannot be read is a row with the reason. Rows go out in parts; OUT appears whole. Windows up to -60 dBFS are
-    silent, and so is a clip without --window if every sample is zero.
+    Without --window, a recording of up to two clips is one clip, as long as the bundle says; a longer one is scored
+    by clips over all of it, and its row is their mean. A recording that cannot be read is a row with the reason.
+    Rows go out in parts; OUT appears whole. Windows, and clips of a long recording, are silent up to -60 dBFS; a
+    recording of one clip is, if every sample is zero.
     """
     if options["overwrite"] and options["resume"]:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -234,3 +236,13 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path, kind: str) -> N
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0] < 10e6
+
+
+def test_ffmpeg_is_not_even_imported_for_what_libsndfile_reads(tmp_path: Path) -> None:
+    write(tmp_path / "x.flac", 4.0, kind="flac")
+    code = (
+        "import sys; import ser_batch.run.run; from ser_batch.audio.reader import read_clip; "
+        f"from ser_batch.clips import ClipRule; read_clip({str(tmp_path / 'x.flac')!r}, ClipRule()); "
+        "sys.exit('av' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
