@@ -36,6 +36,9 @@ GAP = 0.1
 """Seconds that timestamps may jump without silence being put in: sound that paused is not recorded by some."""
 LONGEST_GAPS, LONGEST = 600.0, 24 * 3600.0
 """Seconds of silence put in, all together: where the container does not say that it is longer; whatever it says."""
+MAX_CHANNELS = 64
+PLANES = 8
+"""Channels from which on the planes of a frame are not asked for (PyAV 18.1)."""
 UNFRAMED = 4 << 20
 """Bytes of unframed AAC that are decoded at once: some minutes."""
 ZEROS = 1 << 16
@@ -337,15 +340,33 @@ def undecodable(error: Exception) -> AudioError:
 
 
 def _samples(frame: Any) -> Waveform:
-    """A decoded frame as (n, channels) float32, full scale at 1."""
+    """A decoded frame as (n, channels) float32, full scale at 1.
+
+    Raises:
+        AudioError: it has more than `MAX_CHANNELS`.
+    """
+    channels = frame.layout.nb_channels
+    if channels > MAX_CHANNELS:
+        raise AudioError("has too many channels", got=channels, expected=f"{MAX_CHANNELS} at most")
+    if frame.format.is_planar and channels >= PLANES:
+        return _interleaved(frame)
     array = frame.to_ndarray()
-    given = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
+    given = array.T if frame.format.is_planar else array.reshape(-1, channels)
     block: Waveform = given.astype(np.float32, copy=False)
     if array.dtype == np.uint8:
         block = (block - np.float32(128)) / np.float32(128)
     elif array.dtype.kind == "i":
         block = block / np.float32(-float(np.iinfo(array.dtype).min))
     return block
+
+
+def _interleaved(frame: Any) -> Waveform:
+    """The same of a frame with a plane for each of many channels: PyAV would read past the last one, and crash."""
+    from av.audio.resampler import AudioResampler
+
+    resampler = AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
+    parts: list[Any] = [each.to_ndarray() for given in (frame, None) for each in resampler.resample(given)]
+    return np.concatenate(parts, axis=1).reshape(-1, frame.layout.nb_channels)
 
 
 def _refuse(*_: object) -> None:

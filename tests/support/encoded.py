@@ -78,7 +78,7 @@ def encode(
     """
     coding = ENCODED[kind]
     written = (sound(seconds, coding.rate, channels) if samples is None else samples).astype(np.float32)
-    layout = {1: "mono", 2: "stereo"}[written.shape[1]]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}[written.shape[1]]
     with av.open(str(path), "w", format=coding.container, options=options) as container:
         pictures = _picture_stream(container, "flv" if kind == "flv" else "mpeg4") if video else None
         stream: Any = container.add_stream(coding.codec, rate=coding.rate, options=codec_options, layout=layout)

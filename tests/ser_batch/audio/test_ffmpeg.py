@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -65,6 +66,22 @@ def test_channels_are_told(tmp_path: Path, kind: str) -> None:
 
 def resampled(samples: np.ndarray, kind: str) -> np.ndarray:
     return soxr.resample(samples.astype(np.float32), ENCODED[kind].rate, 48_000)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("m4a", 8), ("wv", 8), ("mov", 16), ("m4a", 6)])
+def test_many_channels_are_read(tmp_path: Path, kind: str, channels: int) -> None:
+    path = encode(tmp_path / "recording", kind, 2.0, channels=channels)
+    clip = read_clip(path, RULE)
+    assert (clip.channels, clip.duration) == (channels, pytest.approx(2.0, abs=0.03))
+    assert alike(clip.waveform, resampled(sound(2.0, 48_000, channels).mean(axis=1), kind)) > 0.8
+
+
+def test_more_channels_than_there_can_be_are_an_error(tmp_path: Path) -> None:
+    content = bytearray(write_dsf(tmp_path / "x.dsf", np.zeros(300_000)).read_bytes())
+    content[52:56] = struct.pack("<I", 8_000_000)
+    (tmp_path / "x.dsf").write_bytes(content)
+    with pytest.raises(AudioError):
+        read_clip(tmp_path / "x.dsf", RULE)
 
 
 @pytest.mark.parametrize("kind", ["m4a", "mov", "mka", "webm", "adts", "ts", "wv", "wma", "amr", "mp4", "wav-mp3"])
