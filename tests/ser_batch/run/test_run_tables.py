@@ -49,7 +49,7 @@ def test_each_row_of_a_table_is_a_row_of_the_predictions(
     words = ["a recording of 3.000 s", "", "of length 0", "names no file", "has 4 cells", "a recording of 3.000 s", ""]
     assert all(word in (row["error"] or "") for word, row in zip(words, found, strict=True))
     assert (found[1]["start"], found[1]["end"], found[1]["duration"]) == (1.0, 3.0, 3.0)
-    assert (found[6]["start"], found[6]["end"]) == (2.5, 5.5)  # its clip, half a second into it
+    assert (found[6]["start"], found[6]["end"], found[6]["segments"]) == (2.0, 9.0, 3)  # all of it, from 2 s on
     assert [(row["given_start"], row["given_end"]) for row in found][:2] == [(0.0, 1500.0), (1.0, None)]
     assert f"failed: {folder / 'a.wav'}: ends before" in capsys.readouterr().err
 
