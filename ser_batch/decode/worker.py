@@ -27,6 +27,8 @@ from ser_batch.storage.urls import is_url
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+MEMORY = 2 << 30
+"""Bytes that a decode process may take: an index of a thousand hours, and no more."""
 PREFETCHED = 8
 """Objects fetched at a time by one decode process."""
 
@@ -170,10 +172,24 @@ def _leave_with_parent(alive: int) -> None:
     os._exit(0)
 
 
+def _limit_memory() -> None:
+    """Let a header that lies about its size fail to be believed, not take the machine's memory."""
+    try:
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        most = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    except (ImportError, OSError, ValueError):
+        # There is no such limit on this system.
+        return
+
+
 def main(requests: int, memory: int, alive: int) -> None:
     """Serve on the descriptors inherited from the pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, args=(alive,), daemon=True).start()
+    _limit_memory()
     # Decoders complain on stderr about every damaged frame; what matters of it is in the rows.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     try:

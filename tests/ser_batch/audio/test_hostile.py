@@ -27,7 +27,7 @@ from support.runs import score
 
 MUTANTS = int(os.environ.get("SER_BATCH_FUZZ", "300"))
 SEED = int(os.environ.get("SER_BATCH_FUZZ_SEED", "0"))
-WORKER_LIMIT = 600 * 2**20
+WORKER_LIMIT = 1 << 30
 """Bytes of address that a decode process may touch; a decoder that believes a lying header would take gigabytes."""
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import ser_batch.decode.pool
 import ser_batch.decode.process
+import ser_batch.decode.worker
 from ser_batch.audio.reader import read_clip
 from ser_batch.audio.windows import read_windows
 from ser_batch.clips import Segmentation
@@ -19,6 +21,7 @@ from ser_batch.decode.shared_buffer import SharedBuffer
 from ser_batch.errors import EngineError
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import Recording
+from support.encoded import encode
 from support.recordings import RULE, sources, write
 
 WHOLE = Segmentation(RULE)
@@ -154,6 +157,21 @@ def test_processes_that_cannot_start_are_an_error(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(ser_batch.decode.process, "WORKER", "no_such_module")
     with pytest.raises(EngineError, match="cannot start"):
         statuses(sources(tmp_path, 2))
+
+
+def test_a_process_takes_no_more_memory_than_its_limit(tmp_path: Path) -> None:
+    """An index that claims 2^28 entries, of which none takes a byte in the file: FFmpeg would make them all."""
+    content = encode(tmp_path / "x.mp4", "mp4", 1.0, movflags="frag_every_frame+empty_moov").read_bytes()
+    run = content.rindex(b"trun")
+    lying = content[: run + 4] + bytes(4) + (1 << 28).to_bytes(4, "big") + content[run + 12 :]
+    (tmp_path / "x.mp4").write_bytes(lying)
+    write(tmp_path / "y.wav", 0.1)
+    listed = list(find_recordings([tmp_path]))
+    with DecodePool(WHOLE, workers=1, prefetch=2) as pool:
+        rows = [row for row, _ in pool.decode(listed)]
+        limit, _ = resource.prlimit(pool._processes[0]._process.pid, resource.RLIMIT_DATA)
+    assert limit == ser_batch.decode.worker.MEMORY
+    assert [row.status for row in rows][1] == "ok"
 
 
 def test_slots_are_one_memory_seen_twice() -> None:
