@@ -73,4 +73,10 @@ def store_error(bucket: str, error: OSError, keys: str) -> StoreError:
         return StoreError(
             f"the store refuses access to {bucket}", got=reason(error), remedy=f"Check the keys ({keys})."
         )
+    if "MissingContentLength" in text or "HTTP status 411" in text:
+        return StoreError(
+            f"the store of {bucket} does not know the checksums that are sent",
+            got=reason(error),
+            remedy="Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, as the commands do by themselves.",
+        )
     return StoreError(f"{bucket} cannot be used", got=reason(error))

@@ -97,9 +97,9 @@ def test_the_rules_are_those_of_files(
 
 def test_globs_see_folders_that_no_object_marks(bucket: str, whole: tuple[str, pa.Table]) -> None:
     put(bucket, [("tree/a/1.wav", b"RIFF"), ("tree/b/c/2.wav", b"RIFF"), ("tree/3.wav", b"RIFF")], "gs")
-    assert [each.file for each in find_recordings([f"gs://{bucket}/tree"])] == ["3.wav", "a/1.wav", "b/c/2.wav"]
-    assert [each.file for each in find_recordings([f"gs://{bucket}/tree/*/*.wav"])] == ["a/1.wav"]
-    assert [each.file for each in find_recordings([f"gs://{bucket}/t*/*/c/*.wav"])] == ["tree/b/c/2.wav"]
+    assert [each.name for each in find_recordings([f"gs://{bucket}/tree"])] == ["3.wav", "a/1.wav", "b/c/2.wav"]
+    assert [each.name for each in find_recordings([f"gs://{bucket}/tree/*/*.wav"])] == ["a/1.wav"]
+    assert [each.name for each in find_recordings([f"gs://{bucket}/t*/*/c/*.wav"])] == ["tree/b/c/2.wav"]
     assert len(find_recordings([f"gs://{bucket}/sp*/**/*.*"])) == RECORDINGS
 
 
