@@ -21,7 +21,7 @@ from ser_batch.errors import OutputError, StoreError
 from ser_batch.output.compaction import copied, reordered, replaced
 from ser_batch.output.counts import Counts
 from ser_batch.output.destination import PARTS, SUCCESS, Output
-from ser_batch.output.parquet import read, unwritable, write
+from ser_batch.output.parquet import read, read_schema, unwritable, write
 from ser_batch.output.row_index import OPEN, RowIndex, Run, is_open, runs
 from ser_batch.output.schema import handed_through
 from ser_batch.output.stores import Stored
@@ -77,6 +77,7 @@ class Parts:
         self._drop_unfinished_recording()
         self.index = RowIndex(self._known())
         """What has rows from earlier runs."""
+        self._is_fresh = not len(self.index)
         self._replaces = not self.index.latest().all()
 
     def append(self, batch: Any, *, complete: bool = True) -> None:
@@ -89,7 +90,7 @@ class Parts:
             if name != self._last:
                 self._order.see(name)
                 self._last = name
-                self._replaces = self._replaces or self.index.find(name) is not None
+                self._replaces = self._replaces or not (self._is_fresh or self.index.find(name) is None)
         if complete:
             self._last = None
         self._batches.append(batch)
@@ -261,11 +262,8 @@ def schema_before(out: Output) -> pa.Schema | None:
     there = out.part_files()[:1]
     if not there and not out.keeps_parts and out.file.size():
         there = [out.file]
-    try:
-        return pq.read_schema(there[0].source()) if there else None
-    except (OSError, pa.ArrowException):
-        # What is wrong with it is said where it is gone on with.
-        return None
+    # What is wrong with one that cannot be read is said where it is gone on with.
+    return read_schema(there[0]) if there else None
 
 
 class _Order:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.clips import SPLIT, Segmentation, Waveform
 from ser_batch.decode.pool import DecodePool
-from ser_batch.engines.protocol import EngineIdentity
+from ser_batch.engines.protocol import EngineIdentity, open_engine
 from ser_batch.engines.scorer import Scorer, Scores
 from ser_batch.engines.streams import MICRO_BATCH
 from ser_batch.errors import EngineError
@@ -25,6 +25,7 @@ from ser_batch.run.executor import Scored
 from ser_batch.run.progress import Progress
 from ser_batch.run.whole import concatenated, one_row_each
 from ser_batch.storage.urls import is_url
+from ser_batch.verification.auto import choose
 
 BATCH_SIZE = 16
 """Clips scored together on a CPU of few cores, where more gain nothing and cost memory."""
@@ -54,11 +55,6 @@ class LocalExecutor:
             with open_pool(config, segmentation) as pool:
                 yield LocalScoring(config, recordings, self._scorer, pool, segmentation, "as given")
             return
-        # Imported when it is clear that there is something to do: an engine takes a while.
-        from ser_batch.bundle.bundle import load_bundle
-        from ser_batch.engines import open_engine
-        from ser_batch.verification.auto import choose
-
         bundle = load_bundle(config.bundle)
         segmentation = config.segmentation(bundle.manifest.clip)
         # The decode processes start while the engine is loaded, which takes as long.

@@ -53,13 +53,11 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
         SerError: anything that the user can cause: no recordings, an output that exists, a damaged bundle, a runtime
             that is missing, more failures than allowed. Rows made before are kept.
     """
-    found = isinstance(config.audio, Recordings)
-    recordings = (
-        config.audio
-        if isinstance(config.audio, Recordings)
-        else find_recordings(config.audio, config.shard, config.root)
-    )
-    if found and not len(recordings):
+    if isinstance(config.audio, Recordings):
+        recordings = config.audio
+    else:
+        recordings = find_recordings(config.audio, config.shard, config.root)
+    if not len(recordings):
         raise InputError("a run needs recordings", got="none")
     output = Output.parse(config.out)
     check_output(output, overwrite=config.overwrite, resume=config.resume)

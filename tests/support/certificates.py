@@ -12,10 +12,27 @@ from ser_batch.verification.records import (
     CERTIFICATE_FILE,
     BundleEntry,
     Difference,
+    MachineEntry,
     SpeechDifference,
     SpeechRecord,
+    machine_id,
     new_bundle_certificate,
 )
+
+SOUND = MachineEntry(
+    backend="slow",
+    precision="fp32",
+    device="cpu",
+    version="1.0",
+    machine=machine_id(),
+    created="2026-11-22T12:00:00+00:00",
+    passed=True,
+    max_difference=1e-6,
+    flips=0,
+    rows=36,
+    speed=1.0,
+)
+"""A machine's entry about the reference clips."""
 
 
 def speech_of(clips: int, flips: int, accuracy: float = 0.75) -> SpeechRecord:

@@ -11,24 +11,11 @@ from ser_batch.bundle import Bundle, add_artefacts, copy_bundle
 from ser_batch.clips import ClipRule
 from ser_batch.errors import EngineError, InputError
 from ser_batch.verification.auto import ENOUGH_CLIPS, Proof, choose, proofs
-from ser_batch.verification.records import MachineEntry, add_machine_entries, machine_certificate_path, machine_id
-from support.certificates import entry_of, speech_of, write_certificate
+from ser_batch.verification.records import add_machine_entries, machine_certificate_path
+from support.certificates import SOUND, entry_of, speech_of, write_certificate
 from support.toy import make_toy_bundle
 
 SMALL = ClipRule(sample_rate=8_000, samples=8_000)
-SOUND = MachineEntry(
-    backend="slow",
-    precision="fp32",
-    device="cpu",
-    version="1.0",
-    machine=machine_id(),
-    created="2026-11-22T12:00:00+00:00",
-    passed=True,
-    max_difference=1e-6,
-    flips=0,
-    rows=36,
-    speed=1.0,
-)
 FASTER = dataclasses.replace(SOUND, backend="fast", speed=1.5)
 FASTEST = dataclasses.replace(FASTER, precision="bf16", max_difference=2e-3, speed=4.25)
 

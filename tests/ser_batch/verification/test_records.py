@@ -16,32 +16,17 @@ from ser_batch.clips import ClipRule
 from ser_batch.errors import InputError, OutputError
 from ser_batch.verification.records import (
     CERTIFICATE_FILE,
-    MachineEntry,
     add_machine_entries,
     machine_certificate_path,
-    machine_id,
     new_bundle_certificate,
     read_bundle_certificate,
     read_machine_certificate,
     write_bundle_certificate,
 )
-from support.certificates import certificate_json, entry_of, speech_of, write_certificate
+from support.certificates import SOUND, certificate_json, entry_of, speech_of, write_certificate
 from support.toy import make_toy_bundle
 
 SMALL = ClipRule(sample_rate=8_000, samples=8_000)
-SOUND = MachineEntry(
-    backend="slow",
-    precision="fp32",
-    device="cpu",
-    version="1.0",
-    machine=machine_id(),
-    created="2026-11-22T12:00:00+00:00",
-    passed=True,
-    max_difference=1e-6,
-    flips=0,
-    rows=36,
-    speed=1.0,
-)
 
 
 @pytest.fixture
