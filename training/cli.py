@@ -66,6 +66,27 @@ def run(recipe: str, out: Path, backbone: str | None, only: Any, **given: Any) -
 
 
 @cli.command()
+@click.argument("recipe", default="compact")
+@click.option("--corpora", "file", required=True, type=PATH, help="TOML file that names the corpora.")
+@click.option("--out", required=True, type=FOLDER, help="Folder of the distillation.")
+@click.option("--teacher", help="Folder or hub name of the frozen encoder.  [default: the recipe's]")
+@click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: the recipe's]")
+@runtime_options
+def distill(recipe: str, file: Path, out: Path, teacher: str | None, seed: int | None, **given: Any) -> None:
+    """Teach a compact encoder the frames of a larger, frozen one, on every clip that may be trained on.
+
+    OUT/encoder is then a backbone for `ser-train run --backbone`. If it was killed, give the same command again.
+    """
+    from training.data.corpora import load_corpora
+    from training.distillation import distill, load_distillation
+
+    chosen = {"teacher": teacher, "seed": seed}
+    config = load_distillation(recipe, **{name: value for name, value in chosen.items() if value is not None})
+    result = distill(config, load_corpora(file), out, runtime_of(given))
+    click.echo(f"{out / 'encoder'}: held-out loss {result['loss']:.3f}, cosine {result['cosine']:.3f}")
+
+
+@cli.command()
 @click.option("--page", type=PATH, required=True, help="Page to renew, such as docs/reproduction.md.")
 @results_option
 @click.option("--figures", type=FOLDER, help="Also draw the figures there.")

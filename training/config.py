@@ -338,6 +338,11 @@ class AugmentConfig:
         default=False,
         metadata=ours("With `fresh`: draw the noise's level evenly between the least and the greatest of `snrs`."),
     )
+    noises: tuple[Literal["white", "coloured", "babble"], ...] = field(
+        default=("white",),
+        metadata=paper("IV-A", "White Gaussian noise.")
+        | ours("Or, with `fresh`, one drawn per clip (training.data.augment)."),
+    )
     channels: tuple[Literal["clean", "lowpass", "telephone", "opus", "mp3", "room"], ...] = field(
         default=("clean",),
         metadata=ours(
@@ -365,10 +370,10 @@ class AugmentConfig:
         if not self.snrs and not self.keep_original:
             raise TrainingError("augmentation without originals and without noisy copies leaves nothing to train on")
         ours = (self.crop_jitter, self.gain, self.time_mask, self.band_mask, self.versions, self.speeds != (1.0,))
-        ours += (self.random_snr, self.channels != ("clean",))
+        ours += (self.random_snr, self.channels != ("clean",), self.noises != ("white",))
         if not self.fresh and any(ours):
             raise TrainingError(
-                "crop jitter, gain, speeds, channels, masks, versions and random_snr belong to fresh augmentation",
+                "crop jitter, gain, speeds, noises, channels, masks, versions and random_snr are of fresh augmentation",
                 remedy="Set fresh = true.",
             )
         for name in ("crop_jitter", "gain", "time_mask", "band_mask", "versions"):
@@ -376,11 +381,11 @@ class AugmentConfig:
                 raise TrainingError(f"augmentation's {name}", got=getattr(self, name), expected="0 or more")
         if not self.speeds or not all(0 < speed < float("inf") for speed in self.speeds):
             raise TrainingError("augmentation's speeds", got=self.speeds, expected="positive numbers, one or more")
-        if not self.channels or (self.random_snr and len(self.snrs) < 2):
+        if not self.channels or not self.noises or (self.random_snr and len(self.snrs) < 2):
             raise TrainingError(
-                "augmentation draws among channels, and random_snr between two of snrs",
-                got=f"channels {list(self.channels)}, snrs {list(self.snrs)}",
-                expected="one channel or more, such as clean, and two levels or more",
+                "augmentation draws among noises and channels, and random_snr between two of snrs",
+                got=f"noises {list(self.noises)}, channels {list(self.channels)}, snrs {list(self.snrs)}",
+                expected="one noise and one channel or more, such as white and clean, and two levels or more",
             )
 
 

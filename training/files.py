@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,32 +55,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz, without pickle."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
-
-
-def write_once(path: Path, write: Callable[[Path], object]) -> None:
-    """Make `path` unless it exists; of several processes that want it, one writes and the others wait.
-
-    The lock is on the temporary file beside `path`, so it ends with a killed process, whose leavings the next one
-    overwrites. `write` must fill the file that it is given, and not put another one in its place.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    while not path.is_file():
-        with temporary.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if path.is_file():  # written by another process while this one waited
-                if _is_at(file.fileno(), temporary):
-                    temporary.unlink()
-            elif _is_at(file.fileno(), temporary):
-                write(temporary)
-                temporary.replace(path)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager

@@ -29,6 +29,8 @@ from training.runtime import Runtime
 
 EVALUATION_BATCH = 64
 """Clips per forward pass outside training."""
+CHECKED = 50
+"""Steps after which the losses are checked to be finite."""
 BEST, STATE, HISTORY = "best.safetensors", "state.pt", "metrics.jsonl"
 """Files of a stage: the best epoch's weights, what it resumes from, one line of figures per epoch."""
 
@@ -39,6 +41,18 @@ class Layered(Protocol):
 
     def rate(self, name: str, backbone_rate: float, layer_decay: float) -> float:
         """Factor of the learning rate of the parameter `name`."""
+        ...
+
+
+class Objective(Protocol):
+    """What a stage makes smaller, and which figures tell how well it does."""
+
+    def loss(self, head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, stage: Stage) -> Tensor:
+        """Loss () of one batch of features (B, …) and their targets."""
+        ...
+
+    def evaluate(self, branch: nn.Module, features: Tensor, targets: Tensor, device: torch.device) -> dict[str, float]:
+        """Figures of `branch` on cached features (N, …), among them the stage's `monitor`; "loss" is made smaller."""
         ...
 
 
@@ -68,15 +82,17 @@ def fit(
     *,
     seed: int = 0,
     runtime: Runtime | None = None,
+    objective: Objective | None = None,
 ) -> History:
     """Train `branch.head` and leave `branch` with its best weights; `folder`/best.safetensors has what trained.
 
-    `validation` is (features, class indices); without it the whole schedule runs and its last epoch counts as the
-    best. Resumes from `folder` if an earlier run was killed there.
+    The objective is the cross-entropy of classes unless another is given. `validation` is (features, targets);
+    without it the whole schedule runs and its last epoch counts as the best. Resumes from `folder` if an earlier run
+    was killed there.
 
     Raises TrainingError when the loss is not finite.
     """
-    runtime = runtime or Runtime()
+    runtime, objective = runtime or Runtime(), objective or CrossEntropy()
     device = runtime.device
     branch.to(device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,8 +103,8 @@ def fit(
     while len(history.epochs) < stage.epochs and history.since_best < stage.patience:
         epoch, started = len(history.epochs), time.perf_counter()
         seed_everything(seed, epoch)
-        trained = _train_epoch(name, branch, head, stage, train, optimizer, epoch, device)
-        figures = evaluate(branch, *validation, device) if validation else {}
+        trained = _train_epoch(name, branch, head, stage, train, optimizer, epoch, device, objective)
+        figures = objective.evaluate(branch, *validation, device) if validation else {}
         if not math.isfinite(figures.get("loss", 0.0)):
             raise TrainingError(
                 f"the validation loss of stage {name} is not finite in epoch {epoch}",
@@ -119,7 +135,8 @@ def build_optimizer(branch: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     common = {"lr": stage.learning_rate, "weight_decay": stage.weight_decay}
     if stage.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=stage.momentum, **common)
-    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[stage.optimizer](groups, **common)
+    # Fused: one pass over the parameters a step, and no wait for the device.
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[stage.optimizer](groups, fused=True, **common)
 
 
 def _groups(branch: nn.Module, stage: Stage) -> list[dict[str, Any]]:
@@ -154,6 +171,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     epoch: int,
     device: torch.device,
+    objective: Objective,
 ) -> dict[str, float]:
     branch.train()
     losses, norms, steps = [], [], math.ceil(len(train) / stage.batch_size)
@@ -161,31 +179,62 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(stage, epoch, step / steps) * group["rate"]
         with autocast(device):
-            loss = _loss(head, features.to(device), targets.to(device), stage)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss of stage {name} is not finite in epoch {epoch}, step {step}",
-                got=float(loss.detach()),
-                remedy="Lower the learning rate.",
-            )
+            loss = objective.loss(head, features.to(device), targets.to(device), stage)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norms.append(nn.utils.clip_grad_norm_(branch.parameters(), stage.clip_norm or math.inf))
         optimizer.step()
-        losses.append(float(loss.detach()))
-    return {"train_loss": float(np.mean(losses)), "gradient_norm": float(torch.stack(norms).median())}
+        losses.append(loss.detach())
+        if step % CHECKED == CHECKED - 1 or step == steps - 1:  # asked for rarely: it waits for the device
+            _check_finite(name, epoch, losses[-CHECKED:], step)
+    return {"train_loss": float(torch.stack(losses).mean()), "gradient_norm": float(torch.stack(norms).median())}
 
 
-def _loss(head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, stage: Stage) -> Tensor:
-    def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(logits.float(), wanted, label_smoothing=stage.label_smoothing)
+def _check_finite(name: str, epoch: int, losses: list[Tensor], step: int) -> None:
+    finite = torch.isfinite(torch.stack(losses)).tolist()
+    if not all(finite):
+        first = finite.index(False)
+        raise TrainingError(
+            f"the loss of stage {name} is not finite in epoch {epoch}, step {step - len(losses) + 1 + first}",
+            got=float(losses[first]),
+            remedy="Lower the learning rate.",
+        )
 
-    if not stage.mixup:
-        return cross_entropy(head(features), targets)
-    share = float(np.random.beta(stage.mixup, stage.mixup))
-    other = torch.randperm(len(targets), device=targets.device)
-    logits = head(share * features + (1 - share) * features[other])
-    return share * cross_entropy(logits, targets) + (1 - share) * cross_entropy(logits, targets[other])
+
+class CrossEntropy:
+    """The stage's cross-entropy of classes, with its label smoothing and mixup."""
+
+    def loss(self, head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, stage: Stage) -> Tensor:
+        """Loss () of features (B, …) and class indices (B,), or sets of classes (B, classes); see `cross_entropy`."""
+        if not stage.mixup:
+            return cross_entropy(head(features), targets, stage.label_smoothing)
+        share = float(np.random.beta(stage.mixup, stage.mixup))
+        other = torch.randperm(len(targets), device=targets.device)
+        logits = head(share * features + (1 - share) * features[other])
+        losses = (cross_entropy(logits, wanted, stage.label_smoothing) for wanted in (targets, targets[other]))
+        return share * next(losses) + (1 - share) * next(losses)
+
+    def evaluate(self, branch: nn.Module, features: Tensor, targets: Tensor, device: torch.device) -> dict[str, float]:
+        """Loss, accuracy and macro-F1."""
+        return evaluate(branch, features, targets, device)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy () of logits (B, classes) and class indices (B,), or sets of classes (B, classes).
+
+    Of a set (1: may be, 0: is not, -1: not asked; training.data.corpus) it is -log of the probability that the set
+    has among the classes that are asked for; its smoothing goes to those alike.
+    """
+    logits = logits.float()
+    if targets.ndim == 1:
+        return nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+    asked = targets >= 0
+    scores = logits.masked_fill(~asked, -torch.inf).log_softmax(dim=1)
+    wanted = -scores.masked_fill(targets != 1, -torch.inf).logsumexp(dim=1)
+    if smoothing:
+        others = -scores.masked_fill(~asked, 0.0).sum(dim=1) / asked.sum(dim=1)
+        wanted = (1 - smoothing) * wanted + smoothing * others
+    return wanted.mean()
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -206,12 +255,28 @@ def logits_of(branch: nn.Module, features: Tensor, device: torch.device) -> Tens
 def evaluate(branch: nn.Module, features: Tensor, targets: Tensor, device: torch.device) -> dict[str, float]:
     """Loss, accuracy and macro-F1 of `branch` on cached features."""
     logits = logits_of(branch, features, device)
-    predicted, truth = logits.argmax(dim=1).numpy(), targets.numpy()
+    loss = float(cross_entropy(logits, targets))
+    if targets.ndim > 1:
+        predicted, truth = as_labels(logits.numpy(), targets.numpy())
+    else:
+        predicted, truth = logits.argmax(dim=1).numpy(), targets.numpy()
     return {
-        "loss": float(nn.functional.cross_entropy(logits, targets)),
+        "loss": loss,
         "accuracy": accuracy(truth, predicted),
         "macro_f1": macro_scores(truth, predicted, logits.shape[1]).f1,
     }
+
+
+def as_labels(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true class indices (N,) each of logits (N, classes) and sets of classes (N, classes).
+
+    The answer is the likeliest class among those asked for; a set is called by its first class, and so is an answer
+    that is in it.
+    """
+    predicted = np.where(targets >= 0, logits, -np.inf).argmax(axis=1)
+    truth = (targets == 1).argmax(axis=1)
+    right = targets[np.arange(len(targets)), predicted] == 1
+    return np.where(right, truth, predicted), truth
 
 
 def _keep_if_best(history: History, stage: Stage, figures: dict[str, float], branch: nn.Module, folder: Path) -> None:

@@ -71,18 +71,18 @@ def corpus_of(given: dict[str, Any]) -> Corpus:
 
 def runtime_of(given: dict[str, Any]) -> Runtime:
     """The runtime that `runtime_options` describe, which prints every epoch."""
-    from training.runtime import Runtime, find_device, keep_freed_memory
+    from training.runtime import Runtime, find_device, tune_cpu
 
-    keep_freed_memory()
+    tune_cpu()
     return Runtime(find_device(given["device"]), given["compile"], print_epoch, given["cache"])
 
 
 def print_epoch(stage: str, row: dict[str, float]) -> None:
     """One epoch's figures on one line of standard error."""
     figures = f"loss {row['train_loss']:.3f}  "
-    if "loss" in row:
-        figures += f"validation: loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, "
-        figures += f"macro-F1 {row['macro_f1']:.3f}  "
+    held_out = [name for name in ("loss", "accuracy", "macro_f1", "cosine") if name in row]
+    if held_out:
+        figures += "validation: " + ", ".join(f"{name.replace('_f', '-F')} {row[name]:.3f}" for name in held_out) + "  "
     figures += f"{row['seconds']:.1f} s"
     Console(stderr=True, highlight=False).print(f"{stage:12} epoch {row['epoch']:3.0f}  {figures}", soft_wrap=True)
 

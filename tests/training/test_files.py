@@ -9,40 +9,7 @@ from pathlib import Path
 import pytest
 
 from ser_batch.errors import TrainingError
-from training.files import locked, read_json, read_tensors, write_once, write_tensors
-
-
-def test_of_several_writers_one_writes_and_the_others_wait(tmp_path: Path) -> None:
-    path, written = tmp_path / "deep" / "x.txt", []
-
-    def write(number: int) -> None:
-        def slowly(new: Path) -> None:
-            written.append(number)
-            new.write_text(f"{number} begins")
-            time.sleep(0.02)
-            new.write_text(f"{number} is whole")
-
-        write_once(path, slowly)
-        assert path.read_text().endswith("is whole")
-
-    with ThreadPoolExecutor(8) as pool:  # the locks are of open files, so threads stand in for processes
-        list(pool.map(write, range(8)))
-    assert len(written) == 1 and list(path.parent.iterdir()) == [path]
-
-
-def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / "x.txt.tmp").write_text("much more than comes")
-    write_once(tmp_path / "x.txt", lambda new: new.write_text("whole"))
-    assert (tmp_path / "x.txt").read_text() == "whole" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_failed_write_leaves_it_to_the_next(tmp_path: Path) -> None:
-    path = tmp_path / "x.txt"
-    with pytest.raises(ZeroDivisionError):
-        write_once(path, lambda new: 1 / 0)
-    assert not path.exists()
-    write_once(path, lambda new: new.write_text("whole"))
-    assert path.read_text() == "whole"
+from training.files import locked, read_json, read_tensors, write_tensors
 
 
 def test_tensors_are_whole_whoever_else_writes_them(tmp_path: Path) -> None:

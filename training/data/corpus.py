@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +26,38 @@ class Example:
     """What two takes of the same thing share (speaker, sentence, emotion, intensity); None if unknown."""
     part: str | None = None
     """"train", "validation" or "test" where the corpus itself fixes the split."""
+    start: float | None = None
+    """Seconds at which the clip begins; None where the clip rule says."""
+    corpus: str | None = None
+    """Name of the corpus it comes from, where several are joined."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Labelled recordings under one root, in a fixed order, with the label set that orders the classes."""
+    """Labelled recordings under one root, in a fixed order, with the label set that orders the classes.
+
+    Several corpora joined (training.data.corpora) are one, too: each has a root of its own, and its labels stand for
+    sets of classes.
+    """
 
     name: str
     root: Path
     labels: tuple[str, ...]
     examples: tuple[Example, ...]
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    """Of joined corpora: the name of each → its root; an example's file begins with that name."""
+    sets: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Of joined corpora: the name of each → each label that it has → the classes that this label may mean."""
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
             raise TrainingError("a label set needs at least two different labels", got=list(self.labels))
         if not self.examples:
             raise TrainingError(f"the corpus {self.name} holds no recording", got=self.root)
+        if not self.sets:
+            self._check_labels()
+
+    def _check_labels(self) -> None:
         unknown = sorted({e.label for e in self.examples} - set(self.labels))
         if unknown:
             first = next(e for e in self.examples if e.label in unknown)
@@ -57,11 +75,25 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.examples)
 
-    @property
+    @cached_property
     def targets(self) -> np.ndarray:
-        """Class index of every example, (N,) int64."""
+        """Class index of every example, (N,) int64.
+
+        Of joined corpora, (N, classes) int8 instead: 1 for the classes that the label may mean, 0 for those that it
+        denies, -1 for those that its corpus has no label for, which the example says nothing about.
+        """
         index = {label: i for i, label in enumerate(self.labels)}
-        return np.array([index[e.label] for e in self.examples])
+        if not self.sets:
+            return np.array([index[e.label] for e in self.examples])
+        rows: dict[tuple[str | None, str], np.ndarray] = {(None, ""): np.full(len(self.labels), -1, np.int8)}
+        for corpus, meanings in self.sets.items():
+            rows[corpus, ""] = rows[None, ""]
+            known = [index[name] for names in meanings.values() for name in names]
+            for label, names in meanings.items():
+                row = rows[corpus, label] = rows[None, ""].copy()
+                row[known] = 0
+                row[[index[name] for name in names]] = 1
+        return np.stack([rows[e.corpus, e.label] for e in self.examples])
 
     def describe(self) -> dict[str, str | int]:
         """Name, recordings, and the SHA-256 of names, labels and sizes: what distinguishes results of two corpora."""
@@ -71,11 +103,14 @@ class Corpus:
 
     def path(self, index: int) -> Path:
         """Absolute path of one recording."""
-        return self.root / self.examples[index].file
+        example = self.examples[index]
+        if example.corpus in self.roots:
+            return self.roots[example.corpus] / example.file.removeprefix(f"{example.corpus}/")
+        return self.root / example.file
 
     def check_files(self) -> None:
         """Raise TrainingError naming the first recording that is not there."""
-        missing = [e.file for e in self.examples if not (self.root / e.file).is_file()]
+        missing = [e.file for i, e in enumerate(self.examples) if not self.path(i).is_file()]
         if missing:
             raise TrainingError(
                 f"{len(missing)} of {len(self)} recordings are not under {self.root}", got=f"no {missing[0]}"

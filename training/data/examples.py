@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ser_batch.clips import ClipRule, Waveform
 from training.config import AugmentConfig
 from training.data.augment import fresh_version
-from training.data.features import Encoding
+from training.data.features import Encoding, Features
 
 Rows = Callable[[np.ndarray], Tensor]
 """Indices (b,) of examples → their features (b, …)."""
@@ -102,7 +102,7 @@ class FreshSet(TrainingSet):
 class VersionedSet(TrainingSet):
     """Cached versions of each recording's features, of which an epoch takes one per recording."""
 
-    versions: list[np.ndarray]
+    versions: Sequence[Features | np.ndarray]
     """(recordings of the corpus, …) float32 each, in memory or mapped from disk."""
     rows: np.ndarray
     """(N,) the recordings that are trained on."""

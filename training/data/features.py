@@ -1,7 +1,7 @@
 """Features of clips: computed batch by batch, and those of a whole corpus on disk, shared by splits, seeds and folds.
 
 On disk they come in versions: number 0 is the clean clip as it is served, 1, 2, … are augmented ones that depend on
-the recording and the number alone, not on any seed. Which of them are trained on is up to the split.
+the recording's content and the number alone, not on any seed. Which of them are trained on is up to the split.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from ser_batch.audio.reader import read_clip, read_recording
-from ser_batch.clips import ClipRule, Waveform
+from ser_batch.clips import ClipRule, Waveform, fit
+from ser_batch.files import write_json
 from training.config import AugmentConfig, to_dict
 from training.data.augment import fresh_version
 from training.data.corpus import Corpus
-from training.files import write_once
+from training.files import locked, read_json
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a front-end or the augmentation changes what it computes, so that older caches are not read."""
 BATCH, READERS = 32, 4
 """Clips encoded at a time; threads that decode them (libsndfile and soxr release the GIL)."""
@@ -58,12 +59,12 @@ def read_all(read: Callable[[Item], Read], items: Sequence[Item]) -> Iterator[Re
 
 
 def encode_batches(branch: Any, waveforms: Iterable[Waveform], device: torch.device) -> Iterator[Tensor]:
-    """Features (b, …) float32, on the CPU, of waveforms (144000,) each, by `branch.features` in evaluation mode."""
+    """Features (b, …), on the CPU, of waveforms (144000,) each, by `branch.features` in evaluation mode."""
     branch.eval()
     remaining = iter(waveforms)
     while batch := list(islice(remaining, BATCH)):
         with torch.no_grad():
-            features = branch.features(torch.from_numpy(np.stack(batch)).to(device)).float().cpu()
+            features = branch.features(torch.from_numpy(np.stack(batch)).to(device)).cpu()
         yield features
 
 
@@ -72,9 +73,34 @@ def encode(branch: Any, waveforms: Iterable[Waveform], device: torch.device) -> 
     return torch.cat(list(encode_batches(branch, waveforms, device)))
 
 
+class Features(Sequence[np.ndarray]):
+    """One version of a corpus' features, a row (…) for each recording, mapped from the shards that hold them."""
+
+    def __init__(self, shards: Sequence[np.ndarray], places: np.ndarray) -> None:
+        """`places` (recordings, 2): the number of a recording's shard, and its row there."""
+        self.shards, self.places = shards, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The row of one recording; of a list of them (n, …)."""
+        if isinstance(index, int | np.integer):
+            shard, row = self.places[index]
+            return self.shards[shard][row]
+        return np.stack([self.shards[shard][row] for shard, row in self.places[index]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[np.arange(len(self))], dtype)
+
+
 @dataclass(frozen=True)
 class FeatureCache:
-    """Versions of every recording's features in `root`, computed where they are not there yet."""
+    """Versions of every recording's features in `root`, computed where they are not there yet.
+
+    A folder holds one version by one front-end. Its shards hold the recordings, by content, that were new when each
+    was made: a recording more costs one recording, in whichever corpora it is.
+    """
 
     root: Path
     corpus: Corpus
@@ -82,17 +108,26 @@ class FeatureCache:
     augment: AugmentConfig
     device: torch.device
 
-    def versions(self, branch: Any, numbers: range) -> list[np.ndarray]:
-        """Memory-mapped features (recordings of the corpus, …) float32, one array per version."""
+    def versions(self, branch: Any, numbers: range) -> list[Features]:
+        """Memory-mapped features of the corpus' recordings, one `Features` per version."""
         state = hashlib.sha256()
         for name, tensor in sorted(branch.features_state().items()):
             state.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return [self._version(branch, state.hexdigest(), number) for number in numbers]
 
-    def _version(self, branch: Any, state: str, number: int) -> np.ndarray:
-        path = self.root / f"{self._key(branch, state, number)}.npy"
-        write_once(path, lambda new: self._compute(branch, number, new))
-        return np.load(path, mmap_mode="r")
+    def _version(self, branch: Any, state: str, number: int) -> Features:
+        folder = self.root / self._key(branch, state, number)
+        with locked(folder):
+            held = _shards(folder)
+            absent = {name: i for i, name in enumerate(self._recordings) if name not in held}
+            if absent:
+                shard = folder / f"{hashlib.sha256(''.join(absent).encode()).hexdigest()[:24]}.npy"
+                self._compute(branch, number, list(absent.values()), shard)
+                held = _shards(folder)
+        paths = sorted({path for path, _ in held.values()})
+        order = {path: i for i, path in enumerate(paths)}
+        places = np.array([(order[held[name][0]], held[name][1]) for name in self._recordings])
+        return Features([np.load(path, mmap_mode="r") for path in paths], places)
 
     def _key(self, branch: Any, state: str, number: int) -> str:
         content = {
@@ -100,39 +135,54 @@ class FeatureCache:
             "branch": [type(branch).__name__, branch.features_settings(), state],
             "clip": to_dict(self.rule),
             "augment": [number, _waveform_part(self.augment)] if number else None,
-            "files": self._recordings,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
     @cached_property
-    def _recordings(self) -> list[list[str]]:
-        """Every recording's name and content: another recording under an old name has other features."""
+    def _recordings(self) -> list[str]:
+        """What each clip is cut from, by content: another recording under an old name has other features."""
 
         def content(index: int) -> str:
-            path = self.corpus.path(index)
+            path, start = self.corpus.path(index), self.corpus.examples[index].start
             found = path.stat()
-            return _digest(path, found.st_size, found.st_mtime_ns)
+            digest = _digest(path, found.st_size, found.st_mtime_ns)
+            return digest if start is None else f"{digest}@{start!r}"
 
-        digests = read_all(content, range(len(self.corpus)))
-        return [[e.file, digest] for e, digest in zip(self.corpus.examples, digests, strict=True)]
+        return list(read_all(content, range(len(self.corpus))))
 
-    def _compute(self, branch: Any, number: int, path: Path) -> None:
-        waveforms = read_all(partial(self._waveform, number), range(len(self.corpus)))
+    def _compute(self, branch: Any, number: int, indices: list[int], path: Path) -> None:
+        """Write the features of the recordings `indices`, then the list of what they are, which makes them count."""
+        waveforms = read_all(partial(self._waveform, number), indices)
         features, done = None, 0
         for batch in encode_batches(branch, waveforms, self.device):
             if features is None:
-                features = np.lib.format.open_memmap(path, "w+", np.float32, (len(self.corpus), *batch.shape[1:]))
+                features = np.lib.format.open_memmap(path, "w+", batch.numpy().dtype, (len(indices), *batch.shape[1:]))
             features[done : done + len(batch)] = batch.numpy()
             done += len(batch)
-        if features is not None:
-            features.flush()
+        assert features is not None
+        features.flush()
+        write_json(path.with_suffix(".json"), [self._recordings[i] for i in indices])
 
     def _waveform(self, number: int, index: int) -> Waveform:
-        path = self.corpus.path(index)
-        if not number:
+        path, start = self.corpus.path(index), self.corpus.examples[index].start
+        if not number and start is None:
             return read_clip(path, self.rule).waveform
         recording = read_recording(path, self.rule.sample_rate)
-        return fresh_version(recording, self.rule, self.augment, np.random.default_rng((index, number)))
+        if start is not None:
+            recording = recording[round(start * self.rule.sample_rate) :]
+        if not number:
+            return fit(recording, self.rule.samples)
+        seed = int(self._recordings[index][:16], 16)
+        return fresh_version(recording, self.rule, self.augment, np.random.default_rng((seed, number)))
+
+
+def _shards(folder: Path) -> dict[str, tuple[Path, int]]:
+    """Recording → the shard that holds it, and its row there."""
+    return {
+        name: (listed.with_suffix(".npy"), row)
+        for listed in sorted(folder.glob("*.json"))
+        for row, name in enumerate(read_json(listed))
+    }
 
 
 @cache

@@ -8,6 +8,8 @@ the same thing share). Other columns are left alone.
 from __future__ import annotations
 
 import os.path
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ser_batch.errors import InputError, TrainingError
@@ -34,21 +36,32 @@ def load_corpus(data: Path, labels: tuple[str, ...] | None = None) -> Corpus:
     return ravdess.load(data)
 
 
-def load_table(path: Path, labels: tuple[str, ...] | None = None) -> Corpus:
+def load_table(
+    path: Path,
+    labels: tuple[str, ...] | None = None,
+    *,
+    root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Corpus:
     """The corpus that a table describes, in the table's order.
 
     Args:
         labels: the label set in the order of the classes; by default the labels that occur, sorted.
+        root: folder of the table's paths; by default the table's own. A path of which only another format is there
+            (x.wav, where x.opus is) means that one.
+        columns: what the table calls path, label and so on, where it has names of its own.
 
     Raises:
         TrainingError: the table cannot be read, lacks a column or a value, lists a recording twice, has a label
             outside the set, a class without a recording, an unknown part, or a file that does not exist.
     """
-    examples = tuple(_example(row, number, path) for number, row in enumerate(read_rows(path), start=1))
+    folder = path.parent if root is None else root
+    rows = enumerate(read_rows(path, columns or {}), start=1)
+    examples = _as_stored(tuple(_example(row, number, path) for number, row in rows), folder)
     _refuse_repeats(examples, path)
     found = tuple(sorted({example.label for example in examples}))
     name = path.name if path.stem == ravdess.NAME else path.stem  # a table is not the corpus of that name
-    corpus = Corpus(name, path.parent, found if labels is None else labels, examples)
+    corpus = Corpus(name, folder, found if labels is None else labels, examples)
     corpus.check_files()
     return corpus
 
@@ -58,15 +71,21 @@ def states_split(corpus: Corpus) -> bool:
     return any(example.part is not None for example in corpus.examples)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows as text, without empty values; TrainingError for a table without the required columns."""
+def read_rows(path: Path, called: Mapping[str, str]) -> list[dict[str, str]]:
+    """The rows as text, without empty values; TrainingError for a table without the required columns.
+
+    Args:
+        called: what the table calls a column, where it has a name of its own.
+    """
     if not path.is_file() or not is_table(str(path)):
         raise TrainingError(f"{path} is not a table of recordings", expected="an existing table, .csv or .parquet say")
     try:
         table = read_table(str(path))
     except InputError as error:
         raise TrainingError(error.what, got=error.got, expected=error.expected, remedy=error.remedy) from error
-    columns = {name: find_column(table, PATHS if name == "path" else (name,)) for name in (*REQUIRED, *OPTIONAL)}
+    names = {name: (called[name],) if name in called else (name,) for name in (*REQUIRED, *OPTIONAL)}
+    names["path"] = names["path"] if "path" in called else PATHS
+    columns = {name: find_column(table, candidates) for name, candidates in names.items()}
     missing = [name for name in REQUIRED if columns[name] is None]
     if missing:
         raise TrainingError(
@@ -89,6 +108,19 @@ def _example(row: dict[str, str], number: int, path: Path) -> Example:
     if part is not None and part not in PARTS:
         raise TrainingError(f"split of row {number} of {path}", got=repr(part), expected=", ".join(PARTS))
     return Example(row["path"], row["label"], row.get("speaker"), row.get("sentence"), row.get("utterance"), part)
+
+
+def _as_stored(examples: tuple[Example, ...], folder: Path) -> tuple[Example, ...]:
+    """The examples, with the names of the files that stand for those that are not there."""
+    if all((folder / example.file).is_file() for example in examples):
+        return examples
+    stored: dict[Path, str] = {}
+    for path in folder.rglob("*"):
+        stored.setdefault(path.relative_to(folder).with_suffix(""), path.relative_to(folder).as_posix())
+    return tuple(
+        e if (folder / e.file).is_file() else replace(e, file=stored.get(Path(e.file).with_suffix(""), e.file))
+        for e in examples
+    )
 
 
 def _refuse_repeats(examples: tuple[Example, ...], path: Path) -> None:

@@ -110,7 +110,7 @@ def test_of_two_processes_one_computes_and_the_other_waits(
         one, other = pool.map(lambda _: cache(tmp_path, corpus).versions(branch, range(1))[0], range(2))
     assert np.array_equal(one, other)
     assert begun.acquire(blocking=False) and not begun.acquire(blocking=False)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+    assert len(list(tmp_path.rglob("*.npy"))) == 1
 
 
 @pytest.mark.parametrize(("kept", "versions"), [(True, 3), (False, 2)])
@@ -154,11 +154,27 @@ def test_another_recording_under_an_old_name_is_another_recording(corpus: Corpus
     assert np.array_equal(after[0], before[1]) and not np.array_equal(after[0], before[0])
 
 
+def test_a_new_recording_costs_one_recording(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    branch = runs.build_branches(CONFIG, 2)["spectrogram"]
+    fewer = replace(corpus, examples=corpus.examples[1:])
+    before = np.array(cache(tmp_path / "cache", fewer).versions(branch, range(1))[0])
+    seen, features = [], branch.features
+
+    def counted(waveform: torch.Tensor) -> torch.Tensor:
+        seen.append(len(waveform))
+        return features(waveform)
+
+    monkeypatch.setattr(branch, "features", counted)
+    after = cache(tmp_path / "cache", corpus).versions(branch, range(1))[0]
+    assert sum(seen) == 1 and np.array_equal(after[list(range(1, len(corpus)))], before)
+    np.testing.assert_allclose(after[0], cache(tmp_path / "whole", corpus).versions(branch, range(1))[0][0], atol=1e-4)
+
+
 def test_runs_share_a_cache_and_give_what_they_give_alone(corpus: Corpus, tmp_path: Path) -> None:
     shared = tmp_path / "cache"
     first = train(CONFIG, corpus, tmp_path / "first", Runtime(cache=shared))
-    files = {path: path.stat().st_mtime_ns for path in shared.iterdir()}
+    files = {path: path.stat().st_mtime_ns for path in shared.rglob("*.npy")}
     assert len(files) == 6  # two branches, the clean clip and two versions each
     train(replace(CONFIG, protocol="sentence", fold=1), corpus, tmp_path / "second", Runtime(cache=shared))
-    assert files == {path: path.stat().st_mtime_ns for path in shared.iterdir()}
+    assert files == {path: path.stat().st_mtime_ns for path in shared.rglob("*.npy")}
     assert train(CONFIG, corpus, tmp_path / "alone") == first

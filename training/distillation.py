@@ -1,0 +1,295 @@
+"""Distillation: a compact speech encoder learns to give the frames of a larger, frozen one, from speech without labels.
+
+The teacher sees the clean clip, the student the clip with noise and through a channel, so that what it learns does
+not depend on either. The outcome is a folder that a recipe names as its `context.backbone`.
+
+Sources: Chang et al. 2022, "DistilHuBERT" (arXiv 2110.01900), for heads that predict layers of the teacher by L1
+and cosine; Wang et al. 2022 (arXiv 2203.16773) for a distorted input against a clean target.
+
+<out>/
+  config.json  clips.json  environment.json
+  student/        metrics.jsonl, best.safetensors, state.pt
+  encoder/        the student as a checkpoint of transformers
+  result.json     held-out loss, and cosine with each layer of the teacher
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ser_batch.clips import ClipRule
+from ser_batch.errors import TrainingError
+from ser_batch.files import write_json
+from ser_batch.strict_json import decode
+from training.config import RECIPES, AugmentConfig, ContextConfig, Stage, ours, read_toml, to_dict
+from training.data.augment import degraded
+from training.data.corpora import Corpora, balanced_weights
+from training.data.corpus import Corpus
+from training.data.examples import TrainingSet
+from training.data.features import FeatureCache, Features
+from training.files import read_json
+from training.loop import fit, seed_everything
+from training.models.backbones import ZeroMeanUnitVariance
+from training.models.frontends import Centre, Decimate
+from training.models.pretrained import Encoder, load_encoder
+from training.runs import environment
+from training.runtime import Runtime
+
+RATE = 16_000
+"""Hz of what both encoders see."""
+HELD_OUT = 80
+"""One clip of so many is not trained on, but tells how well the student does."""
+MEASURED = 500
+"""Clips that the mean and the deviation of the teacher's frames are measured on."""
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """Everything that decides what a distillation trains; with the clips it fixes the result."""
+
+    stage: Stage = field(metadata=ours("Optimiser, schedule, epochs and batch size."))
+    architecture: dict[str, Any] = field(
+        metadata=ours("Fields of transformers' Wav2Vec2Config that differ from its defaults: the student.")
+    )
+    recipe: str = field(default="distilled", metadata=ours("Name."))
+    seed: int = field(default=0, metadata=ours("Of the student's weights, the order of clips and the augmentation."))
+    teacher: str = field(default="openai/whisper-base", metadata=ours("Hub name or folder of the frozen encoder."))
+    teacher_layers: tuple[int, ...] = field(
+        default=(2, 4), metadata=ours("Layers whose output the student predicts, counted from 1.")
+    )
+    clips_per_epoch: int = field(default=2_880, metadata=ours("Clips drawn for one epoch."))
+    corpus_power: float = field(
+        default=0.5, metadata=ours("A corpus of n clips is drawn in proportion to n to this power.")
+    )
+    clip: ClipRule = field(
+        default_factory=lambda: ClipRule(clamp_offset=True), metadata=ours("What is cut of a recording.")
+    )
+    augment: AugmentConfig = field(
+        default_factory=AugmentConfig, metadata=ours("What the student's input goes through.")
+    )
+
+    def __post_init__(self) -> None:
+        if not self.teacher_layers or min(self.teacher_layers) < 1:
+            raise TrainingError("teacher_layers", got=self.teacher_layers, expected="numbers from 1, one or more")
+        if self.clips_per_epoch < self.stage.batch_size:
+            raise TrainingError(
+                "an epoch's clips do not fill a batch", got=self.clips_per_epoch, expected=self.stage.batch_size
+            )
+        if self.augment.versions or self.augment.crop_jitter or self.augment.speeds != (1.0,):
+            raise TrainingError(
+                "the student's input has to stay in step with the teacher's frames",
+                expected="no versions, no crop jitter and no speeds among the augmentation",
+            )
+
+
+def load_distillation(recipe: str | Path, **overrides: Any) -> DistillationConfig:
+    """The configuration of a named recipe or of a .toml file; TrainingError for an unknown recipe, key or value."""
+    path = Path(recipe) if Path(recipe).suffix else RECIPES / "distillation" / f"{recipe}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml")))
+        raise TrainingError(f"there is no distillation recipe {recipe}", expected=f"one of {known}, or a .toml file")
+    return decode(DistillationConfig, {"recipe": path.stem} | read_toml(path) | overrides, path.name, TrainingError)
+
+
+def distill(
+    config: DistillationConfig, corpora: Corpora, folder: Path, runtime: Runtime | None = None
+) -> dict[str, Any]:
+    """Train the student on every clip that may be trained on, labelled or not; goes on where a killed call stopped.
+
+    Returns result.json. Raises TrainingError when the teacher cannot be had, or the folder holds another distillation.
+    """
+    runtime = runtime or Runtime()
+    members = corpora.of_role("train", labelled=False)
+    corpus, rows = corpora.join(members), corpora.rows(members, "train", "validation")
+    teacher = Teacher(config)
+    _describe(folder, config, corpus, rows)
+    cache = FeatureCache(runtime.cache or folder / "features", corpus, config.clip, AugmentConfig(), runtime.device)
+    inputs, frames = (cache.versions(each.to(runtime.device), range(1))[0] for each in (Input(), teacher))
+    held_out = rows[::HELD_OUT]
+    examples = DistillationSet(inputs, frames, corpus, [i for i in rows if i not in set(held_out)], config)
+    seed_everything(config.seed, 0)
+    student = Student(config, teacher.width)
+    validation = (examples.inputs_of(held_out), examples.frames_of(held_out))
+    fit(
+        "student",
+        student,
+        config.stage,
+        examples,
+        validation,
+        folder / "student",
+        seed=config.seed,
+        runtime=runtime,
+        objective=Imitation(),
+    )
+    student.source.model.save_pretrained(folder / "encoder")
+    write_json(folder / "encoder" / "preprocessor_config.json", {"do_normalize": True, "sampling_rate": RATE})
+    result = {"clips": len(rows), **Imitation().evaluate(student, *validation, runtime.device)}
+    write_json(folder / "result.json", result)
+    return result
+
+
+def _describe(folder: Path, config: DistillationConfig, corpus: Corpus, rows: list[int]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = [f"{corpus.examples[i].file}@{corpus.examples[i].start or 0:g}" for i in rows]
+    for name, content in {"config.json": to_dict(config), "clips.json": clips}.items():
+        path = folder / name
+        if path.is_file() and read_json(path) != _plain(content):
+            raise TrainingError(
+                f"{folder} holds a distillation with another {name}",
+                remedy="Choose another folder, or delete this one to train anew.",
+            )
+        write_json(path, content)
+    if not (folder / "environment.json").is_file():
+        write_json(folder / "environment.json", environment())
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+class Input(nn.Module):
+    """A clip as the student sees it.
+
+    Shape: (B, 144000) float32 at 48 kHz → (B, 48000) float16 at 16 kHz, of mean 0 and deviation 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(Centre(), Decimate(3), ZeroMeanUnitVariance(1.0))
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """What is cached."""
+        return self.steps(waveform).half()
+
+    def features_settings(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def features_state(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+
+class Teacher(nn.Module):
+    """Frames of a frozen encoder's layers.
+
+    Shape: (B, 144000) float32 at 48 kHz → (B, layers, frames, D) float16.
+    """
+
+    def __init__(self, config: DistillationConfig) -> None:
+        super().__init__()
+        self.source: Encoder = load_encoder(ContextConfig(backbone=config.teacher, name="teacher"))
+        self.encoder, self.layers = self.source.model.requires_grad_(False), config.teacher_layers
+        depth = len(self.source.family.layers(self.encoder))
+        if max(self.layers) > depth:
+            raise TrainingError("the teacher has no such layer", got=max(self.layers), expected=f"1 … {depth}")
+        self.width = int(self.encoder.config.hidden_size)
+        frontend = self.source.family.frontend(self.encoder, self.source.normalise, True)
+        self.steps = nn.Sequential(Centre(), Decimate(3), frontend)
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """What is cached."""
+        family, model = self.source.family, self.encoder
+        hidden = family.embed(model, family.convolve(model, self.steps(waveform)))
+        outputs = list(family.run(model, hidden, 0, max(self.layers)))
+        return torch.stack([outputs[layer - 1] for layer in self.layers], dim=1).half()
+
+    def features_settings(self) -> dict[str, Any]:
+        """What decides the frames, beside the weights."""
+        return {"layers": list(self.layers), "encoder": self.source.describe()}
+
+    def features_state(self) -> dict[str, Tensor]:
+        """The weights."""
+        return dict(self.encoder.named_parameters())
+
+
+class Student(nn.Module):
+    """A wav2vec 2.0 and the head that predicts the teacher's standardised frames from its last layer.
+
+    Shape: (B, 48000) float32 at 16 kHz → (B, layers, frames, D).
+    """
+
+    def __init__(self, config: DistillationConfig, width: int) -> None:
+        super().__init__()
+        context = ContextConfig(backbone="scratch", architecture=config.architecture)
+        self.source = load_encoder(context)
+        self.encoder, self.shape = self.source.model, (len(config.teacher_layers), width)
+        self.predict = nn.Linear(int(self.encoder.config.hidden_size), self.shape[0] * width)
+        self.normalise = ZeroMeanUnitVariance(1.0)
+
+    def head(self, waveform: Tensor) -> Tensor:
+        """Everything: all of it trains."""
+        family, model = self.source.family, self.encoder
+        hidden = family.embed(model, family.convolve(model, self.normalise(waveform)))
+        *_, last = family.run(model, hidden, 0, len(family.layers(model)))
+        predicted = self.predict(family.finish(model, last))
+        return predicted.unflatten(2, self.shape).transpose(1, 2)
+
+
+class Imitation:
+    """The distance of a student's frames from the teacher's: L1 plus one minus the cosine, frame by frame."""
+
+    def loss(self, head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, stage: Stage) -> Tensor:
+        """Loss () of waveforms (B, 48000) and the teacher's standardised frames (B, layers, frames, D)."""
+        found = head(features).float()
+        return distances(found, targets[:, :, : found.shape[2]].float()).mean()
+
+    def evaluate(self, branch: nn.Module, features: Tensor, targets: Tensor, device: torch.device) -> dict[str, float]:
+        """Loss, and the mean cosine over all layers, of clean clips in full precision."""
+        branch.eval()
+        losses, cosines = [], []
+        with torch.no_grad():
+            for waveforms, wanted in zip(features.split(32), targets.split(32), strict=True):
+                found = branch.head(waveforms.to(device)).float().cpu()
+                wanted = wanted[:, :, : found.shape[2]].float()
+                losses.append(distances(found, wanted).mean(dim=(1, 2)))
+                cosines.append(nn.functional.cosine_similarity(found, wanted, dim=3).mean(dim=(1, 2)))
+        return {"loss": float(torch.cat(losses).mean()), "cosine": float(torch.cat(cosines).mean())}
+
+
+def distances(found: Tensor, wanted: Tensor) -> Tensor:
+    """(B, layers, frames, D) twice → (B, layers, frames): mean absolute difference, plus one minus the cosine."""
+    return (found - wanted).abs().mean(dim=3) + 1 - nn.functional.cosine_similarity(found, wanted, dim=3)
+
+
+class DistillationSet(TrainingSet):
+    """Clips drawn so that no corpus decides, degraded anew each time, with the teacher's frames of the clean clip."""
+
+    def __init__(
+        self, inputs: Features, frames: Features, corpus: Corpus, rows: list[int], config: DistillationConfig
+    ) -> None:
+        self.inputs, self.frames, self.rows, self.config = inputs, frames, rows, config
+        self.seed = config.seed
+        self.weights = balanced_weights(corpus, rows, config.corpus_power, 1.0)
+        measured = self.frames[rows[:: max(1, len(rows) // MEASURED)]].astype(np.float32)
+        self.mean, self.deviation = (f(axis=(0, 2), keepdims=True)[0] for f in (measured.mean, measured.std))
+
+    def __len__(self) -> int:
+        return self.config.clips_per_epoch
+
+    def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Degraded clips (b, 48000) and the teacher's frames (b, layers, frames, D) float16; the same for an epoch."""
+        rng = np.random.default_rng((self.seed, epoch))
+        drawn = rng.choice(len(self.rows), size=len(self), p=self.weights)
+        for start in range(0, len(self), size):
+            chosen = [self.rows[i] for i in drawn[start : start + size]]
+            clips = [degraded(np.float32(self.inputs[i]), RATE, self.config.augment, rng) for i in chosen]
+            yield torch.from_numpy(np.stack(clips)), self.frames_of(chosen)
+
+    def inputs_of(self, rows: list[int]) -> Tensor:
+        """Clean clips (n, 48000) float32."""
+        return torch.from_numpy(self.inputs[rows]).float()
+
+    def frames_of(self, rows: list[int]) -> Tensor:
+        """The teacher's frames (n, layers, frames, D) float16, in units of their deviation."""
+        return torch.from_numpy(((self.frames[rows] - self.mean) / self.deviation).astype(np.float16))
