@@ -33,7 +33,9 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("recipe", default="paper")
-@corpus_options
+@corpus_options(required=False)
+@click.option("--corpora", "file", type=PATH, help="TOML file that names several corpora, instead of --data.")
+@click.option("--leave-out", multiple=True, help="Corpus of that file to test on instead of training on it.")
 @click.option("--out", required=True, type=FOLDER, help="Folder of the run.")
 @click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
 @click.option("--seed", type=int, help="Seed of split, augmentation, weights and order.  [default: the recipe's]")
@@ -43,16 +45,21 @@ def cli() -> None:
 @click.option("--fold", type=int, help="Which of the protocol's splits, from 0.  [default: the recipe's]")
 @runtime_options
 @click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch and stop.")
-def run(recipe: str, out: Path, backbone: str | None, only: Any, **given: Any) -> None:
+def run(
+    recipe: str, out: Path, backbone: str | None, only: Any, file: Path | None, leave_out: tuple[str, ...], **given: Any
+) -> None:
     """Train, fuse and test one run of RECIPE: a name ("paper", "compact") or a .toml file.
 
     If a run was killed, give the same command again: it goes on where it was.
     """
     from training.config import load_config
+    from training.data.corpora import load_corpora
     from training.data.table import states_split
     from training.stages import train
 
-    corpus = corpus_of(given)
+    if bool(file) == bool(given["data"]) or (leave_out and not file):
+        raise click.UsageError("Give either --data or --corpora; --leave-out belongs to the latter.")
+    corpus = load_corpora(file).for_training(leave_out) if file else corpus_of(given)
     overrides = {name: given[name] for name in ("seed", "protocol", "fold") if given[name] is not None}
     if states_split(corpus):
         overrides.setdefault("protocol", "given")

@@ -508,6 +508,14 @@ class RunConfig:
         metadata=paper("Table I", "The random split.") | ours("The other splits (training.data.splits)."),
     )
     fold: int = field(default=0, metadata=ours("Which of the protocol's splits, from 0."))
+    corpus_power: float = field(
+        default=1.0,
+        metadata=ours("Draw each of several corpora, of n clips, in proportion to n to this power: 1 all clips alike."),
+    )
+    label_power: float = field(
+        default=1.0,
+        metadata=ours("Draw each label of a corpus in proportion to its clips to this power: 0 all labels alike."),
+    )
     refit: bool = field(
         default=False,
         metadata=ours(

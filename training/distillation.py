@@ -35,15 +35,13 @@ from training.data.corpus import Corpus
 from training.data.examples import TrainingSet
 from training.data.features import FeatureCache, Features
 from training.files import read_json
-from training.loop import fit, seed_everything
-from training.models.backbones import ZeroMeanUnitVariance
+from training.loop import autocast, fit, seed_everything
+from training.models.backbones import ENCODER_RATE, EncoderInput, ZeroMeanUnitVariance
 from training.models.frontends import Centre, Decimate
 from training.models.pretrained import Encoder, load_encoder
 from training.runs import environment
 from training.runtime import Runtime
 
-RATE = 16_000
-"""Hz of what both encoders see."""
 HELD_OUT = 80
 """One clip of so many is not trained on, but tells how well the student does."""
 MEASURED = 500
@@ -111,7 +109,7 @@ def distill(
     teacher = Teacher(config)
     _describe(folder, config, corpus, rows)
     cache = FeatureCache(runtime.cache or folder / "features", corpus, config.clip, AugmentConfig(), runtime.device)
-    inputs, frames = (cache.versions(each.to(runtime.device), range(1))[0] for each in (Input(), teacher))
+    inputs, frames = (cache.versions(each.to(runtime.device), range(1))[0] for each in (EncoderInput(), teacher))
     held_out = rows[::HELD_OUT]
     examples = DistillationSet(inputs, frames, corpus, [i for i in rows if i not in set(held_out)], config)
     seed_everything(config.seed, 0)
@@ -129,7 +127,7 @@ def distill(
         objective=Imitation(),
     )
     student.source.model.save_pretrained(folder / "encoder")
-    write_json(folder / "encoder" / "preprocessor_config.json", {"do_normalize": True, "sampling_rate": RATE})
+    write_json(folder / "encoder" / "preprocessor_config.json", {"do_normalize": True, "sampling_rate": ENCODER_RATE})
     result = {"clips": len(rows), **Imitation().evaluate(student, *validation, runtime.device)}
     write_json(folder / "result.json", result)
     return result
@@ -157,29 +155,6 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-class Input(nn.Module):
-    """A clip as the student sees it.
-
-    Shape: (B, 144000) float32 at 48 kHz → (B, 48000) float16 at 16 kHz, of mean 0 and deviation 1.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps = nn.Sequential(Centre(), Decimate(3), ZeroMeanUnitVariance(1.0))
-
-    def features(self, waveform: Tensor) -> Tensor:
-        """What is cached."""
-        return self.steps(waveform).half()
-
-    def features_settings(self) -> dict[str, Any]:
-        """None."""
-        return {}
-
-    def features_state(self) -> dict[str, Tensor]:
-        """None."""
-        return {}
-
-
 class Teacher(nn.Module):
     """Frames of a frozen encoder's layers.
 
@@ -200,8 +175,10 @@ class Teacher(nn.Module):
     def features(self, waveform: Tensor) -> Tensor:
         """What is cached."""
         family, model = self.source.family, self.encoder
-        hidden = family.embed(model, family.convolve(model, self.steps(waveform)))
-        outputs = list(family.run(model, hidden, 0, max(self.layers)))
+        inputs = self.steps(waveform)
+        with autocast(waveform.device):  # the student comes nowhere near as close as bf16 rounds
+            hidden = family.embed(model, family.convolve(model, inputs))
+            outputs = list(family.run(model, hidden, 0, max(self.layers)))
         return torch.stack([outputs[layer - 1] for layer in self.layers], dim=1).half()
 
     def features_settings(self) -> dict[str, Any]:
@@ -283,7 +260,7 @@ class DistillationSet(TrainingSet):
         drawn = rng.choice(len(self.rows), size=len(self), p=self.weights)
         for start in range(0, len(self), size):
             chosen = [self.rows[i] for i in drawn[start : start + size]]
-            clips = [degraded(np.float32(self.inputs[i]), RATE, self.config.augment, rng) for i in chosen]
+            clips = [degraded(np.float32(self.inputs[i]), ENCODER_RATE, self.config.augment, rng) for i in chosen]
             yield torch.from_numpy(np.stack(clips)), self.frames_of(chosen)
 
     def inputs_of(self, rows: list[int]) -> Tensor:

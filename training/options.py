@@ -45,10 +45,12 @@ results_option = click.option(
 )
 
 
-def corpus_options(command: Command) -> Command:
+def corpus_options(command: Command | None = None, *, required: bool = True) -> Any:
     """The options that name a corpus; see `corpus_of`."""
+    if command is None:
+        return lambda command: corpus_options(command, required=required)
     table = "a .csv or .parquet table with one row per recording"
-    data = click.option("--data", required=True, type=PATH, help=f"Folder of the RAVDESS speech clips, or {table}.")
+    data = click.option("--data", required=required, type=PATH, help=f"Folder of the RAVDESS speech clips, or {table}.")
     labels = click.option("--labels", help="Order of a table's classes, such as a,b,c.  [default: sorted]")
     return data(labels(command))
 
@@ -89,6 +91,14 @@ def print_epoch(stage: str, row: dict[str, float]) -> None:
 
 def print_result(test: dict[str, dict[str, Any]]) -> None:
     """The test figures of each branch and of the fusion as a table on standard output."""
+    if any("corpora" in scores for scores in test.values()):
+        names = list(next(iter(test.values()))["corpora"])
+        table = Table("model", *names, "mean", title="test, UA")
+        for model, scores in test.items():
+            figures = [*(scores["corpora"][name]["ua"] for name in names), scores["ua"]]
+            table.add_row(model, *(f"{100 * value:.1f}" for value in figures))
+        Console().print(table)
+        return
     table = Table("model", "accuracy", "macro-P", "macro-R (UA)", "macro-F1", title="test")
     for model, scores in test.items():
         figures = (scores["accuracy"], *(scores["macro"][name] for name in ("precision", "recall", "f1")))

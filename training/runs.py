@@ -15,10 +15,10 @@ import dataclasses
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +30,7 @@ from ser_batch.files import write_json
 from ser_batch.machine import git_commit, package_version, processor
 from training.config import RunConfig, load_config, to_dict
 from training.data.augment import noisy_copies
+from training.data.corpora import balanced_weights
 from training.data.corpus import Corpus
 from training.data.features import FeatureCache, read_all
 from training.data.splits import PARTS, Split, splits_of
@@ -42,6 +43,14 @@ from training.runtime import Runtime
 
 SPECTROGRAM = "spectrogram"
 """Name of the spectrogram branch in folders, bundles and columns."""
+NEITHER_NOISE_NOR_CHANNEL: dict[str, Any] = {
+    "snrs": (),
+    "keep_original": True,
+    "random_snr": False,
+    "noises": ("white",),
+    "channels": ("clean",),
+}
+"""Changes to an AugmentConfig."""
 VERSIONED = ("torch", "transformers", "numpy", "soundfile", "soxr", "safetensors", "scikit-learn")
 
 
@@ -60,11 +69,18 @@ class TrainingRun:
         """Folder of cached features: the one given, or the run's own if the augmentation draws its versions once."""
         return self.runtime.cache or (self.folder / "features" if self.config.augment.versions else None)
 
-    @cached_property
-    def features(self) -> FeatureCache:
-        """Versions of the corpus' features, where they are cached."""
+    def features(self, *, waveforms: bool = False) -> FeatureCache:
+        """Versions of the corpus' features, where they are cached; of waveforms, without noise and channels."""
         assert self.cache
-        return FeatureCache(self.cache, self.corpus, self.config.clip, self.config.augment, self.runtime.device)
+        augment = self.config.augment
+        if waveforms:
+            augment = dataclasses.replace(augment, **NEITHER_NOISE_NOR_CHANNEL)
+        return FeatureCache(self.cache, self.corpus, self.config.clip, augment, self.runtime.device)
+
+    def weights(self, *parts: str) -> np.ndarray | None:
+        """How often each of the parts' clips is drawn, (n,) of sum 1; None: once an epoch."""
+        powers = (self.config.corpus_power, self.config.label_power)
+        return None if powers == (1.0, 1.0) else balanced_weights(self.corpus, self.rows(*parts), *powers)
 
     @property
     def fitted_parts(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from ser_batch.evaluation.metrics import evaluate
 from ser_batch.files import write_json
 from training import runs
 from training.config import RunConfig, Stage
+from training.data.corpora import by_corpus
 from training.data.corpus import Corpus
 from training.data.examples import CachedSet, FreshSet, TrainingSet, VersionedSet
 from training.data.features import encode
@@ -25,6 +26,8 @@ from training.data.splits import PARTS, Split, folds_of
 from training.diagnostics import diagnose, weights
 from training.files import read_arrays, read_json, write_arrays
 from training.loop import fit, logits_of
+from training.models.backbones import ENCODER_RATE, EncoderInput
+from training.models.context import FROM_INPUT, ContextBranch
 from training.models.fusion import Labelled, Probabilities, fit_logistic
 from training.models.ridge import fit_ridge
 from training.models.spectrogram import SpectrogramBranch
@@ -105,24 +108,39 @@ def training_set(run: TrainingRun, branch: nn.Module, parts: tuple[str, ...]) ->
     """The clips of `parts` as the recipe augments them: fixed copies, encoded once, or fresh versions every epoch."""
     config, targets, device = run.config, run.targets(*parts), run.runtime.device
     masked = isinstance(branch, SpectrogramBranch)  # features of a speech encoder have no bands to mask
+    weights = run.weights(*parts)
     if config.augment.versions:
-        first = 0 if config.augment.keep_original else 1
-        versions = run.features.versions(branch, range(first, config.augment.versions + 1))
-        return VersionedSet(versions, np.array(run.rows(*parts)), targets, config.augment, config.seed, masked)
+        encoding = cached_part(branch)
+        first, rate = 0 if config.augment.keep_original else 1, 0 if encoding is branch else ENCODER_RATE
+        versions = run.features(waveforms=rate > 0).versions(encoding, range(first, config.augment.versions + 1))
+        rows = np.array(run.rows(*parts))
+        return VersionedSet(versions, rows, targets, config.augment, config.seed, masked, rate, weights)
     if config.augment.fresh:
         recordings = run.recordings(*parts)
-        return FreshSet(recordings, targets, branch, config.clip, config.augment, config.seed, device, masked)
+        return FreshSet(recordings, targets, branch, config.clip, config.augment, config.seed, device, masked, weights)
     if not config.augment.snrs:
-        return CachedSet(clean_features(run, branch, *parts), targets, config.seed)
+        return CachedSet(clean_features(run, branch, *parts), targets, config.seed, weights)
     copies = len(config.augment.snrs) + config.augment.keep_original
     features = encode(branch, run.copies(*parts), device)
-    return CachedSet(features, targets.repeat_interleave(copies), config.seed)
+    if weights is not None:
+        weights = np.repeat(weights, copies) / copies
+    return CachedSet(features, targets.repeat_interleave(copies, dim=0), config.seed, weights)
+
+
+def cached_part(branch: nn.Module) -> nn.Module:
+    """What of the branch is cached in versions: all that does not train.
+
+    Of an encoder that trains from the waveform on, that is the waveform itself at the encoder's rate, without noise
+    and channel, which are then drawn anew each time.
+    """
+    trains = isinstance(branch, ContextBranch) and branch.cut == FROM_INPUT
+    return EncoderInput() if trains and branch.takes_standardised_waveforms else branch
 
 
 def clean_features(run: TrainingRun, branch: nn.Module, *parts: str) -> Tensor:
     """Features (n, …) of the parts' clips as they are served, read from the cache where the run has one."""
     if run.cache:
-        (clean,) = run.features.versions(branch, range(1))
+        (clean,) = run.features().versions(cached_part(branch), range(1))
         return torch.from_numpy(clean[run.rows(*parts)])
     return encode(branch, run.clips(*parts), run.runtime.device)
 
@@ -191,9 +209,20 @@ def report(run: TrainingRun, probabilities: dict[str, dict[str, np.ndarray]], fu
     for part, found in probabilities.items():
         truth = run.targets(part).numpy()
         scored = {**found, FUSED: fusion(found)}
-        metrics[part] = {name: evaluate(truth, p, run.corpus.labels).to_dict() for name, p in scored.items()}
+        metrics[part] = {name: _measured(run, part, p) for name, p in scored.items()}
         arrays |= {f"{part}/{name}": p for name, p in scored.items()} | {f"{part}/targets": truth}
         arrays[f"{part}/files"] = np.array([run.corpus.examples[i].file for i in getattr(run.split, part)])
     write_arrays(run.folder / "predictions.npz", arrays)
     write_json(run.folder / "result.json", metrics)
     return metrics
+
+
+def _measured(run: TrainingRun, part: str, probabilities: np.ndarray) -> dict[str, Any]:
+    """Figures of a part's clips by their probabilities (n, C); of joined corpora, those of each and the mean UA."""
+    if not run.corpus.sets:
+        return evaluate(run.targets(part).numpy(), probabilities, run.corpus.labels).to_dict()
+    found = {
+        name: evaluate(truth, own, labels).to_dict()
+        for name, (truth, own, labels) in by_corpus(run.corpus, run.rows(part), probabilities).items()
+    }
+    return {"corpora": found, "ua": float(np.mean([figures["ua"] for figures in found.values()]))}

@@ -14,10 +14,20 @@ from safetensors.torch import load_file  # noqa: E402
 
 from support.toy_corpus import CONFIG, write_corpus  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
+from training.data.corpora import Corpora, load_corpora  # noqa: E402
+from training.data.splits import PARTS  # noqa: E402
 from training.models.spectrogram import SpectrogramBranch  # noqa: E402
 from training.runs import begin  # noqa: E402
 from training.stages import clean_features, train, training_set  # noqa: E402
 
+LINEAR = replace(
+    CONFIG.context,
+    hidden=(),
+    unfrozen_layers=0,
+    freeze_projection=True,
+    layer_weights=True,
+    concatenate_layers=True,
+)
 AUGMENTS = {
     "fixed": AugmentConfig(snrs=(0.0,)),
     "fresh": AugmentConfig(snrs=(0.0,), fresh=True),
@@ -41,3 +51,42 @@ def test_the_standardisation_is_of_what_is_trained_on(kind: str, tmp_path: Path)
     assert means["clean"].item() == pytest.approx(float(clean), abs=1e-3)
     assert means["augmented"].item() == pytest.approx(float(trained), abs=1e-3)
     assert abs(trained - clean) > 0.5
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
+    """Two corpora with the same sounds, one of which tells neutral from calm while the other calls both quiet."""
+    folder, classes = tmp_path_factory.mktemp("corpora"), '["neutral", "calm", "happy"]'
+    entries = [f"classes = {classes}"]
+    for name, actors in {"fine": (1, 2, 3), "coarse": (4, 5, 6)}.items():
+        examples = write_corpus(folder / name, actors).examples
+        rows = [(e.file, e.label, e.speaker, PARTS[int(e.speaker) % 3 - 1]) for e in examples]
+        if name == "coarse":
+            rows = [(file, {"neutral": "quiet", "calm": "happy"}[label], who, part) for file, label, who, part in rows]
+        lines = "".join(",".join(map(str, row)) + "\n" for row in rows)
+        (folder / f"{name}.csv").write_text(f"path,label,speaker,split\n{lines}")
+        entry = f'name = "{name}"\ndata = "{name}.csv"\nroot = "{name}"\nlicence = "CC0"\nrole = "train"\nprotocol = "given"\n'
+        entries.append(f'[[corpus]]\n{entry}labels = {{ quiet = ["neutral", "calm"] }}')
+    (folder / "corpora.toml").write_text("\n".join(entries))
+    return load_corpora(folder / "corpora.toml")
+
+
+@pytest.mark.parametrize("context", ["epochs", "ridge", "waveform"])
+def test_corpora_with_other_labels_train_one_model(context: str, corpora: Corpora, tmp_path: Path) -> None:
+    fusion = replace(CONFIG.fusion, fit_on="validation", solver="shrunk")
+    config = replace(CONFIG, protocol="given", fusion=fusion, corpus_power=0.0, label_power=0.0)
+    if context == "ridge":
+        ridge = replace(CONFIG.context_stage, optimizer="ridge")
+        config = replace(config, context=LINEAR, context_stage=ridge)
+    if context == "waveform":
+        waveform = replace(CONFIG.context, unfrozen_layers=-1, freeze_feature_encoder=False)
+        augment = AugmentConfig(fresh=True, versions=1, noises=("white", "babble"))
+        config = replace(config, context=waveform, augment=augment)
+    joined = corpora.for_training()
+    result = train(config, joined, tmp_path / "run")
+    assert result
+    found = result["test"]["fused"]["corpora"]
+    assert found["fine"]["labels"] == ["calm", "neutral"] and found["coarse"]["labels"] == ["happy", "quiet"]
+    assert result["test"]["fused"]["ua"] == pytest.approx((found["fine"]["ua"] + found["coarse"]["ua"]) / 2)
+    left = train(config, corpora.for_training(["coarse"]), tmp_path / "left")
+    assert left and left["test"]["fused"]["corpora"]["coarse"]["clips"] == 24

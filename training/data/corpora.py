@@ -30,14 +30,17 @@ import numpy as np
 
 from ser_batch.audio.sound import open_sound
 from ser_batch.errors import SerError, TrainingError
+from ser_batch.evaluation.calibration import SMALLEST
 from ser_batch.recordings.find import find_recordings
 from ser_batch.strict_json import decode
 from training.config import read_toml
 from training.data.corpus import Corpus, Example
-from training.data.splits import Split, splits_of
+from training.data.splits import PARTS, Split, splits_of
 from training.data.table import load_corpus, load_table
 
 Role = Literal["train", "validate", "measure"]
+ROLES: dict[Role, str] = {"train": "", "validate": "validation", "measure": "test"}
+"""The part that all examples of a corpus play by its role; those to train on play the part that its split says."""
 WINDOW = 3.0
 """Seconds from one clip to the next within a long recording without a label."""
 
@@ -145,6 +148,27 @@ class Corpora:
             sets={member.name: member.meanings for member in members},
         )
 
+    def for_training(self, leave_out: Sequence[str] = ()) -> Corpus:
+        """The labelled corpora joined, each example with the part that it plays.
+
+        Corpora to train on are trained on but for what their protocol keeps out; those to choose by validate; those
+        left out and those to measure on are tested.
+        """
+        unknown = sorted(set(leave_out) - set(self.by_name))
+        if unknown:
+            raise TrainingError(f"{self.path} has no corpus {unknown[0]}", expected=", ".join(self.by_name))
+        members = self.of_role("train", "validate", "measure")
+        joined = self.join(members)
+        parts = [""] * len(joined)
+        for part in PARTS:
+            for i in self.rows(members, part):
+                parts[i] = part
+        role = {m.name: "test" if m.name in leave_out else ROLES[m.entry.role] for m in members}
+        examples = tuple(
+            replace(e, part=role[str(e.corpus)] or part) for e, part in zip(joined.examples, parts, strict=True)
+        )
+        return replace(joined, examples=examples)
+
     def rows(self, members: Sequence[Member], *parts: str) -> list[int]:
         """Indices, into what `join` makes of the members, of their examples in these parts."""
         starts = np.cumsum([0, *(len(member.corpus) for member in members)])
@@ -164,6 +188,32 @@ def load_corpora(path: Path) -> Corpora:
     if repeated := [name for name, times in Counter(names).items() if times > 1]:
         raise TrainingError(f"{path} names the corpus {repeated[0]} twice")
     return Corpora(path, described.classes, tuple(_member(path, described.classes, e) for e in described.corpus))
+
+
+def by_corpus(
+    corpus: Corpus, rows: Sequence[int], probabilities: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[str, ...]]]:
+    """What a joined model says in the words of each corpus that has labels.
+
+    Args:
+        rows: n examples of the joined corpus.
+        probabilities: (n, classes) of them.
+
+    Returns:
+        Name → truth (m,), probabilities (m, labels) of the labels that the corpus has, of sum 1, and those labels.
+    """
+    index = {label: i for i, label in enumerate(corpus.labels)}
+    found = {}
+    for name, meanings in corpus.sets.items():
+        places = [place for place, i in enumerate(rows) if corpus.examples[i].corpus == name]
+        if not meanings or not places:
+            continue
+        labels = tuple(meanings)
+        sums = [probabilities[places][:, [index[c] for c in meanings[label]]].sum(axis=1) for label in labels]
+        own = np.maximum(np.stack(sums, axis=1), SMALLEST)  # however sure of a class that the corpus lacks
+        truth = np.array([labels.index(corpus.examples[rows[place]].label) for place in places])
+        found[name] = truth, own / own.sum(axis=1, keepdims=True), labels
+    return found
 
 
 def balanced_weights(corpus: Corpus, rows: Sequence[int], corpus_power: float, label_power: float) -> np.ndarray:

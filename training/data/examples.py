@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ser_batch.clips import ClipRule, Waveform
 from training.config import AugmentConfig
-from training.data.augment import fresh_version
+from training.data.augment import degraded, fresh_version
 from training.data.features import Encoding, Features
 
 Rows = Callable[[np.ndarray], Tensor]
@@ -23,16 +23,18 @@ class TrainingSet:
     """A source of training batches."""
 
     targets: Tensor
-    """(N,) int64 class indices."""
+    """(N,) int64 class indices, or (N, classes) int8 sets of classes."""
     seed: int
+    weights: np.ndarray | None = None
+    """(N,) how often each is drawn, of sum 1; None: once an epoch."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled (features (b, …), class indices (b,)) of one epoch; the same for the same epoch."""
+        """Shuffled (features (b, …), targets (b, …)) of one epoch; the same for the same epoch."""
         rows = self.epoch(epoch)
-        for index in shuffled(len(self), size, (self.seed, epoch)):
+        for index in shuffled(len(self), size, (self.seed, epoch), self.weights):
             yield rows(index), self.targets[index]
 
     def epoch(self, epoch: int) -> Rows:
@@ -44,9 +46,13 @@ class TrainingSet:
         raise NotImplementedError
 
 
-def shuffled(number: int, size: int, seed: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Index batches of a permutation; a last batch of one is dropped, since batch norm cannot train on it."""
-    order = np.random.default_rng(seed).permutation(number)
+def shuffled(number: int, size: int, seed: tuple[int, ...], weights: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Index batches of a permutation, or of as many draws by `weights`.
+
+    A last batch of one is dropped, since batch norm cannot train on it.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(number) if weights is None else rng.choice(number, size=number, p=weights)
     for start in range(0, number, size):
         if number - start > 1:
             yield order[start : start + size]
@@ -60,6 +66,7 @@ class CachedSet(TrainingSet):
     """(N, …), on the CPU."""
     targets: Tensor
     seed: int
+    weights: np.ndarray | None = None
 
     def epoch(self, epoch: int) -> Rows:
         """The same features in every epoch."""
@@ -83,6 +90,7 @@ class FreshSet(TrainingSet):
     device: torch.device
     masked: bool = False
     """Whether the features are a spectrogram, which SpecAugment can mask."""
+    weights: np.ndarray | None = None
 
     def epoch(self, epoch: int) -> Rows:
         """Features of versions that are drawn for this epoch."""
@@ -111,14 +119,20 @@ class VersionedSet(TrainingSet):
     seed: int
     masked: bool = False
     """Whether the features are a spectrogram, which SpecAugment can mask."""
+    rate: int = 0
+    """Hz of features that are waveforms, which noise and channel are drawn for each time; 0: they are none."""
+    weights: np.ndarray | None = None
 
     def epoch(self, epoch: int) -> Rows:
-        """Features of the version that this epoch draws for each recording."""
+        """Features of the version that this epoch draws for each recording, or for each batch that it is drawn in."""
         rng = np.random.default_rng((self.seed, epoch, 1))
         drawn = rng.integers(len(self.versions), size=len(self))
 
         def rows(index: np.ndarray) -> Tensor:
-            features = torch.from_numpy(np.stack([self.versions[drawn[i]][self.rows[i]] for i in index]))
+            found = [np.float32(self.versions[drawn[i]][self.rows[i]]) for i in index]
+            if self.rate:
+                found = [standardised(degraded(waveform, self.rate, self.augment, rng)) for waveform in found]
+            features = torch.from_numpy(np.stack(found))
             return mask_spectrogram(features, self.augment, rng) if self.masked else features
 
         return rows
@@ -126,7 +140,13 @@ class VersionedSet(TrainingSet):
     def examples(self) -> tuple[Tensor, Tensor]:
         """Every version of every recording, unmasked: features (V · N, …) and class indices (V · N,)."""
         features = np.concatenate([version[self.rows] for version in self.versions])
-        return torch.from_numpy(features), self.targets.repeat(len(self.versions))
+        return torch.from_numpy(features), torch.cat([self.targets] * len(self.versions))
+
+
+def standardised(waveform: Waveform) -> Waveform:
+    """The waveform (n,) at mean 0 and deviation 1; silence stays silent."""
+    centred = waveform - waveform.mean()
+    return centred / (centred.std() or np.float32(1.0))
 
 
 def mask_spectrogram(features: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:

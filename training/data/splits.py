@@ -43,11 +43,10 @@ class Split:
         parts = {part: getattr(self, part) for part in PARTS}
         if sorted(i for part in parts.values() for i in part) != list(range(len(corpus))):
             raise TrainingError(f"split {self.name} does not hold every example exactly once")
-        targets = corpus.targets
         for part, members in parts.items():
-            absent = set(range(len(corpus.labels))) - set(targets[list(members)])
+            absent = _absent(corpus, members)
             if absent:
-                names = ", ".join(corpus.labels[i] for i in sorted(absent))
+                names = ", ".join(corpus.labels[i] for i in absent)
                 raise TrainingError(f"split {self.name} has no clip labelled {names} in its {part} part")
         if speakers_apart:
             self._check_speakers(corpus, parts)
@@ -63,6 +62,13 @@ class Split:
                         f"speaker {speaker} is in the {home[speaker]} part and in the {part} part of {self.name}",
                         remedy="A speaker-independent split keeps each speaker in one part.",
                     )
+
+
+def _absent(corpus: Corpus, members: tuple[int, ...]) -> list[int]:
+    """Classes that no label of the members may mean; of joined corpora, which are tested on some classes, none."""
+    if corpus.sets:
+        return []
+    return sorted(set(range(len(corpus.labels))) - set(corpus.targets[list(members)]))
 
 
 def _split(name: str, corpus: Corpus, part_of: list[str]) -> Split:
@@ -123,7 +129,8 @@ def given_split(corpus: Corpus) -> Split:
     unknown = {e.part for e in corpus.examples} - set(PARTS)
     if unknown:
         raise TrainingError("the table's split column", got=sorted(map(str, unknown)), expected=list(PARTS))
-    return _split("given", corpus, [str(e.part) for e in corpus.examples]).check(corpus, speakers_apart=True)
+    # Of joined corpora each has said itself whether its parts share speakers (training.data.corpora).
+    return _split("given", corpus, [str(e.part) for e in corpus.examples]).check(corpus, speakers_apart=not corpus.sets)
 
 
 def splits_of(protocol: str, corpus: Corpus, seed: int = 0) -> list[Split]:
@@ -177,9 +184,9 @@ def _deal(
         dealt = {speakers[s]: n % count for n, s in enumerate(rng.permutation(len(speakers)))}
         return {i: dealt[speaker] for i, speaker in unit.items()}
     fold_of = {}
-    for label in corpus.labels:
-        clips = [i for i in members if corpus.examples[i].label == label]
-        _check_folds(f"{what} clips labelled {label}", len(clips), count)
+    for label in sorted({(corpus.examples[i].corpus or "", corpus.examples[i].label) for i in members}):
+        clips = [i for i in members if (corpus.examples[i].corpus or "", corpus.examples[i].label) == label]
+        _check_folds(f"{what} clips labelled {label[1]}", len(clips), count)
         fold_of |= {int(i): n % count for n, i in enumerate(rng.permutation(clips))}
     return fold_of
 

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
 from training.models import repair_torchaudio
-from training.models.frontends import WhisperLogMel
+from training.models.frontends import Centre, Decimate, WhisperLogMel
 
 repair_torchaudio()
 import transformers  # noqa: E402
 from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: E402
 
+ENCODER_RATE = 16_000
+"""Hz of what every family takes."""
 SILENCE = 1e-14
 """Mean power, −140 dB of full scale, below which a clip is not brought to the level of others."""
 SPEECH = 0.05
@@ -46,6 +48,29 @@ class ZeroMeanUnitVariance(nn.Module):
         if self.level is None:
             return centred / torch.sqrt(variance + 1e-7)
         return centred * (self.level / torch.sqrt(variance.clamp(min=SILENCE)))
+
+
+class EncoderInput(nn.Module):
+    """A clip as an encoder of waveforms sees it at one level whatever the recording's, for caches.
+
+    Shape: (B, 144000) float32 at 48 kHz → (B, 48000) float16 at ENCODER_RATE, of mean 0 and deviation 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(Centre(), Decimate(3), ZeroMeanUnitVariance(1.0))
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """What is cached."""
+        return self.steps(waveform).half()
+
+    def features_settings(self) -> dict[str, Any]:
+        """None: it is the same for every encoder."""
+        return {}
+
+    def features_state(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
 
 
 class Family(Protocol):

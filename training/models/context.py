@@ -188,6 +188,11 @@ class ContextBranch(nn.Module):
         """The classifier's input (B, …) of `features`, where no layer is trained."""
         return self._weigh(features) if self.config.layer_weights else features
 
+    @property
+    def takes_standardised_waveforms(self) -> bool:
+        """Whether its encoder's input is what `training.models.backbones.EncoderInput` makes."""
+        return self.config.level == "clip" and self.source.normalise and self.family.masks_frames
+
     def linear_head(self) -> tuple[nn.BatchNorm1d, nn.Linear]:
         """The classifier where it is nothing but a standardisation and a linear layer, and all that is trained.
 

@@ -13,10 +13,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from torch import Tensor, nn
 
 from ser_batch.bundle.fusion import Fusion
+from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import accuracy
 from training.config import FusionConfig, Stage
 from training.data.examples import CachedSet
@@ -78,6 +79,10 @@ def fit_logistic(
 ) -> Fusion:
     """The paper's fusion fitted on `train`, as the matrix that is served."""
     names = tuple(train[0])
+    if train[1].ndim > 1 and config.solver != "shrunk":
+        raise TrainingError(
+            "several corpora whose labels are sets of classes need the fusion's solver shrunk", got=config.solver
+        )
     if config.solver == "lbfgs":
         return Fusion(*_fit_exact(*train, config.inverse_penalty), names)
     if config.solver == "shrunk":
@@ -136,11 +141,11 @@ def fit_shrunk(probabilities: np.ndarray, targets: np.ndarray, shrinkage: float)
 
     Args:
         probabilities: (N, K, C) of K branches.
-        targets: (N,) class indices.
+        targets: (N,) class indices, or (N, C) sets of classes (training.data.corpus).
     """
     count, branches, classes = probabilities.shape
     probabilities = probabilities.astype(np.float64)
-    flat, wanted = probabilities.reshape(count, -1), np.eye(classes)[targets]
+    flat, sets = probabilities.reshape(count, -1), np.eye(classes)[targets] if targets.ndim == 1 else targets
 
     def matrix(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shares, rest = parameters[:branches], parameters[branches:].reshape(classes, -1)
@@ -148,12 +153,14 @@ def fit_shrunk(probabilities: np.ndarray, targets: np.ndarray, shrinkage: float)
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         weight, bias = matrix(parameters)
-        scores = log_softmax(flat @ weight.T + bias, axis=1)
-        error = (np.exp(scores) - wanted) / count  # by the logits
+        scores = log_softmax(np.where(sets >= 0, flat @ weight.T + bias, -np.inf), axis=1)
+        of_set = np.where(sets == 1, scores, -np.inf)
+        likelihood = logsumexp(of_set, axis=1)
+        error = (np.exp(scores) - np.exp(of_set - likelihood[:, None])) / count  # by the logits
         penalised = parameters[branches:]
         by_share = np.einsum("nc,nkc->k", error, probabilities)
         by_rest = np.concatenate([error.T @ flat, error.sum(axis=0)[:, None]], axis=1).ravel() + shrinkage * penalised
-        value = -(wanted * scores).sum() / count + 0.5 * shrinkage * penalised @ penalised
+        value = -likelihood.sum() / count + 0.5 * shrinkage * penalised @ penalised
         return float(value), np.concatenate([by_share, by_rest])
 
     start = np.concatenate([np.ones(branches), np.zeros(classes * (branches * classes + 1))])

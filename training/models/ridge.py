@@ -24,7 +24,7 @@ from ser_batch.evaluation.calibration import fit_temperature
 from ser_batch.files import write_atomically
 from training.config import Stage
 from training.files import write_tensors
-from training.loop import BEST, HISTORY, evaluate, load_weights, logits_of, trained_state
+from training.loop import BEST, HISTORY, cross_entropy, evaluate, load_weights, logits_of, of_sets, trained_state
 from training.models.context import ContextBranch
 from training.runtime import CPU, Runtime
 
@@ -109,8 +109,7 @@ def _fitted(branch: ContextBranch, penalties: tuple[float, ...], features: Tenso
     rows = norm.eval()(rows)
     products = _products(rows)
     scale = float(products.diagonal().mean(dtype=np.float64))
-    wanted = nn.functional.one_hot(targets, linear.out_features).double()
-    share = wanted.mean(dim=0)
+    wanted, share = _wanted(targets, linear.out_features)
     for penalty in penalties:
         system = products.astype(np.float64, order="F")
         system[np.diag_indices_from(system)] += penalty * scale
@@ -129,6 +128,21 @@ def _fitted(branch: ContextBranch, penalties: tuple[float, ...], features: Tenso
         yield penalty
 
 
+def _wanted(targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """What is regressed onto (N, classes) float64, and its mean (classes,) over the rows that ask for a class.
+
+    Of a set of classes each has an equal share. A class that is not asked for is its mean, which pulls neither way.
+    """
+    if targets.ndim == 1:
+        wanted = nn.functional.one_hot(targets, classes).double()
+        return wanted, wanted.mean(dim=0)
+    asked = targets >= 0
+    wanted = (targets == 1).double()
+    wanted /= wanted.sum(dim=1, keepdim=True).clamp(min=1.0)
+    share = wanted.sum(dim=0) / asked.sum(dim=0).clamp(min=1)
+    return torch.where(asked, wanted, share), share
+
+
 def _products(rows: Tensor) -> np.ndarray:
     """The upper triangle of rows · rowsᵀ, (N, N) float32 in column order, by half the work of a product of matrices."""
     return ssyrk(1.0, rows.numpy().T, trans=1)
@@ -137,7 +151,8 @@ def _products(rows: Tensor) -> np.ndarray:
 def _temper(branch: ContextBranch, features: Tensor, targets: Tensor) -> float:
     """Divide the head by the temperature that makes `targets` likeliest, and return that."""
     scores = logits_of(branch, features, CPU) * SHARPENED
-    temperature = fit_temperature(targets.numpy(), scores.softmax(dim=1).numpy()) / SHARPENED
+    probabilities, truth = of_sets(scores.softmax(dim=1).numpy(), targets.numpy())
+    temperature = fit_temperature(truth, probabilities) / SHARPENED
     _divide(branch, temperature)
     return temperature
 
@@ -149,4 +164,4 @@ def _divide(branch: ContextBranch, temperature: float) -> None:
 
 
 def _loss(branch: ContextBranch, features: Tensor, targets: Tensor) -> float:
-    return float(nn.functional.cross_entropy(logits_of(branch, features, CPU), targets))
+    return float(cross_entropy(logits_of(branch, features, CPU), targets))
