@@ -67,24 +67,20 @@ def protocol(name: Any, seeds: list[int], only: Any, **given: Any) -> None:
 
 
 @click.command()
-@click.option("--recipe", default="corpora", show_default=True, help="A name or a .toml file.")
-@click.option("--corpora", "file", required=True, type=PATH, help="TOML file that names the corpora.")
-@click.option("--out", required=True, type=FOLDER, help="Folder of the runs; given again, the command goes on.")
-@click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
+@click.argument("run", type=FOLDER)
+@click.option("--corpora", "file", required=True, type=PATH, help="TOML file that names the corpora of the run.")
 @results_option
-@runtime_options
-def loco(recipe: str, file: Path, out: Path, backbone: str | None, results: Path, **given: Any) -> None:
-    """Leave one corpus out, each in turn, and measure the model on it; write the result as JSON.
+def loco(run: Path, file: Path, results: Path) -> None:
+    """Leave one corpus out: measure a finished RUN on each corpus as one that it never heard; write it as JSON.
 
-    The corpora whose role is to be measured on meet the model that all the others trained.
+    The run's fusion has to be fitted out of fold: its branches were trained without each corpus then. Corpora whose
+    role is to be measured on meet the whole model.
     """
     from training.data.corpora import load_corpora
-    from training.reproduction.experiments import configure, measure_loco
-    from training.reproduction.results import backbone_name
+    from training.reproduction.experiments import measure_loco
 
-    config = configure(recipe, backbone)
-    names = {out: "RUNS", backbone: backbone_name(config), results: "RESULTS", given["cache"]: "CACHE", file: "CORPORA"}
-    click.echo(measure_loco(config, load_corpora(file), out, runtime_of(given), results, _recorded(names)))
+    command = _recorded({run: "RUN", file: "CORPORA", results: "RESULTS"})
+    click.echo(measure_loco(run, load_corpora(file), results, command))
 
 
 @click.command()

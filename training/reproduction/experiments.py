@@ -70,10 +70,10 @@ def measure_ablation(setting: Setting, protocol: Protocol, seeds: Sequence[int],
     return _write(setting, "ablation", config, found, started, trained)
 
 
-def measure_loco(config: RunConfig, corpora: Corpora, out: Path, runtime: Runtime, results: Path, command: str) -> Path:
-    """Every corpus left out once, in `out`, written as a result."""
-    started, config = time.perf_counter(), replace(config, protocol="given")
-    found = leave_one_out(config, corpora, out, runtime)
+def measure_loco(run: Path, corpora: Corpora, results: Path, command: str) -> Path:
+    """A finished run on corpora that it never heard, written as a result; trains nothing."""
+    started = time.perf_counter()
+    found, config = leave_one_out(run, corpora), load_config(run / "config.json")
     return save(describe("loco", config, found, command, time.perf_counter() - started), results)
 
 

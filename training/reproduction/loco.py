@@ -1,12 +1,13 @@
 """Leave one corpus out: what a model that several corpora trained says of one that it never heard.
 
-Each corpus that may be trained on is left out once; those that are only measured on meet the model that all others
-trained. A corpus is asked for its own labels alone, as it would be by a user who knows them.
+A run over corpora whose fusion is fitted out of fold has trained its branches without each of them in turn. Their
+probabilities of the corpus left out are fused here by a matrix that was fitted on the other corpora. Corpora that are
+only measured on meet the whole model. Each is asked for its own labels alone, as by a user who knows them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,60 +16,82 @@ import numpy as np
 from ser_batch.audio.measure import bandwidth, level
 from ser_batch.audio.reader import read_recording
 from ser_batch.bundle.fusion import FUSED
+from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import evaluate, unweighted_average_recall
 from ser_batch.evaluation.statistics import bootstrap_interval
-from training.config import SAMPLE_RATE, RunConfig
-from training.data.corpora import Corpora, Member, by_corpus
+from training.config import SAMPLE_RATE, RunConfig, load_config
+from training.data.corpora import Corpora, Member, balanced_weights, by_corpus
 from training.data.corpus import Corpus
 from training.data.features import read_all
-from training.files import read_arrays
-from training.runs import SPECTROGRAM
-from training.runtime import Runtime
-from training.stages import train
+from training.files import read_arrays, read_json
+from training.models.fusion import Probabilities, fit_logistic
+from training.runs import SPECTROGRAM, check_finished, fitted_parts
 
-ALL = "all"
-"""Name of the run that leaves nothing out."""
 SPEAKERS = 5
 """From how many speakers on an interval is over speakers instead of clips."""
 SAMPLE = 200
 """Recordings of a corpus whose level and bandwidth are measured, evenly spread."""
+OUT_OF_FOLD = Path("out-of-fold/predictions.npz")
+Rows = tuple[list[int], Probabilities]
+"""Examples of the joined corpus, and the probabilities (n, classes) of each model for them."""
 
 
-def leave_one_out(
-    config: RunConfig, corpora: Corpora, out: Path, runtime: Runtime | None = None, names: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Train without each corpus in turn, in `out`/<corpus>, and with all of them in `out`/all; finished runs are read.
+def leave_one_out(run: Path, corpora: Corpora) -> dict[str, Any]:
+    """Measure a finished run on every corpus that its branches, or all of it, never heard.
 
-    Args:
-        config: of every run; its protocol is `given`.
-        names: the corpora to leave out; by default every labelled one that may be trained on.
-
-    Returns:
-        {"corpora": what each is, "runs": corpus → model → figures}.
+    Returns {"corpora": what each is, "runs": corpus → model → figures}.
+    Raises TrainingError for a run that is not finished, of other corpora, or whose fusion is not fitted out of fold.
     """
-    left_out = [m.name for m in (corpora.train_on(names) if names else corpora.of_role("train"))]
-    found: dict[str, Any] = {}
-    for name in [*left_out, ALL]:
-        joined = corpora.for_training([] if name == ALL else [name])
-        train(config, joined, out / name, runtime)
-        wanted = [m.name for m in corpora.of_role("measure")] if name == ALL else [name]
-        found |= unseen(joined, read_arrays(out / name / "predictions.npz"), wanted, config.context.name)
+    check_finished(run, "config.json", "split.json", "predictions.npz", "result.json")
+    config, corpus = load_config(run / "config.json"), corpora.for_training()
+    if not (run / OUT_OF_FOLD).is_file():
+        raise TrainingError(
+            f"{run} has not left any corpus out", got=f"no {OUT_OF_FOLD}", remedy='Set fusion.fit_on = "out-of-fold".'
+        )
+    found = {}
+    for name, (rows, probabilities) in [*left_out(run, config, corpus), *measured(run, corpora, corpus)]:
+        found[name] = {
+            role: figures_of(corpus, name, rows, probabilities[model])
+            for role, model in {"context": config.context.name, "spectrogram": SPECTROGRAM, "fused": FUSED}.items()
+        }
     return {"corpora": {name: described(corpora.by_name[name]) for name in found}, "runs": found}
 
 
-def unseen(
-    corpus: Corpus, arrays: dict[str, np.ndarray], names: Sequence[str], context: str
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Corpus → model → figures of a run's test clips, by its predictions.npz, of the corpora `names`."""
-    rows = {example.file: i for i, example in enumerate(corpus.examples)}
-    tested = [rows[str(file)] for file in arrays["test/files"]]
-    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in names}
-    for role, model in {"context": context, "spectrogram": SPECTROGRAM, "fused": FUSED}.items():
-        for name, (truth, probabilities, labels) in by_corpus(corpus, tested, arrays[f"test/{model}"]).items():
-            if name in found:
-                speakers = [corpus.examples[i].speaker for i in tested if corpus.examples[i].corpus == name]
-                found[name][role] = _figures(truth, probabilities, labels, speakers)
-    return found
+def left_out(run: Path, config: RunConfig, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
+    """Each corpus that was trained on, with what models say of it that were trained and fused without it."""
+    split, arrays = read_json(run / "split.json"), read_arrays(run / OUT_OF_FOLD)
+    index = {example.file: i for i, example in enumerate(corpus.examples)}
+    try:
+        rows = [index[file] for part in fitted_parts(config) for file in split[part]]
+    except KeyError as error:
+        raise TrainingError(f"{run} is a run of other corpora", got=error.args[0]) from error
+    branches = {name: arrays[f"out-of-fold/{name}"] for name in (config.context.name, SPECTROGRAM)}
+    owners = np.array([corpus.examples[i].corpus for i in rows])
+    for name in dict.fromkeys(owners.tolist()):
+        inside, others = np.flatnonzero(owners == name), np.flatnonzero(owners != name)
+        kept = [rows[i] for i in others]
+        weights = balanced_weights(corpus, kept, config.corpus_power, config.label_power)
+        train = {branch: p[others] for branch, p in branches.items()}, corpus.targets[kept]
+        fusion = fit_logistic(config.fusion, config.fusion_stage, train, train, run / "unused", 0, weights=weights)
+        own = {branch: p[inside] for branch, p in branches.items()}
+        yield name, ([rows[i] for i in inside], {**own, FUSED: fusion(own)})
+
+
+def measured(run: Path, corpora: Corpora, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
+    """Each corpus that is only measured on, with what the whole run says of it."""
+    arrays = read_arrays(run / "predictions.npz")
+    index = {example.file: i for i, example in enumerate(corpus.examples)}
+    rows = [index[str(file)] for file in arrays["test/files"]]
+    for member in corpora.of_role("measure"):
+        places = [place for place, i in enumerate(rows) if corpus.examples[i].corpus == member.name]
+        tested = {key.removeprefix("test/"): p[places] for key, p in arrays.items() if key.startswith("test/")}
+        yield member.name, ([rows[place] for place in places], tested)
+
+
+def figures_of(corpus: Corpus, name: str, rows: list[int], probabilities: np.ndarray) -> dict[str, Any]:
+    """Figures of one corpus' examples `rows` by their probabilities (n, classes)."""
+    truth, own, labels = by_corpus(corpus, rows, probabilities)[name]
+    return _figures(truth, own, labels, [corpus.examples[i].speaker for i in rows])
 
 
 def _figures(

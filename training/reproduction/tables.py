@@ -25,7 +25,7 @@ COMMANDS: dict[Kind, str] = {
     "protocol": f"ser-train protocol {{protocol}} --recipe paper --data RAVDESS --out RUNS {TO_COMMITTED}",
     "unfreezing": f"ser-train unfreeze --recipe paper --data RAVDESS --out RUNS {TO_COMMITTED}",
     "fusion": f"ser-train fusion RUN {TO_COMMITTED}",
-    "loco": f"ser-train loco --corpora training/configs/corpora/default.toml --out RUNS {TO_COMMITTED}",
+    "loco": f"ser-train loco RUN --corpora training/configs/corpora/default.toml {TO_COMMITTED}",
     "ablation": f"ser-train ablate --recipe RECIPE --data RAVDESS --out RUNS {TO_COMMITTED}",
 }
 

@@ -95,5 +95,5 @@ def test_a_shrunk_fusion_of_sets_of_one_class_is_that_of_class_indices() -> None
         np.testing.assert_allclose(one, other, atol=1e-6)
     unasked = np.eye(3, dtype=np.int8)[classes]
     unasked[classes != 2, 2] = -1  # nothing but itself ever speaks of the third class: it is not pushed down
-    weight, bias = fit_shrunk(probabilities, unasked, 0.1)
+    _, bias = fit_shrunk(probabilities, unasked, 0.1)
     assert bias[2] > by_index[1][2]
