@@ -21,6 +21,10 @@ from ser_batch.output.schema import NAMESPACE, VERSION, handed_through
 from ser_batch.recordings.reader import ending, read_table
 
 Probabilities = npt.NDArray[np.float64]
+UNADAPTED = "unadapted"
+"""The model's own answer in a table that `ser_batch.adaptation` has adapted: `unadapted_p_<label>`, and so on."""
+ADAPTATION = f"{NAMESPACE}adaptation"
+"""Key of the metadata that says how a table was adapted."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class PredictionTable:
     statuses: tuple[str, ...]
     labels: tuple[str, ...]
     models: dict[str, Probabilities]
-    """FUSED and each branch that has columns: (N, C) probabilities, NaN where a recording was not scored."""
+    """FUSED, each branch that has columns, and UNADAPTED: (N, C) probabilities, NaN where not scored."""
     provenance: dict[str, str]
     """Bundle, backend, precision and version, if the file still says so."""
     others: pa.Table
@@ -117,7 +121,8 @@ def read_predictions(path: str | Path) -> PredictionTable:
     prefixes = _models(ours, labels, provenance)
     models = {name: _probabilities(path, table, f"{prefix}p_", labels) for name, prefix in prefixes.items()}
     taken = {f"{prefix}p_{label}" for prefix in prefixes.values() for label in labels}
-    others = table.drop_columns([name for name in ours if name in taken or name in ("label", "score", "status")])
+    said = {f"{prefix}{name}" for prefix in prefixes.values() for name in ("label", "score")}
+    others = table.drop_columns([name for name in ours if name in {*taken, *said, "status"}])
     found = PredictionTable(files, ids, statuses, labels, models, provenance, others)
     for name, rows in models.items():
         bad = found.ok & ~np.isfinite(rows).all(axis=1)
@@ -194,7 +199,8 @@ def _models(columns: Sequence[str], labels: Sequence[str], provenance: dict[str,
     own, suffix = {f"p_{label}" for label in labels}, f"_p_{labels[0]}"
     branches = [c.removesuffix(suffix) for c in columns if c.endswith(suffix) and c not in own]
     if "branches" in provenance:
-        branches = [branch for branch in branches if branch in json.loads(provenance["branches"])]
+        known = {*json.loads(provenance["branches"]), *([UNADAPTED] if "adaptation" in provenance else [])}
+        branches = [branch for branch in branches if branch in known]
     return {FUSED: "", **{branch: f"{branch}_" for branch in branches}}
 
 
