@@ -121,7 +121,7 @@ def evaluate_predictions(predictions: str | Path, question: Question, *, seed: i
 
     Raises InputError for files that cannot be read, and where nothing was matched.
     """
-    table, meaning = _as_asked(read_predictions(predictions), question)
+    table, meaning = as_asked(read_predictions(predictions), question)
     inside, chosen = _part(table, question)
     truth, matching = find_truth(str(predictions), table, question)
     stated = [None if name is None else truth.labels[name] for name in matching.names]
@@ -174,7 +174,7 @@ def _coverage(
     )
 
 
-def _as_asked(table: PredictionTable, question: Question) -> tuple[PredictionTable, LabelMap]:
+def as_asked(table: PredictionTable, question: Question) -> tuple[PredictionTable, LabelMap]:
     """The table with its labels merged and limited, and what labels of the truth mean to it."""
     meaning = LabelMap(table.labels, question.label_map or {}, question.corpora)
     table = merged(table, meaning.merged()) if meaning.merged() else table

@@ -102,10 +102,13 @@ def _checked_labels(table: PredictionTable) -> PredictionTable:
     return table
 
 
-def read_predictions(path: str | Path) -> PredictionTable:
+def read_predictions(path: str | Path, *, segments: bool = False) -> PredictionTable:
     """Read predictions: a Parquet file, a folder of parts, or a table of another kind that was made of them.
 
     The label order is the metadata's, or that of the columns `p_<label>` in files whose metadata is lost.
+
+    Args:
+        segments: whether a recording may have several rows.
 
     Raises InputError for a file that is no such table, holds a recording twice, or contradicts itself.
     """
@@ -117,7 +120,8 @@ def read_predictions(path: str | Path) -> PredictionTable:
     labels = _labels(path, ours, provenance)
     files, statuses = (tuple(table[name].to_pylist()) for name in ("file", "status"))
     ids = tuple(map(str, table["id"].to_pylist())) if "id" in names else None
-    _check_once(path, ids or files)
+    if not segments:
+        _check_once(path, ids or files)
     prefixes = _models(ours, labels, provenance)
     models = {name: _probabilities(path, table, f"{prefix}p_", labels) for name, prefix in prefixes.items()}
     taken = {f"{prefix}p_{label}" for prefix in prefixes.values() for label in labels}
