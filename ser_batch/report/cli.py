@@ -31,7 +31,7 @@ def report(out: Path, label_map: str | None, among: str | None, overwrite: bool,
     by McNemar's test.
 
     --audio DIR makes players that link to the recordings, relative to the page: move both together. --embed-audio puts
-    N recordings, the surest and least sure of each label, into the page, up to 20 MiB.
+    N recordings, the surest and least sure of each label, into the page, up to 12 MiB.
     """
     if (label_map or among or options["by"]) and not (options["labels"] or options["label_column"]):
         raise click.UsageError("--map, --among and --by are about labels: give --labels or --label-column, too.")

@@ -34,7 +34,7 @@
   let until = Infinity;
   const source = (row) => {
     const { root, embedded, endings } = data.audio, name = data.file[row];
-    if (row in embedded) return embedded[row];
+    if (Object.hasOwn(embedded, name)) return embedded[name];
     const plays = endings.some((ending) => lowered[row].endsWith(ending));
     return root !== null && plays ? root + name.split("/").map(encodeURIComponent).join("/") : null;
   };

@@ -22,7 +22,7 @@ from ser_batch.report.predicted import column, reasons_of, said
 
 ROWS = 100_000
 """Rows in the table; the figures are of all."""
-EMBEDDED_BYTES = 20 * 2**20
+EMBEDDED_BYTES = 12 * 2**20
 """Audio inside a page at most, as it is on the disk."""
 MEDIA = {
     **{".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".opus": "audio/ogg"},
@@ -39,8 +39,8 @@ class Audio:
 
     root: str | None = None
     """Relative URL, with a slash at its end, of the folder that the names start in; None: there are no players."""
-    embedded: dict[int, str] | None = None
-    """Row -> data URL."""
+    embedded: dict[str, str] | None = None
+    """Name -> data URL."""
 
 
 def linked(folder: Path | None, page: Path, table: PredictionTable, embed: int) -> Audio:
@@ -64,18 +64,19 @@ def linked(folder: Path | None, page: Path, table: PredictionTable, embed: int) 
     return Audio(root, _embedded(folder, table, embed) if embed else {})
 
 
-def _embedded(folder: Path, table: PredictionTable, count: int) -> dict[int, str]:
-    found: dict[int, str] = {}
+def _embedded(folder: Path, table: PredictionTable, count: int) -> dict[str, str]:
+    found: dict[str, str] = {}
     size = 0
     for row in examples(table):
-        path = folder / table.files[row]
+        name = table.files[row]
+        path = folder / name
         kind = MEDIA.get(path.suffix.lower())
         if len(found) == count:
             break
-        if kind is None or not path.is_file() or size + path.stat().st_size > EMBEDDED_BYTES:
+        if name in found or kind is None or not path.is_file() or size + path.stat().st_size > EMBEDDED_BYTES:
             continue
         size += path.stat().st_size
-        found[row] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        found[name] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
     return found
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from bench import results
 from bench.adaptation import FEW, METHODS, MOSTLY_NEUTRAL, WHOLE
 from bench.cli import cli
-from ser_batch.arrow import numbers, strings, words
+from ser_batch.arrow import strings
+from support.predictions import softmax, write_predictions
 
 LABELS = ("neutral", "calm", "happy", "angry")
 
@@ -24,20 +22,9 @@ def corpus(path: Path, *, speakers: bool = True) -> None:
     rng = np.random.default_rng(0)
     truth = np.tile([0, 2, 3], 80)
     logits = 1.5 * (rng.normal(size=(240, 4)) + 1.5 * np.eye(4)[truth]) + [0, 0, 2.5, 0]
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    table = {
-        "file": strings([f"{row}.wav" for row in range(240)]),
-        "label": words(p.astype(np.float32).argmax(axis=1), LABELS),
-        "score": numbers(p.max(axis=1), np.float32),
-        **{f"p_{label}": numbers(p[:, i], np.float32) for i, label in enumerate(LABELS)},
-        "status": words([0] * 240, ("ok",)),
-        "source_size": numbers([1] * 240, np.int64),
-        "source_mtime_ns": numbers([1] * 240, np.int64),
-        "given_label": strings([LABELS[i] for i in truth]),
-        **({"speaker_id": strings([f"s{row // 3 % 4}" for row in range(240)])} if speakers else {}),
-    }
-    metadata = {"ser_batch.labels": json.dumps(LABELS), "ser_batch.branches": "[]", "ser_batch.bundle_id": "toy-1"}
-    pq.write_table(pa.table(table).replace_schema_metadata(metadata), path)
+    voices = {"speaker_id": strings([f"s{row // 3 % 4}" for row in range(240)])} if speakers else {}
+    handed = {"given_label": strings([LABELS[i] for i in truth]), **voices}
+    write_predictions(path, LABELS, [f"{row}.wav" for row in range(240)], softmax(logits), handed=handed)
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,17 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ser_batch.adaptation.adapt import Adaptation
 from ser_batch.adaptation.report import format_adapted
 from ser_batch.adaptation.table import adapt_table
-from ser_batch.arrow import numbers, strings, words
+from ser_batch.arrow import strings
 from ser_batch.cli import main
 from ser_batch.evaluation.evaluate import Question, evaluate_predictions
 from ser_batch.evaluation.predictions import UNADAPTED, read_predictions
-from ser_batch.output.schema import STATUSES
+from support.predictions import softmax, write_predictions
 
 LABELS = ("neutral", "happy", "angry")
 WRONG = np.array([-1.5, 2.5, 0.0])
@@ -29,30 +28,22 @@ def archive(path: Path, counts: tuple[int, ...], *, windows: int = 1, seed: int 
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.repeat(np.arange(3), counts)).repeat(windows)
     logits = 1.5 * (rng.normal(size=(len(truth), 3)) + 1.5 * np.eye(3)[truth]) + WRONG
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p = (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
-    scored, total = len(truth), len(truth) + 2
-    ok = np.arange(total) < scored
-    names = [f"a/{row // windows:05}.wav" for row in range(scored)] + ["a/broken.wav", "a/silent.wav"]
-    table = {
-        "file": strings(names),
-        "label": words(p.argmax(axis=1), LABELS, ok),
-        "score": numbers(p.max(axis=1), np.float32, ok),
-        **{f"p_{label}": numbers(p[:, i], np.float32, ok) for i, label in enumerate(LABELS)},
-        **{f"context_p_{label}": numbers(p[:, i], np.float32, ok) for i, label in enumerate(LABELS)},
-        "status": words([0] * scored + [3, 1], STATUSES),
-        "error": strings([None] * scored + ["cannot be decoded", None]),
-        "source_size": numbers([1] * total, np.int64),
-        "source_mtime_ns": numbers([1] * total, np.int64),
+    scored = len(truth)
+    names = [f"a/{row // windows:05}.wav" for row in range(scored)]
+    handed = {
         "speaker": strings([f"s{row // windows % 4}" for row in range(scored)] + [None, None]),
         "given_label": strings([LABELS[i] for i in truth] + [None, None]),
     }
-    metadata = {
-        "ser_batch.labels": json.dumps(LABELS),
-        "ser_batch.branches": '["context"]',
-        "ser_batch.bundle_id": "toy-1",
-    }
-    pq.write_table(pa.table(table).replace_schema_metadata(metadata), path, row_group_size=100)
+    write_predictions(
+        path,
+        LABELS,
+        [*names, "a/broken.wav", "a/silent.wav"],
+        np.vstack([softmax(logits), np.full((2, 3), np.nan)]),
+        statuses=["ok"] * scored + ["error", "silent"],
+        errors=[None] * scored + ["cannot be decoded", None],
+        handed=handed,
+        branch="context",
+    )
     return truth
 
 
