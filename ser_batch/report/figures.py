@@ -81,7 +81,9 @@ def bars(
     base = alt.Chart(_data(rows), width=WIDTH - 160).encode(
         y=alt.Y("name:N", sort=names, title=None),
         # Each bar says its value.
-        x=alt.X("value:Q", title=title, axis=alt.Axis(labels=False, ticks=False, grid=False, domain=False)),
+        x=alt.X(
+            "value:Q", title=title, axis=alt.Axis(labels=False, ticks=False, grid=False, domain=False, titlePadding=2)
+        ),
     )
     colour: Any = alt.value(ACCENT)
     if palette:

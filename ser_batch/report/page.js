@@ -36,7 +36,8 @@
     const { root, embedded, endings } = data.audio, name = data.file[row];
     if (Object.hasOwn(embedded, name)) return embedded[name];
     const plays = endings.some((ending) => lowered[row].endsWith(ending));
-    return root !== null && plays ? root + name.split("/").map(encodeURIComponent).join("/") : null;
+    if (root === null || !plays || /^[a-z][a-z0-9+.-]*:\/\//i.test(name)) return null;
+    return (name.startsWith("/") ? "file://" : root) + name.split("/").map(encodeURIComponent).join("/");
   };
   const play = (row) => {
     const whole = !("start" in data) || data.start[row] === null || !data.p;
@@ -61,14 +62,17 @@
   };
   const plays = data.audio.root !== null;
   const head = table.tHead.insertRow();
-  if (plays) { const th = element("th", "play", "text"); th.scope = "col"; th.style.width = "4rem"; head.append(th); }
+  if (plays) { const th = element("th", "play", "hear text"); th.scope = "col"; th.style.width = "4rem"; head.append(th); }
   for (const [key, heading, , width, text] of columns) {
     const th = element("th", undefined, text ? "text" : ""), button = element("button", heading);
     th.scope = "col"; th.style.width = width; th.dataset.key = key;
     th.setAttribute("aria-sort", "none");
     button.type = "button";
     button.addEventListener("click", () => sort(key));
-    th.append(button); head.append(th);
+    // Browsers repeat the head on each sheet of paper, but not the buttons in it.
+    const printed = element("span", heading, "printed");
+    printed.setAttribute("aria-hidden", "true");
+    th.append(button, printed); head.append(th);
   }
   table.style.minWidth = `${28 + columns.reduce((sum, [, , , width]) => sum + (parseFloat(width) || 0), 0)}rem`;
   const line = (place) => {
@@ -76,6 +80,7 @@
     tr.setAttribute("aria-rowindex", place + 2);
     if (plays) {
       const td = tr.insertCell();
+      td.className = "hear";
       if (source(row) !== null) {
         const button = element("button", "▶");
         button.type = "button"; button.dataset.row = row;
@@ -87,7 +92,7 @@
     for (const [key, , show, , text] of columns) {
       const td = tr.insertCell(), value = show(data[key][row]);
       td.textContent = value;
-      if (text) { td.className = "text"; td.title = value; }
+      if (text) { td.className = key === "file" || key === "reason" ? "text long" : "text"; td.title = value; }
       const wrong = key === "truth" && data.truth[row] >= 0 && data.truth[row] !== data.label[row];
       if (wrong || (key === "status" && value === "error")) td.classList.add("bad");
     }
@@ -194,7 +199,7 @@
       const [name, rows] = long[select.value || 0], counts = new Map();
       for (const row of rows) { const said = label(data.label[row]) || status(data.status[row]); counts.set(said, (counts.get(said) || 0) + 1); }
       const most = [...counts].sort((a, b) => b[1] - a[1]).map(([said, count]) => `${said} ${count}`).join(", ");
-      $("timeline-summary").textContent = `${name}: ${rows.length} rows; ${most}. The darker, the likelier.`;
+      $("timeline-summary").textContent = `${name}: ${rows.length} rows; ${most}. The stronger the colour, the likelier.`;
       const body = rows.map((row) => {
         const tr = element("tr");
         const th = element("th", `${number(2)(data.start[row])} to ${number(2)(data.end[row])} s ${channel(row)}`);

@@ -5,6 +5,7 @@ Needs playwright and a Chromium of the system (Debian's package `chromium`) or o
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,14 @@ def browser() -> Iterator[Any]:
             pytest.skip(f"no Chromium to test the report in: {str(error).splitlines()[0]}")
         yield opened
         opened.close()
+
+
+def contrast(*colours: str) -> float:
+    """Of two colours as `rgb(r, g, b)`, as WCAG 2.2 defines it."""
+    values = [[int(part) / 255 for part in re.findall(r"\d+", colour)] for colour in colours]
+    linear = [[v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in each] for each in values]
+    dark, light = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in linear)
+    return (light + 0.05) / (dark + 0.05)
 
 
 class Opened:
@@ -96,7 +105,7 @@ def test_hostile_names_are_text(report, predictions, tmp_path, scheme):
     colours = "e => [getComputedStyle(e).color, getComputedStyle(document.documentElement).backgroundColor]"
     ink, paper = opened.page.locator("h1").evaluate(colours)
     drawn = opened.page.locator("figure svg text").first.evaluate("e => getComputedStyle(e).fill")
-    assert drawn == ink != paper and (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    assert drawn == ink and contrast(ink, paper) >= 7 and (paper == "rgb(255, 255, 255)") == (scheme == "light")
     opened.check()
 
 
@@ -136,9 +145,8 @@ def test_a_recording_plays_from_its_folder_and_from_within(report, predictions, 
         opened.check(*([] if embedded else [(audio / "a" / "005.wav").as_uri()]))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_timelines(report, tmp_path, scheme):
-    opened = report(windows(tmp_path / "windows.parquet"), scheme=scheme)
+def test_timelines(report, tmp_path):
+    opened = report(windows(tmp_path / "windows.parquet"), scheme="dark")
     page = opened.page
     assert page.locator("#timeline-file option").count() == 3
     page.locator("#timeline-file").select_option(label="call-2.wav (40 rows)")
@@ -151,6 +159,7 @@ def test_timelines(report, tmp_path, scheme):
     opened.check()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_are_few_elements(report, tmp_path):
     count = 100_000
     rng = np.random.default_rng(0)
