@@ -1,4 +1,6 @@
-"""`bench adaptation`: what `ser-batch adapt` gains and loses on labelled corpora, whole and mostly neutral.
+"""`bench adaptation`: what `ser-batch adapt` gains and loses on labelled corpora.
+
+The corpora are taken as they are, mostly neutral, and with one-sided speakers.
 
 Each figure is that of the command's own path: a table of predictions is cut to the rows of a draw, adapted, and
 measured by `ser_batch.evaluation`, the answers being limited to the labels that the corpus has, before and after.
@@ -29,7 +31,7 @@ from ser_batch.evaluation.label_map import LabelMap
 from ser_batch.evaluation.metrics import unweighted_average_recall
 from ser_batch.evaluation.predictions import PredictionTable, among, read_predictions
 
-WHOLE, MOSTLY_NEUTRAL = "as it is", "75 % neutral"
+WHOLE, MOSTLY_NEUTRAL, TWO_EACH = "as it is", "75 % neutral", "two emotions per speaker"
 NEUTRAL, NEUTRAL_SHARE = "neutral", 0.75
 SPEAKERS = ("speaker", "speaker_id")
 FEW = 60
@@ -83,7 +85,7 @@ class Measured:
     corpus: str
     bundle: str
     shares: str
-    """WHOLE or MOSTLY_NEUTRAL."""
+    """WHOLE, MOSTLY_NEUTRAL or TWO_EACH."""
     method: str
     rows: int
     draws: dict[str, list[Any]]
@@ -140,8 +142,8 @@ def _stated(predictions: str, found: PredictionTable, question: Question) -> tup
 
 
 def measure_adaptation(corpus: Corpus, draws: int) -> Iterator[Measured]:
-    """Every method on the corpus as it is, and on `draws` draws in which three quarters are neutral."""
-    for shares in (WHOLE, MOSTLY_NEUTRAL):
+    """Every method on the corpus as it is, and on `draws` draws of each other kind that it has rows for."""
+    for shares in (WHOLE, MOSTLY_NEUTRAL, TWO_EACH):
         found: dict[str, list[Draw]] = {}
         rows = np.arange(0)
         for number in range(draws):
@@ -149,7 +151,7 @@ def measure_adaptation(corpus: Corpus, draws: int) -> Iterator[Measured]:
             rows = _drawn(corpus, shares, rng)
             few = np.sort(rng.permutation(rows)[:FEW])
             # Whole, a corpus differs from draw to draw in the labelled rows alone.
-            methods = [each for each in METHODS if each.labelled or not number or shares == MOSTLY_NEUTRAL]
+            methods = [each for each in METHODS if each.labelled or not number or shares != WHOLE]
             if len(rows) >= FEWEST:
                 for method, draw in _methods(corpus, methods, rows, few):
                     found.setdefault(method.name, []).append(draw)
@@ -159,12 +161,25 @@ def measure_adaptation(corpus: Corpus, draws: int) -> Iterator[Measured]:
 
 
 def _drawn(corpus: Corpus, shares: str, rng: np.random.Generator) -> Indices:
-    """Rows of a draw: all; or all that are neutral, and of the others so many that they are a quarter."""
+    """Rows of a draw: all; all that are neutral, and others that are a quarter; two labels of each speaker."""
     rows, neutral = np.arange(len(corpus.truth)), np.array([label == NEUTRAL for label in corpus.truth])
     if shares == WHOLE:
         return rows
+    if shares == TWO_EACH:
+        return rows[_of_two(corpus, rng)]
     others = round(neutral.sum() * (1 - NEUTRAL_SHARE) / NEUTRAL_SHARE)
     return np.sort(np.r_[rows[neutral], rng.permutation(rows[~neutral])[:others]])
+
+
+def _of_two(corpus: Corpus, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Whether a row (N,) has one of the two labels drawn for its speaker; none where speakers are not known."""
+    truth, voices = np.array(corpus.truth), np.array(corpus.table["speaker"].to_pylist(), dtype=object)
+    chosen = np.zeros(len(truth), dtype=bool)
+    for voice in sorted({voice for voice in voices if voice is not None}):
+        here = voices == voice
+        labels = np.unique(truth[here])
+        chosen |= here & np.isin(truth, rng.permutation(labels)[:2])
+    return chosen
 
 
 def _methods(corpus: Corpus, methods: Sequence[Method], rows: Indices, few: Indices) -> Iterator[tuple[Method, Draw]]:

@@ -338,10 +338,10 @@ def training(size: str, **options: Any) -> dict[str, Any]:
         metavar="NAME PREDICTIONS LABELS",
         help="A labelled corpus; LABELS is a table, a corpus (ravdess), or - for given_label; repeatable.",
     ),
-    _count("--draws", 10, "Draws in which three quarters are neutral, and of the labelled rows."),
+    _count("--draws", 10, "Draws of each kind, and of the labelled rows."),
 )
 def adaptation(corpora: Sequence[tuple[str, str, str]], draws: int) -> dict[str, Any]:
-    """Measure what `ser-batch adapt` gains and loses on labelled corpora, as they are and mostly neutral."""
+    """Measure what `ser-batch adapt` gains and loses on labelled corpora: whole, mostly neutral, of one-sided speakers."""
     from bench.adaptation import measure_adaptation, read_corpus
 
     found = []
