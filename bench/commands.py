@@ -341,7 +341,7 @@ def training(size: str, **options: Any) -> dict[str, Any]:
     _count("--draws", 10, "Draws of each kind, and of the labelled rows."),
 )
 def adaptation(corpora: Sequence[tuple[str, str, str]], draws: int) -> dict[str, Any]:
-    """Measure what `ser-batch adapt` gains and loses on labelled corpora: whole, mostly neutral, of one-sided speakers."""
+    """Measure what `ser-batch adapt` gains on labelled corpora: whole, mostly neutral, of one-sided speakers."""
     from bench.adaptation import measure_adaptation, read_corpus
 
     found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,12 @@ def test_nothing_is_replaced_by_mistake(predictions, tmp_path, capsys):
     made(tmp_path / "report.html", predictions)
     assert main(["report", str(predictions), "--out", str(tmp_path / "report.html")]) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_without_the_library_it_says_what_to_install(predictions, tmp_path, capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("ser_batch.report.")]:
+        if name != "ser_batch.report.cli":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "altair", None)
+    assert main(["report", str(predictions), "--out", str(tmp_path / "report.html")]) == 2
+    assert "pip install 'ser-batch[report]'" in capsys.readouterr().err
