@@ -169,8 +169,11 @@ def _log(shares: Floats) -> Floats:
 def _labelled(archive: Archive, asked: Adaptation, meaning: LabelMap) -> tuple[Indices, list[str]]:
     """The label (N,) of each row, -1 where none is known, and who speaks in it: where nobody says, its recording."""
     speaker = asked.speaker or next((name for name in SPEAKERS if archive.has(name)), None)
-    if speaker is None and asked.labels and Path(asked.labels).is_file():
+    in_file = asked.labels is not None and Path(asked.labels).is_file()
+    if speaker is None and asked.labels and in_file:
         speaker = find_column(read_table(asked.labels), SPEAKERS)
+    elif speaker is not None and not in_file:
+        archive.check(speaker)
     handed = [asked.label_column, f"given_{asked.label_column}"] if asked.labels is None else []
     table, row_of = archive.recordings([name for name in (speaker, *handed) if name and archive.has(name)])
     truth, matching = find_truth(archive.path, table, Question(asked.labels, asked.label_column, by=speaker))

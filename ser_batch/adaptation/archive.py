@@ -47,6 +47,10 @@ class Archive:
         """Whether there is such a column."""
         return find_column(self.schema.empty_table(), [name]) is not None
 
+    def check(self, name: str) -> None:
+        """Raise InputError if there is no such column."""
+        self._found(name)
+
     def recordings(self, columns: Sequence[str]) -> tuple[PredictionTable, npt.NDArray[np.int64]]:
         """Recordings, with `columns` of their first rows, to be matched with labels; and which each row (N,) is."""
         own = [name for name in ("file", "id") if name in self.schema.names]

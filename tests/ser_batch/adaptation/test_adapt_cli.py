@@ -185,6 +185,7 @@ def test_a_folder_of_parts_is_one_table(predictions, tmp_path):
         (["--by", "speaker", "--labels", "few.csv"], "--by needs shares"),
         (["--decide", "stated", "--labels", "few.csv"], "--decide stated needs shares"),
         (["--shares", "equal", "--by", "room"], "has no column 'room'"),
+        (["--label-column", "label", "--speaker", "room"], "has no column 'room'"),
         (["--shares", "equal", "--labels", "absent.csv"], "absent.csv"),
         (["--shares", "equal", "--map", "happy=angry"], "keeps apart; got happy=angry. Say which label"),
         (["--shares", "labels"], "none are given"),
