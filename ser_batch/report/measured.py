@@ -39,7 +39,7 @@ def models(served: ServedEvaluation) -> Table:
         (
             *(name, found.clips, _share(found.accuracy, found.accuracy_interval), _share(found.ua, found.ua_interval)),
             *(f"{100 * found.macro.f1:.1f}", f"{found.ece:.3f}"),
-            _p(served.against_fused[name].p) if name in served.against_fused else "",
+            _p(served.against_fused[name].p).removeprefix("= ") if name in served.against_fused else "",
         )
         for name, found in served.models.items()
     ]
@@ -120,15 +120,13 @@ def compare(
     first: PredictionTable,
     second: PredictionTable,
     names: tuple[str, str],
-    question: Question | None,
     truth: Sequence[str | None] | None,
 ) -> Comparison:
     """What two tables say of the rows that both have, which are known by file or id, start and channel.
 
     Args:
         names: what the tables are called.
-        question: how labels are read; None: there are none.
-        truth: (N,) of the first table, in the words of the model.
+        truth: (N,) of the first table, in the words of the model; None: there are no labels.
 
     Raises:
         InputError: no row is in both, or with labels, none of these has one.
@@ -159,8 +157,8 @@ def compare(
         ),
     )
     against, sentence = None, ""
-    if question is not None and truth is not None:
-        against, sentence = _against_truth(first, second, names, question, truth, rows)
+    if truth is not None:
+        against, sentence = _against_truth(first, second, names, truth, rows)
     return Comparison(len(keys[0]) - len(pairs), len(keys[1]) - len(pairs), figure, agree, against, sentence)
 
 
@@ -168,16 +166,14 @@ def _against_truth(
     first: PredictionTable,
     second: PredictionTable,
     names: tuple[str, str],
-    question: Question,
     truth: Sequence[str | None],
     rows: npt.NDArray[np.int64],
 ) -> tuple[Table, str]:
-    asked = [as_asked(table, question)[0] for table in (first, second)]
-    known = rows[[truth[a] is not None and truth[a] in asked[1].labels for a, _ in rows]]
+    known = rows[[truth[a] is not None and truth[a] in second.labels for a, _ in rows]]
     if not len(known):
         raise InputError("no row that both tables have has a known label")
     hits, lines = [], []
-    for k, (table, name) in enumerate(zip(asked, names, strict=True)):
+    for k, (table, name) in enumerate(zip((first, second), names, strict=True)):
         right = np.array([table.labels.index(str(truth[a])) for a, _ in known])
         predicted = table.models[FUSED][known[:, k]].argmax(axis=1)
         hits.append(predicted == right)

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from ser_batch.errors import InputError, OutputError
-from ser_batch.evaluation.evaluate import Question, ServedEvaluation, evaluate_predictions
+from ser_batch.evaluation.evaluate import Question, ServedEvaluation, as_asked, evaluate_predictions
 from ser_batch.evaluation.predictions import PredictionTable, read_predictions
 from ser_batch.evaluation.report import coverage_lines
 from ser_batch.files import write_atomically
@@ -67,12 +67,16 @@ def render(asked: Asked, page: Path) -> str:
     table = read_predictions(asked.predictions, segments=True)
     if not table.files:
         raise InputError(f"{asked.predictions} holds no row")
+    second = read_predictions(asked.second, segments=True) if asked.second else None
+    if asked.question:
+        # Labels that are merged or left out are so in every figure and row.
+        table = as_asked(table, asked.question)[0]
+        second = as_asked(second, asked.question)[0] if second else None
     audio = linked(asked.audio, page, table, asked.embed)
     served = evaluate_predictions(asked.predictions, asked.question) if asked.question else None
     truth = measured.truth_of(asked.predictions, table, asked.question) if asked.question else None
-    second = read_predictions(asked.second, segments=True) if asked.second else None
     names = _names(asked)
-    comparison = measured.compare(table, second, names, asked.question, truth) if second else None
+    comparison = measured.compare(table, second, names, truth) if second else None
     other = measured.labels_of_second(table, second) if second else None
     data = rows(table, audio, truth, other) | {"second": names[1] if second else None}
     windows = has_windows(table)

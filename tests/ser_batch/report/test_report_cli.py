@@ -95,6 +95,14 @@ def test_labels(predictions, tmp_path):
     assert truth == [None, *table["given_label"].to_pylist()[1:-1], None]
 
 
+def test_merged_labels_are_merged_in_rows_and_figures(predictions, tmp_path):
+    page = made(tmp_path / "report.html", predictions, "--label-column", "label", "--map", "happy=neutral")
+    found = data(page)
+    assert found["labels"] == ["neutral", "angry"] and set(found["truth"]) == {-1, 0, 1} == set(found["label"])
+    wrong = sum(a != b for a, b in zip(found["label"], found["truth"], strict=True))
+    assert f"{60 - wrong} of 60 rows are right" in page
+
+
 def test_groups(predictions, tmp_path):
     page = made(tmp_path / "report.html", predictions, "--label-column", "label", "--by", "speaker")
     assert "<h3>By speaker</h3>" in page and page.count("s&lt;i&gt;3") >= 2
