@@ -328,4 +328,27 @@ def training(size: str, **options: Any) -> dict[str, Any]:
     return {"branches": list(measure_training(size, **options))}
 
 
-MEASUREMENTS = (latency, throughput, formats, resume, peers, end_to_end, startup, training)
+@measurement(
+    click.option(
+        "--corpus",
+        "corpora",
+        nargs=3,
+        multiple=True,
+        required=True,
+        metavar="NAME PREDICTIONS LABELS",
+        help="A labelled corpus; LABELS is a table, a corpus (ravdess), or - for given_label; repeatable.",
+    ),
+    _count("--draws", 10, "Draws of each kind, and of the labelled rows."),
+)
+def adaptation(corpora: Sequence[tuple[str, str, str]], draws: int) -> dict[str, Any]:
+    """Measure what `ser-batch adapt` gains on labelled corpora: whole, mostly neutral, of one-sided speakers."""
+    from bench.adaptation import measure_adaptation, read_corpus
+
+    found = []
+    for name, predictions, labels in corpora:
+        progress(name)
+        found += measure_adaptation(read_corpus(name, predictions, labels), draws)
+    return {"corpora": found}
+
+
+MEASUREMENTS = (latency, throughput, formats, resume, peers, end_to_end, startup, training, adaptation)

@@ -1,4 +1,4 @@
-"""`ser-batch run | evaluate | verify | info`: each command parses, calls one library function and prints.
+"""`ser-batch run | evaluate | adapt | report | verify | info`: each parses, calls one library function and prints.
 
 The library is imported inside the commands, so that `--help` and a single file start fast.
 """
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ser_batch import command_line
+from ser_batch.adaptation.cli import adapt
 from ser_batch.command_line import INTERRUPTED, USAGE
 from ser_batch.errors import OutputError, SerError
+from ser_batch.report.cli import report
 from ser_batch.verification.cli import verify
 
 if TYPE_CHECKING:
@@ -221,6 +223,8 @@ def evaluate(
     return 0
 
 
+cli.add_command(adapt)
+cli.add_command(report)
 cli.add_command(verify)
 
 

@@ -121,9 +121,9 @@ def evaluate_predictions(predictions: str | Path, question: Question, *, seed: i
 
     Raises InputError for files that cannot be read, and where nothing was matched.
     """
-    table, meaning = _as_asked(read_predictions(predictions), question)
+    table, meaning = as_asked(read_predictions(predictions), question)
     inside, chosen = _part(table, question)
-    truth, matching = _truth(str(predictions), table, question)
+    truth, matching = find_truth(str(predictions), table, question)
     stated = [None if name is None else truth.labels[name] for name in matching.names]
     meant = [None if label is None else _among(meaning(label), table.labels) for label in stated]
     used = inside & _given(meant) & table.ok
@@ -174,7 +174,7 @@ def _coverage(
     )
 
 
-def _as_asked(table: PredictionTable, question: Question) -> tuple[PredictionTable, LabelMap]:
+def as_asked(table: PredictionTable, question: Question) -> tuple[PredictionTable, LabelMap]:
     """The table with its labels merged and limited, and what labels of the truth mean to it."""
     meaning = LabelMap(table.labels, question.label_map or {}, question.corpora)
     table = merged(table, meaning.merged()) if meaning.merged() else table
@@ -196,8 +196,14 @@ def _part(table: PredictionTable, question: Question) -> tuple[Rows, Matching]:
     return np.array([found is not None for found in chosen.names], dtype=bool), chosen
 
 
-def _truth(predictions: str, table: PredictionTable, question: Question) -> tuple[Truth, Matching]:
-    """What is stated, and which of it each row of the table is."""
+def find_truth(predictions: str, table: PredictionTable, question: Question) -> tuple[Truth, Matching]:
+    """What is stated, and which of it each row of the table is.
+
+    Args:
+        predictions: the path of the table, for messages.
+
+    Raises InputError where the labels cannot be read.
+    """
     if question.labels is None:
         return _handed_through(predictions, table, question.column or "")
     if question.labels.lower() in NAMED:
