@@ -19,10 +19,10 @@ from ser_batch.errors import OutputError, SerError
 from ser_batch.verification.cli import verify
 
 if TYPE_CHECKING:
-    from ser_batch.run.config import RunConfig
-    from ser_batch.run.executor import Executor
-    from ser_batch.run.progress import JsonLines, Listener, Log
-    from ser_batch.run.run import Watch
+    from ser_batch.pipeline.config import RunConfig
+    from ser_batch.pipeline.executor import Executor
+    from ser_batch.pipeline.progress import JsonLines, Listener, Log
+    from ser_batch.pipeline.run import Watch
 
 Command = Callable[..., int]
 SOME_FAILED = 3
@@ -120,9 +120,9 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")
     if options["retry_errors"] and not options["resume"]:
         raise click.UsageError("--retry-errors is for --resume: give both.")
-    from ser_batch.run import summary
-    from ser_batch.run.progress import JsonLines, Log, writing
-    from ser_batch.run.run import run as run_it
+    from ser_batch.pipeline import summary
+    from ser_batch.pipeline.progress import JsonLines, Log, writing
+    from ser_batch.pipeline.run import run as run_it
 
     json_lines, log_file = JsonLines(sys.stdout) if as_json else None, Log(log) if log else None
     watch = _watch(json_lines, log_file, bar=sys.stderr.isatty() and not quiet)
@@ -154,8 +154,8 @@ def _executor(options: dict[str, Any]) -> Executor | None:
     engine = options.pop("engine")
     given = {name: options.pop(f"ray_{name}") for name in ("address", "actors", "cpus", "gpus")}
     if engine == "ray":
-        from ser_batch.run.ray.cluster import Placement
-        from ser_batch.run.ray.executor import RayExecutor
+        from ser_batch.pipeline.ray.cluster import Placement
+        from ser_batch.pipeline.ray.executor import RayExecutor
 
         return RayExecutor(Placement(**given))
     if any(given.values()):
@@ -164,7 +164,7 @@ def _executor(options: dict[str, Any]) -> Executor | None:
 
 
 def _config(options: dict[str, Any]) -> RunConfig:
-    from ser_batch.run.config import RunConfig
+    from ser_batch.pipeline.config import RunConfig
 
     return RunConfig(branch_columns=not options.pop("no_branches"), **options)
 
@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _watch(json_lines: JsonLines | None, log: Log | None, *, bar: bool) -> Watch:
     """Who is told of a run's progress: all that were asked for, at once."""
-    from ser_batch.run.progress import progress_bar, together
+    from ser_batch.pipeline.progress import progress_bar, together
 
     @contextmanager
     def watch(total: int) -> Iterator[Listener | None]:

@@ -10,7 +10,7 @@ import pytest
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import EngineError, InputError
-from ser_batch.run.ray.cluster import Placement, Room
+from ser_batch.pipeline.ray.cluster import Placement, Room
 from support.commands import run
 from support.recordings import sources
 

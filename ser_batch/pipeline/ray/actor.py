@@ -24,11 +24,11 @@ from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import BundleError, EngineError, SerError, StoreError
 from ser_batch.output.schema import record_batch
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.local import default_batch_on, open_pool, score_segments
+from ser_batch.pipeline.progress import Progress
+from ser_batch.pipeline.ray.tasks import LOST, NUMBER, SPENT, STOPPED, unpack
 from ser_batch.recordings.recording import Recording
-from ser_batch.run.config import RunConfig
-from ser_batch.run.local import default_batch_on, open_pool, score_segments
-from ser_batch.run.progress import Progress
-from ser_batch.run.ray.tasks import LOST, NUMBER, SPENT, STOPPED, unpack
 from ser_batch.verification.auto import choose
 
 TRIES = 4

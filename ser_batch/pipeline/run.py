@@ -14,14 +14,14 @@ from ser_batch.output.destination import Output, check_output
 from ser_batch.output.parts import Parts, schema_before
 from ser_batch.output.row_index import digests
 from ser_batch.output.schema import ADDED, VERSION, handed_through, schema
+from ser_batch.pipeline.config import FIRST_CLIP, RunConfig
+from ser_batch.pipeline.executor import Executor, Scoring
+from ser_batch.pipeline.local import LocalExecutor
+from ser_batch.pipeline.progress import Listener, Progress
+from ser_batch.pipeline.summary import RunSummary, summarise
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, current_version, with_versions
 from ser_batch.recordings.table import Recordings
-from ser_batch.run.config import FIRST_CLIP, RunConfig
-from ser_batch.run.executor import Executor, Scoring
-from ser_batch.run.local import LocalExecutor
-from ser_batch.run.progress import Listener, Progress
-from ser_batch.run.summary import RunSummary, summarise
 
 ENOUGH = 100
 """Recordings after which a share of failures means something; before the end of the run, that is."""

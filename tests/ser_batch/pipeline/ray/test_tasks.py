@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ser_batch.pipeline.ray.tasks import CHUNK, LARGEST_TASK, Tasks, unpack
 from ser_batch.recordings.recording import Recording
-from ser_batch.run.ray.tasks import CHUNK, LARGEST_TASK, Tasks, unpack
 
 
 def sources(count: int) -> list[Recording]:

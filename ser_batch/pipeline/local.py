@@ -18,12 +18,12 @@ from ser_batch.engines.streams import MICRO_BATCH
 from ser_batch.errors import EngineError
 from ser_batch.machine import usable_cpus
 from ser_batch.output.schema import record_batch
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.executor import Scored
+from ser_batch.pipeline.progress import Progress
+from ser_batch.pipeline.whole import concatenated, one_row_each
 from ser_batch.recordings.recording import Recording, Segment, current_version
 from ser_batch.recordings.table import Recordings
-from ser_batch.run.config import RunConfig
-from ser_batch.run.executor import Scored
-from ser_batch.run.progress import Progress
-from ser_batch.run.whole import concatenated, one_row_each
 from ser_batch.storage.urls import is_url
 from ser_batch.verification.auto import choose
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ser_batch.formats import described
 from ser_batch.output.schema import STATUSES
-from ser_batch.run.progress import Progress
+from ser_batch.pipeline.progress import Progress
 from ser_batch.text import printable, terminal_safe
 
 STAGE_NAMES = {"decode": "decoding", "engine": "the engine", "write": "writing"}

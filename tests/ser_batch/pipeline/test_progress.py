@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ser_batch.errors import InputError, OutputError
-from ser_batch.run.config import RunConfig
-from ser_batch.run.progress import JsonLines, Log, Progress
-from ser_batch.run.run import ENOUGH, check_failures
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.progress import JsonLines, Log, Progress
+from ser_batch.pipeline.run import ENOUGH, check_failures
 
 
 def progress(**counts: float) -> Progress:

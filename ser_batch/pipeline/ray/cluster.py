@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from ser_batch.errors import EngineError, InputError
-from ser_batch.run.ray.actor import Opened, Plan, TaskScorer, probe
+from ser_batch.pipeline.ray.actor import Opened, Plan, TaskScorer, probe
 
 OBJECT_STORE = 256 * 2**20
 """Bytes of the object store of a Ray started here: it holds names and rows, never samples."""

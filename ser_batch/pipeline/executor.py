@@ -11,10 +11,10 @@ import pyarrow as pa
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import Segmentation
 from ser_batch.engines.protocol import EngineIdentity
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.progress import Progress
 from ser_batch.recordings.recording import Recording
 from ser_batch.recordings.table import Recordings
-from ser_batch.run.config import RunConfig
-from ser_batch.run.progress import Progress
 
 
 class Scored(NamedTuple):

@@ -18,9 +18,9 @@ from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.output.stores import LocalStore
-from ser_batch.run.config import RunConfig
-from ser_batch.run.progress import Progress
-from ser_batch.run.run import run
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.progress import Progress
+from ser_batch.pipeline.run import run
 from support.recordings import sources
 from support.runs import score
 

@@ -18,11 +18,11 @@ from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
 from ser_batch.output.counts import Counts
 from ser_batch.output.schema import schema
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.ray.actor import TRIES, Plan, TaskScorer, probe
+from ser_batch.pipeline.ray.tasks import LOST, NUMBER, STOPPED, Results, Tasks, spent
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import Recording
-from ser_batch.run.config import RunConfig
-from ser_batch.run.ray.actor import TRIES, Plan, TaskScorer, probe
-from ser_batch.run.ray.tasks import LOST, NUMBER, STOPPED, Results, Tasks, spent
 from support.recordings import sources, write
 from support.runs import score
 

@@ -15,10 +15,10 @@ from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import InputError
+from ser_batch.pipeline.config import RunConfig
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import Recording
 from ser_batch.recordings.table import Recordings
-from ser_batch.run.config import RunConfig
 from support.commands import run
 from support.encoded import encode
 from support.recordings import sound, write

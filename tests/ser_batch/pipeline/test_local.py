@@ -14,10 +14,10 @@ from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError, InputError, OutputError
 from ser_batch.output.destination import Output
+from ser_batch.pipeline.progress import Progress
+from ser_batch.pipeline.summary import format_summary
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import Recording
-from ser_batch.run.progress import Progress
-from ser_batch.run.summary import format_summary
 from support.recordings import sources
 from support.runs import score
 from support.toy import toy_fusion, toy_probabilities, toy_weights

@@ -16,15 +16,15 @@ from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.engines.protocol import EngineIdentity
 from ser_batch.errors import EngineError
 from ser_batch.output.schema import schema
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.executor import Scored
+from ser_batch.pipeline.local import default_batch_on
+from ser_batch.pipeline.progress import Progress
+from ser_batch.pipeline.ray.actor import Opened, Plan
+from ser_batch.pipeline.ray.cluster import Placement, Room, cluster, probe_engine, score_tasks
+from ser_batch.pipeline.ray.tasks import Results, Tasks, spent
 from ser_batch.recordings.recording import Recording
 from ser_batch.recordings.table import Recordings
-from ser_batch.run.config import RunConfig
-from ser_batch.run.executor import Scored
-from ser_batch.run.local import default_batch_on
-from ser_batch.run.progress import Progress
-from ser_batch.run.ray.actor import Opened, Plan
-from ser_batch.run.ray.cluster import Placement, Room, cluster, probe_engine, score_tasks
-from ser_batch.run.ray.tasks import Results, Tasks, spent
 
 
 class RayExecutor:

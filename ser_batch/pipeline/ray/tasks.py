@@ -16,8 +16,8 @@ from ser_batch.arrow import take
 from ser_batch.engines.scorer import Scores
 from ser_batch.errors import EngineError
 from ser_batch.output.schema import handed_through, record_batch
+from ser_batch.pipeline.executor import Scored
 from ser_batch.recordings.recording import Recording, current_version, failed
-from ser_batch.run.executor import Scored
 
 CHUNK = 16
 """Recordings that are packed together: a task is one chunk or several."""

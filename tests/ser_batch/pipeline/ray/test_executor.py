@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import ser_batch.run.ray.cluster
+import ser_batch.pipeline.ray.cluster
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.pipeline.progress import Listener, Progress
+from ser_batch.pipeline.ray.cluster import Placement
+from ser_batch.pipeline.ray.executor import RayExecutor
+from ser_batch.pipeline.run import run as run_it
 from ser_batch.recordings.recording import Recording
 from ser_batch.recordings.table import Recordings
-from ser_batch.run.progress import Listener, Progress
-from ser_batch.run.ray.cluster import Placement
-from ser_batch.run.ray.executor import RayExecutor
-from ser_batch.run.run import run as run_it
 from support.commands import run
 from support.ray_cluster import actors, job, nodes, watch
 from support.recordings import sources, write
@@ -53,8 +53,8 @@ def test_an_actor_and_a_node_killed_cost_nothing(
         waited_for(threads)
         outlast.extend(thread.name for thread in threads if thread.is_alive())
 
-    waited_for = ser_batch.run.ray.cluster._wait_for
-    monkeypatch.setattr(ser_batch.run.ray.cluster, "_wait_for", wait_for)
+    waited_for = ser_batch.pipeline.ray.cluster._wait_for
+    monkeypatch.setattr(ser_batch.pipeline.ray.cluster, "_wait_for", wait_for)
 
     def look(progress: Progress) -> None:
         if progress.files >= 40 and not killed:
