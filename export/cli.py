@@ -167,14 +167,15 @@ def verify(run: Path | None, **options: Any) -> int:
 @click.option("--out", type=click.Path(path_type=Path), help="Write a copy of the bundle here, and leave BUNDLE alone.")
 @click.option("--replace", is_flag=True, help="Build engines again that are there.")
 def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **options: Any) -> int:
-    """Compile BUNDLE (default: a copy of the embedded one, at --out) with TensorRT, and add the engines to it.
+    """Compile BUNDLE (default: the embedded one) with TensorRT, and add the engines to it.
+
+    Engines of the embedded bundle go to a copy of it in the user's data folder ($XDG_DATA_HOME/ser-batch, or
+    ~/.local/share/ser-batch); `ser-batch run --backend trt` finds them there.
 
     Native TensorRT (trt) compiles for the GPU it finds. TensorRT for RTX (trt-rtx) compiles ahead of time, without a
     GPU: by default for ampere, ada and blackwell in one engine. A batch size is a profile of its own; ser-batch pads
     a batch to the next one and cuts a larger batch.
     """
-    if bundle is None and options["out"] is None:
-        raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
     from export.tensorrt import build_engines
     from ser_batch.bundle.bundle import load_bundle
 
@@ -183,6 +184,7 @@ def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **
     for branch, size in built.sizes.items():
         click.echo(f"{branch}: {size / 1e6:.2f} MB, {built.seconds[branch]:.1f} s")
     click.echo(f"{built.bundle.id}: {built.sidecar.built_for}, in {built.bundle.root / built.sidecar.folder}")
+    click.echo(built.next_step)
     return 0
 
 

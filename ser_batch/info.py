@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.compiled import with_engines
 from ser_batch.engines import available_backends
 from ser_batch.engines.tensorrt.sidecar import read_sidecars
 from ser_batch.text import terminal_safe
@@ -33,7 +34,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     for branch in manifest.branches:
         tensors = f"{branch.input} -> {branch.output}"
         rows.append((f"branch {branch.name}", f"{branch.file}, {sizes[branch.file] / 1e6:.2f} MB, {tensors}"))
-    for sidecar in read_sidecars(bundle):
+    for sidecar in read_sidecars(with_engines(bundle)):
         batches = ", ".join(map(str, sidecar.profiles))
         rows.append((f"engines {Path(sidecar.folder).name}", f"{sidecar.built_for}, batches of {batches}"))
     rows.append(("fusion", f"softmax(W [{'; '.join(bundle.fusion.branches)}] + b)"))
