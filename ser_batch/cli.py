@@ -136,13 +136,13 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
             with suppress(OutputError):
                 log_file.write(f"stopped: {str(error) or 'interrupted'}")
         raise
-    text = summary.format_summary(result.summary, options["out"], result.model)
+    text = summary.format_summary(result.summary)
     if log_file:
         log_file.write(f"done\n{text}")
     for line in summary.failure_lines(result.summary, result.failed_paths):
         click.echo(line, err=True)
     if json_lines:
-        json_lines.write(summary.summary_json(result.summary, options["out"], result.model))
+        json_lines.write(summary.summary_json(result.summary))
     elif not quiet:
         with writing("standard output"):
             click.echo(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from training.options import (
     FOLDER,
     PATH,
     PROTOCOLS,
-    corpus_of,
     corpus_options,
     print_diagnostics,
+    print_epoch,
     print_result,
     results_option,
-    runtime_of,
     runtime_options,
 )
 from training.reproduction.cli import ablate, fusion, out_of_fold, protocol, reproduce, unfreeze
@@ -43,26 +41,19 @@ def cli() -> None:
 @click.option("--fold", type=int, help="Which of the protocol's splits, from 0.  [default: the recipe's]")
 @runtime_options
 @click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch and stop.")
-def run(recipe: str, out: Path, backbone: str | None, only: Any, **given: Any) -> None:
+def run(recipe: str, out: Path, labels: str | None, **given: Any) -> None:
     """Train, fuse and test one run of RECIPE: a name ("paper", "compact") or a .toml file.
 
     If a run was killed, give the same command again: it goes on where it was.
     """
-    from training.config import load_config
-    from training.data.table import states_split
-    from training.stages import train
+    from training.api import train
 
-    corpus = corpus_of(given)
-    overrides = {name: given[name] for name in ("seed", "protocol", "fold") if given[name] is not None}
-    if states_split(corpus):
-        overrides.setdefault("protocol", "given")
-    config = load_config(recipe, **overrides)
-    if backbone:
-        config = replace(config, context=replace(config.context, backbone=backbone))
-    result = train(config, corpus, out, runtime_of(given), only=only)
+    order = [label.strip() for label in labels.split(",")] if labels else None
+    result = train(recipe, out=out, labels=order, progress=print_epoch, **given)
     print_diagnostics(out)
     if result:
         print_result(result["test"])
+        click.echo(f"next: ser-export onnx {out} --out my-bundle")
 
 
 @cli.command()

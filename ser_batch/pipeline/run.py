@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -34,8 +35,6 @@ class RunResult:
     """What a run came to."""
 
     summary: RunSummary
-    model: str
-    """Bundle, runtime, precision and device, in words."""
     failed_paths: dict[str, str] = field(default_factory=dict)
     """Name -> path, as the run was given it, of the recordings in the summary's errors."""
 
@@ -53,12 +52,7 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
         SerError: anything that the user can cause: no recordings, an output that exists, a damaged bundle, a runtime
             that is missing, more failures than allowed. Rows made before are kept.
     """
-    if isinstance(config.audio, Recordings):
-        recordings = config.audio
-    else:
-        recordings = find_recordings(config.audio, config.shard, config.root)
-    if not len(recordings):
-        raise InputError("a run needs recordings", got="none")
+    recordings = _recordings(config)
     output = Output.parse(config.out)
     check_output(output, overwrite=config.overwrite, resume=config.resume)
     aggregate_to = None if config.aggregate is None else _aggregate_output(config, output)
@@ -73,13 +67,37 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
         progress = Progress(len(recordings), left_out=recordings.left_out)
         table = _table(config, recordings, scoring, before)
         _write_rows(config, recordings, output, table, scoring, progress, listener)
-        summary = summarise(progress, scoring.bundle.labels)
+        model = f"{scoring.bundle.id} on {scoring.description}"
+        summary = summarise(progress, scoring.bundle.labels, model, os.fspath(config.out))
     if aggregate_to is not None:
         from ser_batch.output.aggregate import aggregate
 
         aggregate(output.tables(), recordings.key, scoring.bundle.labels, aggregate_to.file)
     paths = recordings.paths_of(file for file, _ in summary.errors)
-    return RunResult(summary, f"{scoring.bundle.id} on {scoring.description}", paths)
+    return RunResult(summary, paths)
+
+
+def score_to_table(config: RunConfig, executor: Executor) -> pa.Table:
+    """The rows that a run would write, in memory: each recording scored, in order; `config.out` is not looked at.
+
+    Raises:
+        SerError: as `run`.
+    """
+    recordings = _recordings(config)
+    with executor.open(config, recordings) as scoring:
+        table = _table(config, recordings, scoring, None)
+        with closing(scoring.score(iter(recordings), table, Progress(len(recordings)))) as scored:
+            return pa.Table.from_batches([batch for batch, _, _ in scored], table)
+
+
+def _recordings(config: RunConfig) -> Recordings:
+    if isinstance(config.audio, Recordings):
+        recordings = config.audio
+    else:
+        recordings = find_recordings(config.audio, config.shard, config.root)
+    if not len(recordings):
+        raise InputError("a run needs recordings", got="none")
+    return recordings
 
 
 def _table(config: RunConfig, recordings: Recordings, scoring: Scoring, before: pa.Schema | None) -> pa.Schema:

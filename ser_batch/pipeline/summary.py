@@ -17,8 +17,12 @@ STAGE_NAMES = {"decode": "decoding", "engine": "the engine", "write": "writing"}
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The rows are those of the whole table; the times and rates are those of this process."""
+    """The rows are those of the whole table; times and rates are those of this process. `print` shows it as lines."""
 
+    model: str
+    """Bundle, runtime, precision, device and why they were chosen, in words."""
+    out: str
+    """The output, as it was given."""
     rows: int
     statuses: dict[str, int]
     """Status -> rows, in the order of `STATUSES`."""
@@ -55,11 +59,16 @@ class RunSummary:
         """Rows with a prediction."""
         return self.statuses["ok"]
 
+    def __str__(self) -> str:
+        return format_summary(self)
 
-def summarise(progress: Progress, labels: tuple[str, ...]) -> RunSummary:
+
+def summarise(progress: Progress, labels: tuple[str, ...], model: str, out: str) -> RunSummary:
     """Sum up what was counted on the way; `labels` gives their order."""
     seconds, output = progress.seconds, progress.output
     return RunSummary(
+        model=model,
+        out=out,
         rows=output.statuses.total(),
         statuses={status: output.statuses[status] for status in STATUSES},
         labels={label: output.labels[label] for label in labels},
@@ -86,12 +95,12 @@ def peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def format_summary(summary: RunSummary, out: str, model: str) -> str:
+def format_summary(summary: RunSummary) -> str:
     """Names and values, a line each."""
     stage, share = summary.bottleneck
     counts = ", ".join(f"{label} {count}" for label, count in summary.labels.items() if count)
     rows = [
-        ("model", model),
+        ("model", summary.model),
         ("clips", f"{summary.clips}"),
         ("failures", f"{summary.failures}"),
         *((status, f"{summary.statuses[status]}") for status in ("silent", "short") if summary.statuses[status]),
@@ -111,7 +120,7 @@ def format_summary(summary: RunSummary, out: str, model: str) -> str:
         ("time", f"{summary.seconds:.2f} s, {share:.0%} of it in {STAGE_NAMES[stage]}"),
         ("rate", f"{summary.clips_per_second:.1f} clips/s, {summary.real_time_factor:.0f} x real time"),
         ("memory", f"{summary.peak_rss / 2**20:.0f} MiB at most, decode processes apart"),
-        ("output", terminal_safe(out)),
+        ("output", terminal_safe(summary.out)),
     ]
     return "\n".join(f"{name:<9} {value}" for name, value in rows)
 
@@ -132,8 +141,8 @@ def failure_lines(summary: RunSummary, paths: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def summary_json(summary: RunSummary, out: str, model: str) -> dict[str, Any]:
+def summary_json(summary: RunSummary) -> dict[str, Any]:
     """The same for `--json`."""
     stage, share = summary.bottleneck
-    values = asdict(summary) | {"bottleneck": stage, "bottleneck_share": round(share, 4), "out": out, "model": model}
+    values = asdict(summary) | {"bottleneck": stage, "bottleneck_share": round(share, 4)}
     return {"event": "end", **values}

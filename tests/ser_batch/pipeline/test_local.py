@@ -170,7 +170,7 @@ def test_resume_makes_changed_inputs_again_and_takes_new_ones(
     rows = {row["file"]: row for row in pq.read_table(out).to_pylist()}
     assert list(rows) == [*(recording.name for recording in listed), "001.wav"]
     assert summary.unlisted == 1
-    assert "unlisted  1 of an earlier run" in format_summary(summary, "out.parquet", "toy")
+    assert "unlisted  1 of an earlier run" in format_summary(summary)
     assert rows["003.wav"]["status"] == "ok"
     assert rows["003.wav"]["p_sad"] == pytest.approx(rows["000.wav"]["p_sad"], abs=1e-6)
     assert rows["000b.wav"]["status"] == "error"
