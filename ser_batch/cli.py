@@ -68,7 +68,7 @@ def cli() -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("audio", nargs=-1, required=True, type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="Parquet file to write, or a folder of parts: DIR/.")
+@click.option("--out", required=True, type=click.Path(), help="preds.parquet, .csv, .jsonl, .xlsx; or DIR/ for parts.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Model bundle.  [default: the embedded one]")
 @click.option("--backend", default=AUTO, show_default=True, help="Runtime; `info` lists them.")
 @click.option("--precision", metavar="P", help="fp32, bf16, fp16 or int8.  [default: the backend's]")

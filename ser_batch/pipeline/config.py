@@ -30,7 +30,7 @@ class RunConfig:
     audio: tuple[str, ...] | Recordings
     """Folders, recordings, globs, or tables of recordings; or recordings that have been found already."""
     out: str | os.PathLike[str]
-    """A Parquet file, or a folder that keeps its parts (see `ser_batch.output.destination.Output`)."""
+    """A .parquet, .csv, .jsonl or .xlsx file, or a folder that keeps its parts (see `output.destination.Output`)."""
     bundle: Path | None = None
     """None: the embedded default bundle."""
     backend: str = "auto"

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ser_batch.errors import InputError, OutputError
 from ser_batch.output.destination import Output, check_output
+from ser_batch.output.formats import check_rows
 from ser_batch.output.parts import Parts, schema_before
 from ser_batch.output.row_index import digests
 from ser_batch.output.schema import ADDED, VERSION, handed_through, schema
@@ -55,6 +56,8 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
     recordings = _recordings(config)
     output = Output.parse(config.out)
     check_output(output, overwrite=config.overwrite, resume=config.resume)
+    if output.name is not None:
+        check_rows(output.name, len(recordings))
     aggregate_to = None if config.aggregate is None else _aggregate_output(config, output)
     before = schema_before(output) if config.resume and not config.overwrite else None
     if before is not None and config.clip is None and "segments" not in before.names:
@@ -73,6 +76,7 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
         from ser_batch.output.aggregate import aggregate
 
         aggregate(output.tables(), recordings.key, scoring.bundle.labels, aggregate_to.file)
+        aggregate_to.render()
     paths = recordings.paths_of(file for file, _ in summary.errors)
     return RunResult(summary, paths)
 
