@@ -26,6 +26,7 @@ def export_run(
     licence: str | None = None,
     overwrite: bool = False,
     evaluations: Sequence[str | os.PathLike[str]] = (),
+    trust: str | os.PathLike[str] | None = None,
     precisions: Sequence[str] = (),
     calibration: str | os.PathLike[str] | None = None,
     progress: Callable[[Exported | Lowered], None] | None = None,
@@ -39,6 +40,7 @@ def export_run(
         licence: of the weights; None: what the run's corpus asks, where that is known.
         overwrite: replace an existing bundle.
         evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
+        trust: JSON file of what is known of unseen corpora, for the manifest: docs/bundle-format.md.
         precisions: "fp16", "bf16", "int8": graphs to add to those in fp32.
         calibration: folder or glob of recorded speech, for int8.
         progress: called after each graph.
@@ -63,6 +65,7 @@ def export_run(
         licence=licence,
         overwrite=overwrite,
         evaluations=[Path(each) for each in evaluations],
+        trust=None if trust is None else Path(trust),
         progress=progress,
     ).bundle
     if precisions:

@@ -69,6 +69,9 @@ def _precision_options(required: bool) -> Callable[[Command], Command]:
     type=click.Path(path_type=Path),
     help="JSON of ser-batch evaluate on other speech, by an earlier export of RUN, for the model card; repeatable.",
 )
+@click.option(
+    "--trust", type=click.Path(path_type=Path), help="JSON of the figure on unseen corpora, for the manifest."
+)
 @_precision_options(required=False)
 def onnx(run: Path, out: Path, **options: Any) -> int:
     """Export RUN, a finished folder of `ser-train run`, to a bundle of ONNX graphs, and verify that.

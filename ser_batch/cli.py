@@ -226,15 +226,15 @@ cli.add_command(verify)
 
 @cli.command()
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
-def info(bundle: Path | None) -> int:
-    """Print what BUNDLE (default: the embedded one) is, and which backends can run here."""
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object, the whole manifest included.")
+def info(bundle: Path | None, as_json: bool) -> int:
+    """Print what BUNDLE (default: the embedded one) is, how well it does, and which backends can run here."""
     from ser_batch.bundle.bundle import load_bundle
-    from ser_batch.info import describe
+    from ser_batch.files import json_text
+    from ser_batch.info import describe, page
 
-    rows = describe(load_bundle(bundle))
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
+    opened = load_bundle(bundle)
+    click.echo(json_text(describe(opened)).rstrip() if as_json else page(opened))
     return 0
 
 

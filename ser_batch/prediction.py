@@ -53,6 +53,8 @@ class Prediction:
     """dBFS (RMS) of what was scored."""
     bandwidth: float | None = None
     """Hz up to which there is sound in what was scored."""
+    clipped: float | None = None
+    """Share of its samples that are at full scale or beyond."""
     channel: int | None = None
     """The one channel that was scored, from 1 on; None: the mix of all."""
     segments: int | None = None
@@ -65,7 +67,11 @@ class Prediction:
         return f"<Prediction {said}{span}{f', {self.file}' if self.file else ''}>"
 
 
-FACTS = ("label", "score", "status", "error", "start", "end", "duration", "level", "bandwidth", "channel", "segments")
+FACTS = (
+    *("label", "score", "status", "error", "start", "end", "duration", "level", "bandwidth", "clipped", "channel"),
+    "segments",
+)
+"""Fields that are columns of the table."""
 
 
 class Predictions(Sequence[Prediction]):

@@ -10,7 +10,9 @@ from itertools import repeat
 
 import pyarrow as pa
 
+from ser_batch.bundle.trust import trust_of
 from ser_batch.errors import InputError, OutputError
+from ser_batch.output.counts import Counts
 from ser_batch.output.destination import Output, check_output
 from ser_batch.output.formats import check_rows
 from ser_batch.output.parts import Parts, schema_before
@@ -67,11 +69,12 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
         recordings = _as_before(recordings, before)
     executor = executor or LocalExecutor()
     with executor.open(config, recordings) as scoring, watch(len(recordings)) as listener:
-        progress = Progress(len(recordings), left_out=recordings.left_out)
+        trust = trust_of(scoring.bundle)
+        progress = Progress(len(recordings), Counts(trust.narrow), left_out=recordings.left_out)
         table = _table(config, recordings, scoring, before)
         _write_rows(config, recordings, output, table, scoring, progress, listener)
         model = f"{scoring.bundle.id} on {scoring.description}"
-        summary = summarise(progress, scoring.bundle.labels, model, os.fspath(config.out))
+        summary = summarise(progress, scoring.bundle.labels, model, os.fspath(config.out), trust)
     if aggregate_to is not None:
         from ser_batch.output.aggregate import aggregate
 
@@ -112,7 +115,7 @@ def _table(config: RunConfig, recordings: Recordings, scoring: Scoring, before: 
         scoring.segmentation,
         branch_columns=config.branch_columns,
         extra=None if recordings.extra is None else recordings.extra.schema,
-        without=ADDED if before is not None and "bandwidth" not in before.names else (),
+        without=() if before is None else [name for name in ADDED if name not in before.names],
     )
 
 

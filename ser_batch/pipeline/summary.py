@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ser_batch.bundle.trust import Trust
 from ser_batch.formats import described
 from ser_batch.output.schema import STATUSES
 from ser_batch.pipeline.progress import Progress
@@ -23,11 +24,19 @@ class RunSummary:
     """Bundle, runtime, precision, device and why they were chosen, in words."""
     out: str
     """The output, as it was given."""
+    trust: str
+    """What the bundle states of how well it does on corpora that it was not trained on."""
     rows: int
     statuses: dict[str, int]
     """Status -> rows, in the order of `STATUSES`."""
     labels: dict[str, int]
     """Label -> rows, in the order of the bundle."""
+    narrow: int
+    """Rows with a prediction whose bandwidth is below `narrow_below`."""
+    narrow_below: float
+    """Hz: what the bundle was trained on has more, or, where it does not say, a telephone has less."""
+    clipped: int
+    """Rows with a prediction in which a thousandth of the samples or more is at full scale."""
     audio_hours: float
     """Hours of sound in the rows that are no errors: what was scored, not what the recordings last."""
     errors: list[tuple[str, str]]
@@ -63,15 +72,19 @@ class RunSummary:
         return format_summary(self)
 
 
-def summarise(progress: Progress, labels: tuple[str, ...], model: str, out: str) -> RunSummary:
+def summarise(progress: Progress, labels: tuple[str, ...], model: str, out: str, trust: Trust) -> RunSummary:
     """Sum up what was counted on the way; `labels` gives their order."""
     seconds, output = progress.seconds, progress.output
     return RunSummary(
         model=model,
         out=out,
+        trust=str(trust),
         rows=output.statuses.total(),
         statuses={status: output.statuses[status] for status in STATUSES},
         labels={label: output.labels[label] for label in labels},
+        narrow=output.narrow,
+        narrow_below=output.narrow_below,
+        clipped=output.clipped,
         audio_hours=output.seconds / 3600,
         errors=list(output.errors),
         reused=progress.reused,
@@ -115,14 +128,23 @@ def format_summary(summary: RunSummary) -> str:
             if summary.left_out
             else []
         ),
+        *([("sound", _sound(summary))] if summary.narrow or summary.clipped else []),
         ("audio", f"{summary.audio_hours:.3f} hours scored"),
         ("labels", counts or "none"),
+        ("trust", f"{terminal_safe(summary.trust)}; ser-batch info says more"),
         ("time", f"{summary.seconds:.2f} s, {share:.0%} of it in {STAGE_NAMES[stage]}"),
         ("rate", f"{summary.clips_per_second:.1f} clips/s, {summary.real_time_factor:.0f} x real time"),
         ("memory", f"{summary.peak_rss / 2**20:.0f} MiB at most, decode processes apart"),
         ("output", terminal_safe(summary.out)),
     ]
     return "\n".join(f"{name:<9} {value}" for name, value in rows)
+
+
+def _sound(summary: RunSummary) -> str:
+    """What of the recordings the model may not be made for."""
+    narrow = f"{summary.narrow} rows with nothing above {summary.narrow_below / 1000:g} kHz"
+    said = ([narrow] if summary.narrow else []) + ([f"{summary.clipped} clipped"] if summary.clipped else [])
+    return f"{', '.join(said)}: see the columns `bandwidth` and `clipped`"
 
 
 def failure_lines(summary: RunSummary, paths: Mapping[str, str]) -> list[str]:

@@ -66,6 +66,8 @@ class _Span:
     seconds: float = 0.0
     energy: float = 0.0
     bandwidth: float | None = None
+    clipped: float = 0.0
+    """Share of samples, times seconds."""
     channel: int | None = None
 
     def add(self, segment: Segment, seconds: float) -> None:
@@ -74,6 +76,7 @@ class _Span:
         self.start, self.end = min(self.start, segment.start), max(self.end, segment.end)
         self.seconds += seconds
         self.energy += seconds * 10 ** (segment.level / 10)
+        self.clipped += seconds * (segment.clipped or 0.0)
         if segment.bandwidth is not None:
             self.bandwidth = max(self.bandwidth or 0.0, segment.bandwidth)
         self.channel = self.channel or segment.channel
@@ -119,6 +122,7 @@ class _Sum:
             end=span.end,
             level=10 * math.log10(span.energy / span.seconds) if span.energy > 0 else -math.inf,
             bandwidth=span.bandwidth,
+            clipped=span.clipped / span.seconds if span.seconds > 0 else 0.0,
             channel=span.channel,
             segments=self.count,
             is_window=False,

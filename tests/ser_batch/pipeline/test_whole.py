@@ -79,6 +79,7 @@ def test_a_long_recording_is_the_mean_of_its_windows_by_their_seconds(
         assert row["label"] == max(labels, key=lambda label: row[f"p_{label}"])
         assert row["score"] == row[f"p_{row['label']}"]
         assert (row["start"], row["end"]) == (0.0, own[-1]["end"])
+        assert row["clipped"] == pytest.approx(weighted(own, "clipped"), abs=1e-6)
         assert row["bandwidth"] == max(each["bandwidth"] for each in own if each["status"] == "ok")
     assert sum(row["p_sad"] != clip["p_sad"] for row, clip in zip(whole, first, strict=True)) == 3
     power = 10 ** (whole[1]["level"] / 10) * 10.4
