@@ -31,9 +31,9 @@ eval "$(_SER_EXPORT_COMPLETE=bash_source ser-export)"
 eval "$(_BENCH_COMPLETE=bash_source bench)"
 ```
 
-For zsh the same with `zsh_source` in `~/.zshrc`, after `compinit`. For fish, `_SER_BATCH_COMPLETE=fish_source ser-batch | source`
-in `~/.config/fish/completions/ser-batch.fish`, and so on. Each line starts the program once; where that is felt, save
-what it prints to a file and source that.
+For zsh the same with `zsh_source` in `~/.zshrc`, after `compinit`. For fish, for each of the programs,
+`_SER_BATCH_COMPLETE=fish_source ser-batch | source` in `~/.config/fish/completions/ser-batch.fish`. Each line
+starts the program once; where that is felt, save what it prints to a file and source that.
 """
 
 
