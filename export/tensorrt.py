@@ -149,9 +149,9 @@ def choose_library(runtime: str) -> Library:
     for library in LIBRARIES.values():
         if library.installed():
             return library
+    reason = no_gpu()
     raise ExportError(
-        "no TensorRT is installed",
-        got=no_gpu() or "an NVIDIA GPU",
+        "no TensorRT is installed" + (f", and {reason.partition(';')[0]}" if reason else ""),
         remedy=f"Native TensorRT builds on the GPU that it is for: {NATIVE.remedy}. TensorRT for RTX builds ahead of "
         f"time, without a GPU: {RTX.remedy}.",
     )

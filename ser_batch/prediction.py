@@ -149,13 +149,15 @@ class Predictions(Sequence[Prediction]):
         rows = [
             (
                 terminal_safe(each.file or ""),
+                "" if each.start is None else f"{each.start:.1f} to {each.end:.1f}",
                 each.label or each.status,
                 "" if each.score is None else f"{each.score:.2f}",
             )
             for each in self[:SHOWN]
         ]
         more = [f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
-        return "\n".join([head, *([aligned([("file", "label", "score"), *rows])] if rows else []), *more])
+        table = [aligned([("file", "seconds", "label", "score"), *rows])] if rows else []
+        return "\n".join([head, *table, *more])
 
 
 def _need(package: str) -> None:

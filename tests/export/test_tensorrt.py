@@ -238,7 +238,7 @@ def test_auto_takes_rtx_where_native_is_not() -> None:
 
 def test_where_no_library_is_both_are_offered(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    missing = r"no TensorRT is installed; got .*\. Native .*ser-batch\[trt\].*without a GPU: .*ser-batch\[trt-rtx\]"
+    missing = r"no TensorRT is installed.*\. Native .*ser-batch\[trt\].*without a GPU: .*ser-batch\[trt-rtx\]"
     with pytest.raises(ExportError, match=missing):
         choose_library("auto")
     with pytest.raises(EngineError, match=r"TensorRT is not installed. Install it: pip install 'ser-batch\[trt\]'"):
