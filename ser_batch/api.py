@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -20,7 +21,7 @@ from ser_batch.clips import Segmentation, Waveform
 from ser_batch.decode.segments import segment_of
 from ser_batch.engines.protocol import Engine, open_engine
 from ser_batch.engines.scorer import Scorer, Scores
-from ser_batch.errors import EngineError, InputError
+from ser_batch.errors import AudioError, EngineError, InputError
 from ser_batch.output.schema import record_batch, schema
 from ser_batch.pipeline.config import RunConfig
 from ser_batch.pipeline.local import LocalExecutor, default_batch, default_batch_on, score_segments
@@ -72,7 +73,8 @@ class Model:
 
     def __init__(self, bundle: Bundle, engine: Engine, batch_size: int) -> None:
         self._bundle, self._engine, self._batch_size = bundle, engine, batch_size
-        self._scorer: Scorer | None = _OneAtATime(bundle, engine)
+        self._lock = threading.Lock()
+        self._scorer: Scorer | None = _OneAtATime(bundle, engine, self._lock)
 
     @property
     def bundle_id(self) -> str:
@@ -128,11 +130,11 @@ class Model:
         if not isinstance(x, list | tuple):
             if isinstance(sample_rate, Sequence):
                 raise InputError("one recording has one sample rate", got=sample_rate, expected="16000, 44100, …")
-            return self._scored([ArraySound(cast(npt.ArrayLike, x), sample_rate)])[0]
+            return self._scored({"x": (cast(npt.ArrayLike, x), sample_rate)})[0]
         rates = [*sample_rate] if isinstance(sample_rate, Sequence) else [sample_rate] * len(x)
         if len(rates) != len(x):
             raise InputError("a list needs one sample rate, or one for each", got=len(rates), expected=len(x))
-        return list(self._scored([ArraySound(each, rate) for each, rate in zip(x, rates, strict=True)]))
+        return list(self._scored({f"x[{number}]": pair for number, pair in enumerate(zip(x, rates, strict=True))}))
 
     def score_files(self, audio: Audio, **options: Any) -> Predictions:
         """Score files, folders, globs, URLs or tables of recordings; what cannot be read is a row that says why.
@@ -156,9 +158,10 @@ class Model:
 
     def close(self) -> None:
         """Close the runtime; nothing can be scored any more. Closing it again does nothing."""
-        if self._scorer is not None:
-            self._scorer = None
-            self._engine.close()
+        with self._lock:
+            if self._scorer is not None:
+                self._scorer = None
+                self._engine.close()
 
     def __enter__(self) -> Model:
         return self
@@ -180,10 +183,11 @@ class Model:
             raise EngineError("this model is closed", remedy="Load it again: ser_batch.load().")
         return self._scorer
 
-    def _scored(self, sounds: Sequence[ArraySound]) -> Predictions:
+    def _scored(self, arrays: Mapping[str, tuple[npt.ArrayLike, float]]) -> Predictions:
+        """Score arrays with their rates, each under the name that errors about it have."""
         scorer, segmentation = self._open(), Segmentation(self._bundle.manifest.clip, whole=True)
         table = schema(self._bundle, self._engine, segmentation)
-        decoded, progress = _segments(sounds, segmentation), Progress(len(sounds))
+        decoded, progress = _segments(arrays, segmentation), Progress(len(arrays))
         batches = [
             record_batch(table, self.labels, segments, scores)
             for segments, scores in score_segments(decoded, scorer, self._batch_size, progress, segmentation)
@@ -207,9 +211,9 @@ SCORING = frozenset(
 class _OneAtATime(Scorer):
     """A scorer that several threads may call: not every runtime takes two batches at once."""
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, lock: threading.Lock) -> None:
         super().__init__(bundle, engine)
-        self._lock = threading.Lock()
+        self._lock = lock
 
     def score(self, waveform: Waveform) -> Scores:
         """See `Scorer.score`."""
@@ -217,14 +221,17 @@ class _OneAtATime(Scorer):
             return super().score(waveform)
 
 
-def _segments(sounds: Sequence[ArraySound], segmentation: Segmentation) -> Iterator[tuple[Segment, Waveform | None]]:
+def _segments(
+    arrays: Mapping[str, tuple[npt.ArrayLike, float]], segmentation: Segmentation
+) -> Iterator[tuple[Segment, Waveform | None]]:
     """The segments of each recording, in order; each waits for the next, since the last of a recording is marked."""
-    for sound in sounds:
+    for name, (samples, rate) in arrays.items():
         recording, waiting = Recording("", ""), None
-        for clip in segments_of(sound, segmentation):
-            if waiting is not None:
-                yield _segment(recording, segmentation, waiting, last=False)
-            waiting = clip
+        with _about(name):
+            for clip in segments_of(ArraySound(samples, rate), segmentation):
+                if waiting is not None:
+                    yield _segment(recording, segmentation, waiting, last=False)
+                waiting = clip
         assert waiting is not None, "what holds nothing raises AudioError"
         yield _segment(recording, segmentation, waiting, last=True)
 
@@ -234,6 +241,19 @@ def _segment(
 ) -> tuple[Segment, Waveform | None]:
     segment, waveform = segment_of(recording, UNKNOWN_VERSION, segmentation, clip, last=last)
     return segment._replace(decoder=None), waveform
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Let every error about an array name it."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(error.what, path=name, got=error.got, expected=error.expected, remedy=error.remedy) from error
+    except InputError as error:
+        raise InputError(
+            f"{name}: {error.what}", got=error.got, expected=error.expected, remedy=error.remedy
+        ) from error
 
 
 def run(
@@ -258,6 +278,9 @@ def run(
     Raises:
         SerError: anything that the user can cause; rows made before are kept for `resume=True`.
     """
+    known = {field.name for field in dataclasses.fields(RunConfig)} - {"audio", "out"}
+    if unknown := sorted(set(options) - known):
+        raise TypeError(f"run() has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
     if options.get("bundle") is not None:
         options["bundle"] = Path(options["bundle"])
     config = RunConfig(audio if isinstance(audio, Recordings) else _given(audio), out, **options)

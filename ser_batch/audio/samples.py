@@ -68,7 +68,7 @@ def _rate(rate: float) -> int:
     if not whole:
         raise InputError("a sample rate is a whole number of Hz", got=repr(rate), expected="16000, 44100, …")
     if not MIN_RATE <= whole <= MAX_RATE:
-        raise AudioError("the sample rate is out of range", got=f"{whole} Hz", expected=f"{MIN_RATE} to {MAX_RATE} Hz")
+        raise AudioError("has a sample rate out of range", got=f"{whole} Hz", expected=f"{MIN_RATE} to {MAX_RATE} Hz")
     return whole
 
 

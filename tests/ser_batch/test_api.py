@@ -75,7 +75,10 @@ def test_silence_has_no_label_and_says_so(model: ser_batch.Model) -> None:
 @pytest.mark.parametrize(
     ("x", "rate", "error", "message"),
     [
-        (np.zeros(0), 16_000, AudioError, "holds no audio"),
+        (np.zeros(0), 16_000, AudioError, "^x holds no audio; got 0 frames"),
+        ([np.ones(9), np.zeros(0)], 16_000, AudioError, r"^x\[1\] holds no audio"),
+        ([np.ones(9), np.ones(9, int)], 16_000, InputError, r"^x\[1\]: the type of the samples"),
+        (np.ones(9), 100, AudioError, "^x has a sample rate out of range; got 100 Hz"),
         (np.full(100, np.nan), 16_000, AudioError, "no audio; got values from nan"),
         (np.full(100, 1e300), 16_000, AudioError, "no audio; got values from inf"),
         (np.zeros((9, 2)), 16_000, InputError, "give x.T"),
@@ -189,6 +192,8 @@ def test_run_does_what_the_command_does(toy_bundle: Bundle, tmp_path: Path) -> N
     again = ser_batch.run([tmp_path / "audio"], out=out, bundle=toy_bundle.root, resume=True)
     assert (again.rows, again.reused) == (2, 1)
     assert pq.read_table(out)["file"].to_pylist() == ["a.wav", "b.wav"]
+    with pytest.raises(TypeError, match=r"run\(\) has no option 'resum'; it has aggregate, .*resume"):
+        ser_batch.run(tmp_path / "audio", out, resum=True)
     with pytest.raises(ser_batch.SerError, match="exists already"):
         ser_batch.run(tmp_path / "audio", out, bundle=toy_bundle.root)
 

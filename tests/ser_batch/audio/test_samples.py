@@ -56,7 +56,7 @@ def test_channels_come_first() -> None:
         (RAMP, "16 kHz", InputError, "a whole number of Hz; got '16 kHz'"),
         (RAMP, None, InputError, "a whole number of Hz; got None"),
         (RAMP, float("nan"), InputError, "a whole number of Hz; got nan"),
-        (RAMP, 100, AudioError, "out of range; got 100 Hz; expected 4000 to 192000 Hz"),
+        (RAMP, 100, AudioError, "rate out of range; got 100 Hz; expected 4000 to 192000 Hz"),
     ],
 )
 def test_what_is_no_recording_is_refused(samples: object, rate: object, error: type[SerError], message: str) -> None:
