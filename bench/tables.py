@@ -76,7 +76,9 @@ def _latency(result: Document) -> list[Table]:
         for m in found
     ]
     shown = (*columns, *(name.replace("_", " ") for name in stages), *rest, *device, "n")
-    return [Table("Latency, ms per batch", shown, rows), *_peaks(result)]
+    # Results from before AUDIO could be left out do not say.
+    clips = f": {result['clips']}" if "clips" in result else ""
+    return [Table(f"Latency, ms per batch{clips}", shown, rows), *_peaks(result)]
 
 
 def _throughput(result: Document) -> list[Table]:

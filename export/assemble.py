@@ -14,6 +14,7 @@ from export.onnx import OPSET, Exported, export_branch
 from ser_batch.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.bundle.reference import Reference, synthetic_clips
+from ser_batch.bundle.trust import KEY, parse_trust, read_trust
 from ser_batch.errors import ExportError, OutputError, TrainingError
 from ser_batch.machine import git_commit, package_version
 from training.config import load_config
@@ -42,6 +43,7 @@ def assemble(
     licence: str | None = None,
     overwrite: bool = False,
     evaluations: Sequence[Path] = (),
+    trust: Path | None = None,
     progress: Progress | None = None,
 ) -> Assembled:
     """Export `run` as a bundle at `out`.
@@ -50,6 +52,7 @@ def assemble(
         name: of the bundle; the run's recipe if None.
         licence: of the weights; None takes the corpus's, where it is known.
         evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
+        trust: JSON of the manifest's `metrics.trust`: see `ser_batch.bundle.trust`.
         progress: called after each branch.
 
     Raises:
@@ -59,6 +62,7 @@ def assemble(
     """
     _check(run, out, overwrite)
     note, test = licence_note(run.provenance, licence), test_figures(run)
+    stated = {} if trust is None else {KEY: read_trust(trust)}
     other_speech = [read_evaluation(path, run.labels, tuple(run.branches)) for path in evaluations]
     card = model_card(
         test,
@@ -67,6 +71,7 @@ def assemble(
         licence=note,
         command=training_command(run),
         other_speech=other_speech,
+        trust=parse_trust(stated.get(KEY, {}), KEY),
     )
     with tempfile.TemporaryDirectory() as folder:
         exports = _export_branches(run, Path(folder), progress)
@@ -81,7 +86,7 @@ def assemble(
             reference=Reference(synthetic_clips(run.clip), rows, run.fusion(rows)),
             files={export.path.name: export.path for export in exports},
             provenance={**run.provenance, "labels": list(run.labels), "export": export_environment()},
-            metrics=_summary(run, test),
+            metrics={**_summary(run, test), **stated},
             licence=note,
             model_card=card,
             overwrite=overwrite,

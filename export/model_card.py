@@ -9,6 +9,7 @@ from typing import Any
 
 from ser_batch import strict_json
 from ser_batch.bundle.fusion import FUSED
+from ser_batch.bundle.trust import Trust
 from ser_batch.errors import ExportError, InputError
 
 Figures = Mapping[str, Any]
@@ -73,6 +74,7 @@ def model_card(
     licence: str,
     command: str,
     other_speech: Sequence[Mapping[str, Any]] = (),
+    trust: Trust | None = None,
 ) -> str:
     """The model card as Markdown.
 
@@ -80,10 +82,12 @@ def model_card(
         test: output (each branch in the fusion's order, then "fused") → its figures on the test clips.
         command: what trains the run again.
         other_speech: evaluations of other speech, as `read_evaluation` gives them.
+        trust: what is known of corpora that the model was not trained on.
     """
     sections = {
         f"Model card: {provenance['recipe']}": _summary(provenance, labels),
         "Test figures": f"{_figures(test)}\n\n{_recalls(test)}",
+        "Unseen corpora": _trust(trust or Trust()),
         **({"Other speech": _other_speech(other_speech)} if other_speech else {}),
         "Data and split": _data(provenance),
         "Training": _training(provenance, command),
@@ -194,6 +198,13 @@ def _recalls(test: Mapping[str, Figures]) -> str:
         for label, entry in first.items()
     ]
     return _table(["recall of", "clips", *per_output], rows)
+
+
+def _trust(trust: Trust) -> str:
+    said = f"{str(trust)[:1].upper()}{str(trust)[1:]}."
+    if trust.bandwidth_hz:
+        said += f" Recordings with nothing above {trust.bandwidth_hz / 1000:g} kHz are unlike those it was trained on."
+    return said
 
 
 def _other_speech(evaluations: Sequence[Mapping[str, Any]]) -> str:

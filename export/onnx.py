@@ -61,6 +61,11 @@ class Exported:
     probabilities: Probabilities
     """(N, C) of torch for `synthetic_clips`."""
 
+    def __str__(self) -> str:
+        size = self.path.stat().st_size / 1e6
+        compared = f"max |Δp| to torch {self.max_difference:.1e}, {self.seconds:.1f} s"
+        return f"{self.name}: {self.nodes} nodes, {size:.2f} MB, {compared}"
+
 
 class Probabilistic(nn.Module):
     """A branch with the softmax that serving needs: waveform (B, samples) → probabilities (B, C)."""

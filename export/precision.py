@@ -47,6 +47,10 @@ class Lowered:
     max_difference: float
     """Largest |Δp| from torch on the reference clips; of fp16 and bf16 as emulated on the CPU."""
 
+    def __str__(self) -> str:
+        compared = f"max |Δp| to torch {self.max_difference:.1e} on the reference clips"
+        return f"{self.branch} {self.precision}: {self.nodes} nodes, {self.size / 1e6:.2f} MB, {compared}"
+
 
 Progress = Callable[[Lowered], None]
 

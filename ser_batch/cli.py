@@ -21,10 +21,10 @@ from ser_batch.report.cli import report
 from ser_batch.verification.cli import verify
 
 if TYPE_CHECKING:
-    from ser_batch.run.config import RunConfig
-    from ser_batch.run.executor import Executor
-    from ser_batch.run.progress import JsonLines, Listener, Log
-    from ser_batch.run.run import Watch
+    from ser_batch.pipeline.config import RunConfig
+    from ser_batch.pipeline.executor import Executor
+    from ser_batch.pipeline.progress import JsonLines, Listener, Log
+    from ser_batch.pipeline.run import Watch
 
 Command = Callable[..., int]
 SOME_FAILED = 3
@@ -70,7 +70,7 @@ def cli() -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("audio", nargs=-1, required=True, type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="Parquet file to write, or a folder of parts: DIR/.")
+@click.option("--out", required=True, type=click.Path(), help="preds.parquet, .csv, .jsonl, .xlsx; or DIR/ for parts.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Model bundle.  [default: the embedded one]")
 @click.option("--backend", default=AUTO, show_default=True, help="Runtime; `info` lists them.")
 @click.option("--precision", metavar="P", help="fp32, bf16, fp16 or int8.  [default: the backend's]")
@@ -122,9 +122,9 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")
     if options["retry_errors"] and not options["resume"]:
         raise click.UsageError("--retry-errors is for --resume: give both.")
-    from ser_batch.run import summary
-    from ser_batch.run.progress import JsonLines, Log, writing
-    from ser_batch.run.run import run as run_it
+    from ser_batch.pipeline import summary
+    from ser_batch.pipeline.progress import JsonLines, Log, writing
+    from ser_batch.pipeline.run import run as run_it
 
     json_lines, log_file = JsonLines(sys.stdout) if as_json else None, Log(log) if log else None
     watch = _watch(json_lines, log_file, bar=sys.stderr.isatty() and not quiet)
@@ -138,13 +138,13 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
             with suppress(OutputError):
                 log_file.write(f"stopped: {str(error) or 'interrupted'}")
         raise
-    text = summary.format_summary(result.summary, options["out"], result.model)
+    text = summary.format_summary(result.summary)
     if log_file:
         log_file.write(f"done\n{text}")
     for line in summary.failure_lines(result.summary, result.failed_paths):
         click.echo(line, err=True)
     if json_lines:
-        json_lines.write(summary.summary_json(result.summary, options["out"], result.model))
+        json_lines.write(summary.summary_json(result.summary))
     elif not quiet:
         with writing("standard output"):
             click.echo(text)
@@ -156,8 +156,8 @@ def _executor(options: dict[str, Any]) -> Executor | None:
     engine = options.pop("engine")
     given = {name: options.pop(f"ray_{name}") for name in ("address", "actors", "cpus", "gpus")}
     if engine == "ray":
-        from ser_batch.run.ray.cluster import Placement
-        from ser_batch.run.ray.executor import RayExecutor
+        from ser_batch.pipeline.ray.cluster import Placement
+        from ser_batch.pipeline.ray.executor import RayExecutor
 
         return RayExecutor(Placement(**given))
     if any(given.values()):
@@ -166,7 +166,7 @@ def _executor(options: dict[str, Any]) -> Executor | None:
 
 
 def _config(options: dict[str, Any]) -> RunConfig:
-    from ser_batch.run.config import RunConfig
+    from ser_batch.pipeline.config import RunConfig
 
     return RunConfig(branch_columns=not options.pop("no_branches"), **options)
 
@@ -230,15 +230,15 @@ cli.add_command(verify)
 
 @cli.command()
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
-def info(bundle: Path | None) -> int:
-    """Print what BUNDLE (default: the embedded one) is, and which backends can run here."""
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object, the whole manifest included.")
+def info(bundle: Path | None, as_json: bool) -> int:
+    """Print what BUNDLE (default: the embedded one) is, how well it does, and which backends can run here."""
     from ser_batch.bundle.bundle import load_bundle
-    from ser_batch.info import describe
+    from ser_batch.files import json_text
+    from ser_batch.info import describe, page
 
-    rows = describe(load_bundle(bundle))
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
+    opened = load_bundle(bundle)
+    click.echo(json_text(describe(opened)).rstrip() if as_json else page(opened))
     return 0
 
 
@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _watch(json_lines: JsonLines | None, log: Log | None, *, bar: bool) -> Watch:
     """Who is told of a run's progress: all that were asked for, at once."""
-    from ser_batch.run.progress import progress_bar, together
+    from ser_batch.pipeline.progress import progress_bar, together
 
     @contextmanager
     def watch(total: int) -> Iterator[Listener | None]:

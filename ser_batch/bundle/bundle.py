@@ -46,9 +46,14 @@ class Bundle:
         return self.manifest.labels
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether it is the default one, which is a part of the program and never written to."""
+        return self.root == default_root()
+
+    @property
     def as_argument(self) -> str:
         """How a command that adds to the bundle names it: the embedded one is a part of the program, and is copied."""
-        return "--out DIR" if self.root == default_root() else str(self.root)
+        return "--out DIR" if self.is_embedded else str(self.root)
 
     def path(self, member: str) -> Path:
         """Where a file of the bundle lies.

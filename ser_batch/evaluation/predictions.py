@@ -145,13 +145,25 @@ def is_predictions(table: pa.Table) -> bool:
 
 def _read(path: str) -> pa.Table:
     if not Path(path).is_dir() and ending(path) != ".parquet" and not _is_parquet(path):
-        table = read_table(path)
+        table = _with_provenance(read_table(path), path)
     else:
         table = _read_parquet(path)
     for name in ("file", "status"):
         if name not in table.column_names:
             raise InputError(f"{path} is no table of predictions", got=f"no column {name!r}")
     return table
+
+
+def _with_provenance(table: pa.Table, path: str) -> pa.Table:
+    """The table, with what the Parquet that a run leaves beside it says of both."""
+    beside = f"{path}.parquet"
+    if not Path(beside).is_file():
+        return table
+    try:
+        schema = pq.read_schema(beside)
+    except (OSError, pa.ArrowException):
+        return table
+    return table.replace_schema_metadata(schema.metadata) if schema.names == table.column_names else table
 
 
 def _is_parquet(path: str) -> bool:

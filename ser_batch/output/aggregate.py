@@ -110,6 +110,7 @@ def _merge(segments: Iterator[tuple[str, Row, _Place]], means: list[str], labels
     statuses: set[str] = set()
     sums = dict.fromkeys(means, 0.0)
     count = scored = 0
+    seconds = clipped = 0.0
     for _, row, where in segments:
         place = place or where
         if not merged or row["start"] is None:
@@ -125,12 +126,15 @@ def _merge(segments: Iterator[tuple[str, Row, _Place]], means: list[str], labels
             merged["end"], merged["duration"] = row["end"], row["duration"]
             merged["bandwidth"] = max(merged.get("bandwidth") or 0.0, row.get("bandwidth") or 0.0) or None
             merged["channel"] = merged.get("channel") or row.get("channel")
+            seconds += row["end"] - row["start"]
+            clipped += (row["end"] - row["start"]) * (row.get("clipped") or 0.0)
         if row["status"] == "ok":
             scored += 1
             for name in means:
                 sums[name] += row[name]
     status = next(each for each in PRECEDENCE if each in statuses)
     merged |= {"status": status, "segments": count, "level": None, "label": None, "score": None}
+    merged["clipped"] = clipped / seconds if seconds > 0 else None
     merged |= {name: sums[name] / scored if status == "ok" else None for name in means}
     if status == "ok":
         merged["score"], best = max((merged[f"p_{label}"], -number) for number, label in enumerate(labels))

@@ -128,6 +128,7 @@ class Parts:
                 self.out.home.mark(SUCCESS)
             else:
                 self._compact()
+                self.out.render()
                 self._clear(everything=True)
                 self.files = []
         except (OSError, StoreError) as error:

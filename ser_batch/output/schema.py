@@ -21,13 +21,13 @@ STATUSES = ("ok", "silent", "short", "error")
 FACTS: dict[str, type[np.generic]] = {
     **dict.fromkeys(("start", "end", "duration"), np.float64),
     **dict.fromkeys(("sample_rate", "channels"), np.int32),
-    **dict.fromkeys(("level", "bandwidth"), np.float32),
+    **dict.fromkeys(("level", "bandwidth", "clipped"), np.float32),
     **dict.fromkeys(("channel", "segments"), np.int32),
 }
 """Columns of numbers about the segment, as in `ser_batch.recordings.recording.Segment`."""
 DECODERS = ("libsndfile", "ffmpeg")
-ADDED = ("bandwidth", "channel", "decoder")
-"""Columns that an output of version 0.1.0 lacks; it is gone on with without them."""
+ADDED = ("bandwidth", "clipped", "channel", "decoder")
+"""Columns that an output of an earlier version may lack; it is gone on with without them."""
 NAMESPACE = "ser_batch."
 """Prefix of the schema metadata's keys."""
 VERSION = ("source_size", "source_mtime_ns")

@@ -12,7 +12,8 @@ import export.assemble
 from export.assemble import assemble, training_command
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Fusion
-from ser_batch.errors import ExportError, OutputError
+from ser_batch.bundle.trust import trust_of
+from ser_batch.errors import BundleError, ExportError, OutputError
 from ser_batch.verification.metadata import read_metadata
 from support.toy_run import CLIP, CONFIG, make_toy_run
 from training.config import load_config
@@ -73,6 +74,21 @@ def test_licence_and_card_are_in_the_bundle(exported_bundle: Bundle) -> None:
     assert "CC BY-NC-SA 4.0" in exported_bundle.manifest.licence
     card = exported_bundle.path("MODEL_CARD.md").read_text(encoding="utf-8")
     assert exported_bundle.manifest.licence in card
+
+
+def test_what_is_known_of_unseen_corpora_is_in_the_manifest_and_on_the_card(tmp_path: Path, toy_run: Path) -> None:
+    path = tmp_path / "trust.json"
+    path.write_text('{"unseen": {"ua": 0.5, "labels": 8, "clips": 9, "corpora": ["EmoDB"]}, "bandwidth_hz": 3400}')
+    run = load_run(toy_run)
+    bundle = assemble(run, tmp_path / "bundle", trust=path).bundle
+    assert bundle.manifest.metrics["trust"] == json.loads(path.read_text())
+    assert trust_of(bundle).narrow == 3400
+    card = (bundle.root / "MODEL_CARD.md").read_text()
+    assert "## Unseen corpora\n\nUA 50.0 % on corpora that it was not trained on: EmoDB" in card
+    assert "nothing above 3.4 kHz" in card
+    path.write_text('{"unseen": {"ua": 50}}')
+    with pytest.raises(BundleError, match="missing clips, corpora, labels"):
+        assemble(run, tmp_path / "other", trust=path)
 
 
 def test_an_unknown_corpus_needs_a_licence(tmp_path: Path, run: Run) -> None:

@@ -20,6 +20,7 @@ from types import ModuleType
 import numpy as np
 
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.compiled import with_engines
 from ser_batch.clips import Waveform
 from ser_batch.engines.cuda import Device, Handle, Rows, no_gpu, open_cuda_device
 from ser_batch.engines.tensorrt.branch import CompiledBranch
@@ -73,10 +74,11 @@ def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int 
 
 def open_on(device: Device, bundle: Bundle, precision: str) -> TensorRtEngine:
     """Load them on `device`, which the engine then owns."""
-    sidecar, trt = _choose(device, bundle, precision)
+    held = with_engines(bundle)
+    sidecar, trt = _choose(device, bundle, held, precision)
     columns = (bundle.manifest.clip.samples, len(bundle.labels))
     branches = [
-        CompiledBranch(trt, branch, _plan(bundle, sidecar.engine(branch.name)), sidecar.profiles, columns, device)
+        CompiledBranch(trt, branch, _plan(held, sidecar.engine(branch.name)), sidecar.profiles, columns, device)
         for branch in bundle.manifest.branches
     ]
     return TensorRtEngine(branches, precision, columns[0], device)
@@ -227,9 +229,9 @@ def _collect(waiting: deque[tuple[Buffers, MicroBatch]], results: dict[str, Rows
     buffers.collect(part, results)
 
 
-def _choose(device: Device, bundle: Bundle, precision: str) -> tuple[Sidecar, ModuleType]:
-    """The engines of `precision` that fit this machine, and the library that runs them."""
-    built = [sidecar for sidecar in read_sidecars(bundle) if sidecar.precision == precision]
+def _choose(device: Device, bundle: Bundle, held: Bundle, precision: str) -> tuple[Sidecar, ModuleType]:
+    """The engines of `precision`, among those that `held` holds, that fit this machine, and the library for them."""
+    built = [sidecar for sidecar in read_sidecars(held) if sidecar.precision == precision]
     if not built:
         raise BundleError(
             f"bundle {bundle.id} has no TensorRT engines in {precision}",
@@ -244,7 +246,7 @@ def _choose(device: Device, bundle: Bundle, precision: str) -> tuple[Sidecar, Mo
         trt = load(library)
         here = Here(library.name, library_version(trt), device.name, device.compute_capability)
         for sidecar in own:
-            reasons = list(misfits(sidecar, bundle, here))
+            reasons = list(misfits(sidecar, held, here))
             if not reasons:
                 return sidecar, trt
             refused.append(f"{sidecar.built_for}: {', '.join(reasons)} (here: {here})")
