@@ -11,7 +11,7 @@ from typing import Any
 
 from export.model_card import licence_note, model_card, read_evaluation
 from export.onnx import OPSET, Exported, export_branch
-from ser_batch.bundle import Branch, Bundle, write_bundle
+from ser_batch.bundle import Bundle, write_bundle
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import ExportError, OutputError, TrainingError
@@ -71,14 +71,15 @@ def assemble(
     with tempfile.TemporaryDirectory() as folder:
         exports = _export_branches(run, Path(folder), progress)
         rows = {export.name: export.probabilities for export in exports}
+        embedding = next((export.embedding for export in exports if export.embedding is not None), None)
         bundle = write_bundle(
             out,
             name=name or run.config.recipe,
             labels=run.labels,
             clip=run.clip,
-            branches=tuple(Branch(export.name, export.path.name) for export in exports),
+            branches=tuple(export.branch for export in exports),
             fusion=run.fusion,
-            reference=Reference(synthetic_clips(run.clip), rows, run.fusion(rows)),
+            reference=Reference(synthetic_clips(run.clip), rows, run.fusion(rows), embedding),
             files={export.path.name: export.path for export in exports},
             provenance={**run.provenance, "labels": list(run.labels), "export": export_environment()},
             metrics=_summary(run, test),

@@ -97,6 +97,13 @@ def cli() -> None:
 @_count("--threads", "CPU threads of the runtime.")
 @click.option("--file-timeout", type=float, default=120.0, show_default=True, metavar="S", help="For decoding a file.")
 @click.option("--no-branches", is_flag=True, help="Leave out the branches' own probabilities.")
+@click.option(
+    "--embeddings",
+    is_flag=False,
+    flag_value="float16",
+    type=click.Choice(["float16", "float32"]),
+    help="Also write embeddings; alone, as float16.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, or an unfinished one.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished output, or add to a finished one.")
 @click.option("--retry-errors", is_flag=True, help="With --resume: try recordings again that failed.")

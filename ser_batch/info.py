@@ -32,7 +32,11 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     ]
     for branch in manifest.branches:
         tensors = f"{branch.input} -> {branch.output}"
+        if branch.embedding is not None:
+            tensors += f", {branch.embedding.output} ({branch.embedding.size})"
         rows.append((f"branch {branch.name}", f"{branch.file}, {sizes[branch.file] / 1e6:.2f} MB, {tensors}"))
+    with_embedding = manifest.embedding
+    rows.append(("embedding", "none" if with_embedding is None else f"of branch {with_embedding.name}"))
     for sidecar in read_sidecars(bundle):
         batches = ", ".join(map(str, sidecar.profiles))
         rows.append((f"engines {Path(sidecar.folder).name}", f"{sidecar.built_for}, batches of {batches}"))

@@ -44,6 +44,12 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with an embedding of eight numbers, the second output of its first branch; read only."""
+    return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "embedding", embedding=True)
+
+
+@pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of two tiny untrained branches, as `ser-train run` leaves it; read only."""
     from support.toy_run import make_toy_run

@@ -15,6 +15,7 @@ from ser_batch.bundle.manifest import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
     Branch,
+    Embedding,
     Manifest,
     graph_member,
     parse_manifest,
@@ -43,6 +44,11 @@ class Bundle:
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels, in the order of every probability row."""
+        return self.manifest.labels
+
+    @property
+    def branch_labels(self) -> tuple[str, ...]:
+        """The labels of the branches' own rows, in order."""
         return self.manifest.labels
 
     @property
@@ -75,6 +81,20 @@ class Bundle:
             )
         return self.path(member)
 
+    def embedding(self) -> Embedding:
+        """The embedding that a branch's graph gives beside its probabilities.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        branch = self.manifest.embedding
+        if branch is None or branch.embedding is None:
+            raise BundleError(
+                f"bundle {self.id} has no embedding: its graphs give probabilities alone",
+                remedy="Export its training run again (ser-export onnx RUN), or use a bundle whose `info` names one.",
+            )
+        return branch.embedding
+
     def reference(self) -> Reference:
         """Read the reference clips.
 
@@ -87,6 +107,11 @@ class Bundle:
         expected = (self.manifest.clip.samples, len(self.labels))
         if got != expected:
             raise BundleError("reference clips do not fit the manifest (samples, labels)", got=got, expected=expected)
+        branch = self.manifest.embedding
+        size = branch.embedding.size if branch is not None and branch.embedding is not None else None
+        found = None if reference.embedding is None else reference.embedding.shape[1]
+        if found != size:
+            raise BundleError("the reference clips' embedding does not fit the manifest", got=found, expected=size)
         return reference
 
 

@@ -20,6 +20,8 @@ FUSED = "fused"
 """Name of the fusion's own probabilities, beside those of the branches."""
 Probabilities = npt.NDArray[np.float32]
 """(B, C) float32; each row is a distribution over the labels."""
+Embeddings = npt.NDArray[np.float32]
+"""(B, D) float32: what a branch's classifier sees of each clip."""
 
 
 @dataclass(frozen=True, eq=False)

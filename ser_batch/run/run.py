@@ -89,6 +89,7 @@ def _table(config: RunConfig, recordings: Recordings, scoring: Scoring, before: 
         scoring.engine,
         scoring.segmentation,
         branch_columns=config.branch_columns,
+        embeddings=config.embeddings,
         extra=None if recordings.extra is None else recordings.extra.schema,
         without=ADDED if before is not None and "bandwidth" not in before.names else (),
     )

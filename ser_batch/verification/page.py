@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.verification.records import BundleCertificate, BundleEntry, Difference, Tolerance
 
 
@@ -74,6 +75,8 @@ def _reference_lines(entries: Sequence[BundleEntry]) -> Iterator[str]:
         for o in e.reference:
             figures = f"{o.rows} | {o.flips} | {o.non_finite} | {_verdict(e)}"
             yield f"| {e.backend} | {e.precision} | {_differences(o)} | {figures} |"
+    if any(o.output == EMBEDDING for e in entries for o in e.reference):
+        yield from ("", "Of an embedding, max and mean are those of its distance, relative to the size of embeddings.")
 
 
 def _failure_lines(entries: Sequence[BundleEntry]) -> Iterator[str]:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ser_batch.verification.compare import Report
-from ser_batch.verification.records import TOLERANCES
 from ser_batch.verification.speech import SpeechReport
 from ser_batch.verification.verify import Verification
 
@@ -35,9 +34,7 @@ def _reference_table(report: Report) -> Table:
     numeric = ("rows", "max |Δp|", "mean |Δp|", "tolerance", "flips", "not finite")
     table = _table(f"{report.bundle} against the probabilities torch gave", ("runtime", "precision", "output"), numeric)
     for c in report.comparisons:
-        tolerance = TOLERANCES.get(c.precision)
-        bound = tolerance.max_difference if tolerance is not None else None
-        figures = [_scientific(x) for x in (c.max_difference, c.mean_difference, bound)]
+        figures = [_scientific(x) for x in (c.max_difference, c.mean_difference, c.bound)]
         table.add_row(c.engine, c.precision, c.output, str(c.rows), *figures, str(c.flips), str(c.non_finite))
     return table
 

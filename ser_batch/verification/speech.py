@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ser_batch.audio.reader import read_clip
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import FUSED
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import BundleError, InputError, SerError
 from ser_batch.evaluation.truth import RAVDESS, match, ravdess_labels, read_labels
@@ -210,7 +211,8 @@ def _score(
         for waveform in read_batches(speech.recordings, bundle.manifest.clip, _BATCH):
             for key, engine in list(engines.items()):
                 try:
-                    batches[key].append(outputs_of(bundle, engine, waveform))
+                    outputs = outputs_of(bundle, engine, waveform)
+                    batches[key].append({name: rows for name, rows in outputs.items() if name != EMBEDDING})
                 except SerError as error:
                     failures.append(f"{' '.join(key)}: {error}")
                     del engines[key], batches[key]

@@ -21,8 +21,15 @@ def test_it_says_what_the_bundle_is(toy_bundle: Bundle) -> None:
     assert rows["licence"] == "Apache-2.0"
     assert rows["fusion"] == "softmax(W [wav2vec2; spectrogram] + b)"
     assert "waveform -> probabilities" in rows["branch wav2vec2"]
+    assert rows["embedding"] == "none"
     assert rows["provenance.seed"] == "0"
     assert rows["backend onnxruntime"] == "available"
+
+
+def test_it_names_the_embedding(embedding_bundle: Bundle) -> None:
+    rows = dict(describe(embedding_bundle))
+    assert rows["embedding"] == "of branch wav2vec2"
+    assert rows["branch wav2vec2"].endswith("waveform -> probabilities, embedding (8)")
 
 
 def test_every_row_is_one_line_of_text_under_its_own_name(toy_bundle: Bundle) -> None:

@@ -157,9 +157,10 @@ def _open(plan: Plan) -> Scorer:
             remedy="Put one bundle where all machines read it, and name it with --bundle.",
         )
     batch = plan.config.batch_size or default_batch_on(plan.opened.device)
-    engine = open_engine(bundle, plan.opened.name, plan.threads, plan.opened.precision, batch)
+    wanted = plan.config.embeddings is not None
+    engine = open_engine(bundle, plan.opened.name, plan.threads, plan.opened.precision, batch, embedding=wanted)
     if engine.device != plan.opened.device:
         raise EngineError("the machines differ", got=engine.device, expected=plan.opened.device)
-    scorer = Scorer(bundle, engine)
+    scorer = Scorer(bundle, engine, embedding=wanted)
     scorer.score(synthetic_clips(bundle.manifest.clip)[:1])
     return scorer
