@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from export.model_card import licence_note, model_card, read_evaluation
-from export.onnx import OPSET, Exported, export_branch
+from export.onnx import OPSET, Exported, export_branch, reference_of
 from ser_batch.bundle import Bundle, write_bundle
 from ser_batch.bundle.fusion import FUSED
-from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import ExportError, OutputError, TrainingError
 from ser_batch.machine import git_commit, package_version
 from training.config import load_config
@@ -70,8 +69,6 @@ def assemble(
     )
     with tempfile.TemporaryDirectory() as folder:
         exports = _export_branches(run, Path(folder), progress)
-        rows = {export.name: export.probabilities for export in exports}
-        embedding = next((export.embedding for export in exports if export.embedding is not None), None)
         bundle = write_bundle(
             out,
             name=name or run.config.recipe,
@@ -79,7 +76,7 @@ def assemble(
             clip=run.clip,
             branches=tuple(export.branch for export in exports),
             fusion=run.fusion,
-            reference=Reference(synthetic_clips(run.clip), rows, run.fusion(rows), embedding),
+            reference=reference_of(exports, run.fusion, run.clip),
             files={export.path.name: export.path for export in exports},
             provenance={**run.provenance, "labels": list(run.labels), "export": export_environment()},
             metrics=_summary(run, test),

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ser_batch.bundle.fusion import Embeddings, Probabilities
+from ser_batch.bundle.fusion import Embeddings, Fusion, Probabilities
 from ser_batch.bundle.manifest import EMBEDDING, Branch, Embedding
-from ser_batch.bundle.reference import synthetic_clips
+from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY
 from ser_batch.errors import ExportError
@@ -126,6 +126,13 @@ def export_branch(branch: nn.Module, path: Path, *, name: str, labels: tuple[str
             )
     seconds = time.perf_counter() - began
     return Exported(name, path, len(proto.graph.node), seconds, differences[OUTPUT], *expected)
+
+
+def reference_of(exports: Sequence[Exported], fusion: Fusion, clip: ClipRule) -> Reference:
+    """The reference clips of a bundle of these branches: what torch gave for them."""
+    rows = {export.name: export.probabilities for export in exports}
+    embedding = next((export.embedding for export in exports if export.embedding is not None), None)
+    return Reference(synthetic_clips(clip), rows, fusion(rows), embedding)
 
 
 def _check_probabilities(name: str, rows: Probabilities, labels: tuple[str, ...]) -> None:
