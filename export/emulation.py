@@ -35,7 +35,7 @@ class EmulatedEngine:
 
     def __init__(self, bundle: Bundle, precision: str, threads: int | None = None) -> None:
         self.precision = precision
-        self._branches = bundle.manifest.branches
+        self._bundle, self._branches = bundle, bundle.manifest.branches
         self._sessions = {
             branch.name: session(emulated(onnx.load(bundle.graph(branch, precision)), precision), threads)
             for branch in self._branches
@@ -45,7 +45,7 @@ class EmulatedEngine:
         """As an `Engine` opened with the embedding; not finite where the precision overflows."""
         results = {}
         for branch in self._branches:
-            wanted = wanted_outputs(branch, embedding=True)
+            wanted = wanted_outputs(self._bundle, branch, embedding=True)
             rows = self._sessions[branch.name].run([*wanted.values()], {branch.input: waveform})
             results.update(zip(wanted, rows, strict=True))
         return results

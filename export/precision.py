@@ -144,7 +144,8 @@ def _describe(
 
 def _difference(graph: onnx.ModelProto, bundle: Bundle, branch: Branch, precision: str) -> float:
     reference = bundle.reference()
-    rows, *others = session(graph).run(list(wanted_outputs(branch, True).values()), {branch.input: reference.waveform})
+    wanted = list(wanted_outputs(bundle, branch, True).values())
+    rows, *others = session(graph).run(wanted, {branch.input: reference.waveform})
     finite = np.all([np.isfinite(each).all(axis=1) for each in (rows, *others)], axis=0)
     if not finite.all():
         clip = int(finite.argmin())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.head import Head
 from ser_batch.engines import available_backends
 from ser_batch.engines.tensorrt.sidecar import read_sidecars
 from ser_batch.text import terminal_safe
@@ -24,6 +25,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("created", manifest.created),
         ("size", f"{sum(sizes.values()) / 1e6:.2f} MB in {len(sizes)} files"),
         ("labels", ", ".join(manifest.labels)),
+        *([("labels of branches", ", ".join(manifest.branch_labels))] if manifest.branch_labels else []),
         (
             "clip",
             f"{clip.seconds:g} s at {clip.sample_rate} Hz, {clip.samples} samples, offset {clip.offset:g} s"
@@ -40,7 +42,10 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     for sidecar in read_sidecars(bundle):
         batches = ", ".join(map(str, sidecar.profiles))
         rows.append((f"engines {Path(sidecar.folder).name}", f"{sidecar.built_for}, batches of {batches}"))
-    rows.append(("fusion", f"softmax(W [{'; '.join(bundle.fusion.branches)}] + b)"))
+    inputs = list(bundle.fusion.branches)
+    if isinstance(bundle.fusion, Head):
+        inputs = ["embedding", *(f"log {branch}" for branch in inputs)]
+    rows.append(("fusion", f"softmax(W [{'; '.join(inputs)}] + b)"))
     rows.extend(_flatten("metrics", manifest.metrics))
     rows.extend(_flatten("provenance", manifest.provenance))
     rows.append(("licence", manifest.licence))

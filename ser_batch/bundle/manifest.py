@@ -99,6 +99,8 @@ class Manifest:
     """UTC, ISO 8601."""
     labels: tuple[str, ...]
     """In the order of every probability row."""
+    branch_labels: tuple[str, ...] | None = None
+    """In the order of the branches' own rows, where a head gives other labels; left out of the file where not."""
     clip: ClipRule
     branches: tuple[Branch, ...]
     """In the order of the fusion's inputs."""
@@ -118,6 +120,9 @@ class Manifest:
         if len(self.labels) < 2 or any(not label.isprintable() or not label.strip() for label in self.labels):
             raise BundleError("a bundle needs at least two labels, none empty", got=list(self.labels))
         check_distinct("labels", self.labels)
+        check_distinct("labels of the branches", self.branch_labels or ())
+        if self.branch_labels is not None and (len(self.branch_labels) < 2 or self.branch_labels == self.labels):
+            raise BundleError("the branches' labels are no others", got=list(self.branch_labels))
         if not self.branches:
             raise BundleError("the bundle has no branches")
         check_distinct("branches", tuple(branch.name for branch in self.branches))
@@ -160,6 +165,8 @@ class Manifest:
             BundleError: provenance or metrics hold something that JSON cannot (NaN and infinity included).
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.branch_labels is None:
+            del fields["branch_labels"]
         fields["clip"] = self.clip.to_dict()
         fields["branches"] = [branch.to_dict() for branch in self.branches]
         fields["files"] = dict(sorted(self.files.items()))
@@ -181,6 +188,7 @@ def parse_manifest(raw: bytes) -> Manifest:
     strict_json.check_schema(data, SCHEMA_VERSION, MANIFEST_FILE, newer)
     if isinstance(data.get("clip"), dict):  # bundles from before there was this key have none
         data["clip"].setdefault("clamp_offset", False)
+    data.setdefault("branch_labels", None)
     for branch in data["branches"] if isinstance(data.get("branches"), list) else ():
         if isinstance(branch, dict):
             branch.setdefault("embedding", None)

@@ -59,12 +59,15 @@ class Reference:
                 expected="multiples of 1/32768 in [-1, 1)",
                 remedy="Use synthetic_clips().",
             )
+        # A head gives other labels than the branches, which all have the same.
+        of_branches = next(iter(self.branches.values())).shape[1:]
         for name, rows in {**self.branches, "fused": self.fused}.items():
-            if rows.shape != (len(self.waveform), *self.fused.shape[1:]) or rows.ndim != 2:
+            columns = self.fused.shape[1:] if name == "fused" else of_branches
+            if rows.shape != (len(self.waveform), *columns) or rows.ndim != 2:
                 raise BundleError(
                     f"reference probabilities of {name} do not fit",
                     got=rows.shape,
-                    expected=(len(self.waveform), *self.fused.shape[1:]),
+                    expected=(len(self.waveform), *columns),
                 )
             if not (np.isfinite(rows).all() and (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-4)):
                 raise BundleError(f"reference probabilities of {name} are not distributions over the labels")

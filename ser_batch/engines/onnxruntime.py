@@ -87,7 +87,7 @@ class OnnxRuntimeEngine:
             raise EngineError(f"ONNX Runtime cannot run in {precision}: {reason}", remedy="Ask for --precision fp32.")
         self.precision = precision
         self._branches = bundle.manifest.branches
-        self._wanted = {branch.name: wanted_outputs(branch, embedding) for branch in self._branches}
+        self._wanted = {branch.name: wanted_outputs(bundle, branch, embedding) for branch in self._branches}
         shared = layout(batch, threads)
         within = shared.threads if shared.streams > 1 else threads
         self._sessions = {

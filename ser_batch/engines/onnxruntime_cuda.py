@@ -95,7 +95,7 @@ class BoundEngine:
         self.precision = "tf32" if (device, precision, tf32) == ("cuda", "fp32", True) else precision
         self._samples = bundle.manifest.clip.samples
         self._branches = bundle.manifest.branches
-        self._wanted = {branch.name: wanted_outputs(branch, embedding) for branch in self._branches}
+        self._wanted = {branch.name: wanted_outputs(bundle, branch, embedding) for branch in self._branches}
         self._columns = {branch.name: output_columns(branch, bundle) for branch in self._branches}
         self._timings: dict[str, float] = {}
         self._bound: OrderedDict[int, _Bound] = OrderedDict()

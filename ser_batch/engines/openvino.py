@@ -111,7 +111,7 @@ class OpenVinoEngine:
         count = {"INFERENCE_NUM_THREADS": shared.streams * shared.threads} if threads or shared.streams > 1 else {}
         self._size = min(max(batch, 1), MICRO_BATCH)
         branches = bundle.manifest.branches
-        self._wanted = {branch.name: wanted_outputs(branch, embedding) for branch in branches}
+        self._wanted = {branch.name: wanted_outputs(bundle, branch, embedding) for branch in branches}
         stages = {
             branch.name: _compile(
                 core, bundle, branch, [*self._wanted[branch.name].values()], precision, self._size, hint | count

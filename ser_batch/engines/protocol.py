@@ -150,10 +150,13 @@ Tensor = tuple[str, Sequence[Any], str]
 """Name, shape and type ("float32") of a graph's input or output; a free dimension is any non-integer."""
 
 
-def wanted_outputs(branch: Branch, embedding: bool) -> dict[str, str]:
-    """What is asked of a branch's graph: the name it has in an engine's results -> the graph's output."""
+def wanted_outputs(bundle: Bundle, branch: Branch, embedding: bool) -> dict[str, str]:
+    """What is asked of a branch's graph: the name it has in an engine's results -> the graph's output.
+
+    The embedding is where the caller asks for it, and where the bundle's answer is made of it.
+    """
     wanted = {branch.name: branch.output}
-    if embedding and branch.embedding is not None:
+    if (embedding or bundle.answers_by_embedding) and branch.embedding is not None:
         wanted[EMBEDDING] = branch.embedding.output
     return wanted
 

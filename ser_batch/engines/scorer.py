@@ -61,7 +61,8 @@ class Scorer:
             # Not every runtime takes an empty batch, and none is needed for the answer.
             empty = np.empty((0, len(self.labels)), dtype=np.float32)
             embedding = None if self.embedding is None else np.empty((0, self.embedding.size), dtype=np.float32)
-            return Scores(empty, dict.fromkeys(self._names, empty), embedding)
+            of_branch = np.empty((0, len(self.bundle.branch_labels)), dtype=np.float32)
+            return Scores(empty, dict.fromkeys(self._names, of_branch), embedding)
         found = self.engine.run(np.ascontiguousarray(waveform))
         if set(found) - {EMBEDDING} != set(self._names):
             raise EngineError(
@@ -70,8 +71,11 @@ class Scorer:
                 expected=list(self._names),
             )
         branches = {name: self._check_rows(name, found[name], len(waveform)) for name in self._names}
-        embedding = None if self.embedding is None else self._check_embedding(found.get(EMBEDDING), len(waveform))
-        return Scores(self.bundle.fusion(branches), branches, embedding)
+        embedding = None
+        if self.embedding is not None or self.bundle.answers_by_embedding:
+            embedding = self._check_embedding(found.get(EMBEDDING), len(waveform))
+        fused = self.bundle.fusion(branches, embedding)
+        return Scores(fused, branches, embedding if self.embedding is not None else None)
 
     def _check_waveform(self, waveform: Waveform) -> None:
         samples = self.bundle.manifest.clip.samples
@@ -87,7 +91,7 @@ class Scorer:
 
     def _check_rows(self, name: str, rows: npt.NDArray[np.float32], batch: int) -> Probabilities:
         where = f"branch {name} on {self.engine.name}"
-        _check_array(where, rows, (batch, len(self.labels)))
+        _check_array(where, rows, (batch, len(self.bundle.branch_labels)))
         proper = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) <= SUM_TOLERANCE)
         if not proper.all():
             clip = int(proper.argmin())
@@ -99,9 +103,11 @@ class Scorer:
         return rows
 
     def _check_embedding(self, rows: Embeddings | None, batch: int) -> Embeddings:
-        if rows is None or self.embedding is None:
+        if rows is None:
             raise EngineError(f"{self.engine.name} was opened without the embedding", remedy="Open it with embedding.")
-        _check_array(f"the branch with the embedding on {self.engine.name}", rows, (batch, self.embedding.size))
+        _check_array(
+            f"the branch with the embedding on {self.engine.name}", rows, (batch, self.bundle.embedding().size)
+        )
         return rows
 
 

@@ -29,8 +29,13 @@ ROWS = 2_000
 Row = dict[str, Any]
 
 
-def aggregate(tables: Sequence[Stored], key: str, labels: Sequence[str], out: Stored) -> None:
+def aggregate(
+    tables: Sequence[Stored], key: str, labels: Sequence[str], out: Stored, branch_labels: Sequence[str] = ()
+) -> None:
     """Write to `out` one row for each recording in `tables`, whose rows about a recording are together.
+
+    Args:
+        branch_labels: of the branches' own rows; none: `labels`.
 
     Raises:
         OutputError: it cannot be written.
@@ -38,11 +43,17 @@ def aggregate(tables: Sequence[Stored], key: str, labels: Sequence[str], out: St
     source = pq.read_schema(tables[0].source())
     whole = "segments" in source.names
     schema = source if whole else source.append(pa.field("segments", pa.int32(), nullable=False))
-    write(out, schema, _tables(tables, key, labels, schema, whole=whole))
+    write(out, schema, _tables(tables, key, labels, [*labels, *branch_labels], schema, whole=whole))
 
 
 def _tables(
-    tables: Sequence[Stored], key: str, labels: Sequence[str], schema: pa.Schema, *, whole: bool
+    tables: Sequence[Stored],
+    key: str,
+    labels: Sequence[str],
+    averaged: Sequence[str],
+    schema: pa.Schema,
+    *,
+    whole: bool,
 ) -> Iterator[pa.Table]:
     if whole:
         # Each recording, or each of its channels, is a row already.
@@ -52,7 +63,7 @@ def _tables(
     handed, split = handed_through(schema.names[:-1]), is_split(schema)
     own = [name for name in schema.names if name not in handed]
     # What a table of recordings brought may have any name.
-    means = [name for name in own if name == EMBEDDING or any(name.endswith(f"p_{label}") for label in labels)]
+    means = [name for name in own if name == EMBEDDING or any(name.endswith(f"p_{label}") for label in averaged)]
     held: list[tuple[Row, _Place]] = []
     for _, segments in groupby(_rows(tables, key, own[:-1], handed), key=lambda row: row[0]):
         if split:

@@ -66,7 +66,7 @@ def schema(
     word = pa.dictionary(pa.int16(), pa.string())
     names = [f"p_{label}" for label in bundle.labels]
     if branch_columns:
-        names += [f"{b.name}_p_{label}" for b in bundle.manifest.branches for label in bundle.labels]
+        names += [f"{b.name}_p_{label}" for b in bundle.manifest.branches for label in bundle.branch_labels]
     fields = [
         pa.field("file", pa.string(), nullable=False),
         *(
@@ -120,6 +120,8 @@ def _provenance(
     if embeddings is not None and (branch := bundle.manifest.embedding) is not None:
         said = {"branch": branch.name, "size": bundle.embedding().size, "type": embeddings}
         values[EMBEDDING] = json.dumps(said)
+    if bundle.branch_labels != bundle.labels:
+        values["branch_labels"] = json.dumps(bundle.branch_labels)
     return {NAMESPACE + key: value for key, value in values.items()}
 
 
@@ -135,6 +137,8 @@ def record_batch(
     segments: Sequence[Segment],
     scores: Scores,
     extra: pa.Table | None = None,
+    *,
+    branch_labels: Sequence[str] | None = None,
 ) -> Any:
     """Rows of the table, built column by column.
 
@@ -142,6 +146,7 @@ def record_batch(
         table: its `schema`.
         segments: one per row, in order; those with status "ok" have a row each in `scores`, in the same order.
         extra: columns handed through, with a row for each recording; they are the last of the table.
+        branch_labels: of the branches' own rows; None: `labels`.
 
     Returns:
         pyarrow.RecordBatch of `table`.
@@ -166,9 +171,11 @@ def record_batch(
     columns["decoder"] = words([DECODERS.index(name) for name in decoders if name is not None], DECODERS, known)
     for index, name in enumerate(VERSION):
         columns[name] = numbers([segment.version[index] for segment in segments], np.int64)
-    for prefix, rows in (("", scores.fused), *((f"{name}_", given) for name, given in scores.branches.items())):
-        for index, label in enumerate(labels):
-            columns[f"{prefix}p_{label}"] = numbers(rows[:, index], np.float32, ok)
+    for index, label in enumerate(labels):
+        columns[f"p_{label}"] = numbers(scores.fused[:, index], np.float32, ok)
+    for name, rows in scores.branches.items():
+        for index, label in enumerate(branch_labels or labels):
+            columns[f"{name}_p_{label}"] = numbers(rows[:, index], np.float32, ok)
     if EMBEDDING in table.names:
         columns[EMBEDDING] = _embedding_column(table.field(EMBEDDING).type, scores, segments, ok)
     handed = handed_through(table.names)

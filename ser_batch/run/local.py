@@ -97,7 +97,8 @@ class LocalScoring:
                 decoded, self._scorer, self._batch_size, progress, self.segmentation
             ):
                 with progress.stage("write"):
-                    batch = record_batch(table, self._scorer.labels, segments, scores, extra)
+                    of_branches = self.bundle.branch_labels
+                    batch = record_batch(table, self._scorer.labels, segments, scores, extra, branch_labels=of_branches)
                 yield Scored(batch, sum(segment.last for segment in segments), segments[-1].last)
 
 

@@ -77,7 +77,8 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
     if aggregate_to is not None:
         from ser_batch.output.aggregate import aggregate
 
-        aggregate(output.tables(), recordings.key, scoring.bundle.labels, aggregate_to.file)
+        labels, of_branches = scoring.bundle.labels, scoring.bundle.branch_labels
+        aggregate(output.tables(), recordings.key, labels, aggregate_to.file, of_branches)
     paths = recordings.paths_of(file for file, _ in summary.errors)
     return RunResult(summary, f"{scoring.bundle.id} on {scoring.description}", paths)
 

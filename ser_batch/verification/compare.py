@@ -257,7 +257,7 @@ def outputs_of(bundle: Bundle, engine: Engine, waveform: Waveform) -> dict[str, 
     found = engine.run(waveform)
     rows: dict[str, Rows] = {branch.name: found[branch.name] for branch in bundle.manifest.branches}
     with np.errstate(invalid="ignore"):
-        fused = {FUSED: bundle.fusion(rows)}
+        fused = {FUSED: bundle.fusion(rows, found.get(EMBEDDING))}
     return {**rows, **fused, **({EMBEDDING: found[EMBEDDING]} if EMBEDDING in found else {})}
 
 
@@ -267,11 +267,11 @@ def label_failures(bundle: Bundle) -> Iterator[str]:
     No probability can show labels that were permuted consistently, so each graph must state them, and those that
     the training run recorded count as a further witness.
     """
-    expected = list(bundle.labels)
-    witnesses = {branch.file: _graph_labels(bundle, branch) for branch in bundle.manifest.branches}
+    of_graphs, of_record = list(bundle.branch_labels), list(bundle.labels)
+    witnesses = {branch.file: (_graph_labels(bundle, branch), of_graphs) for branch in bundle.manifest.branches}
     if "labels" in bundle.manifest.provenance:
-        witnesses["the training run's record"] = bundle.manifest.provenance["labels"]
-    for witness, labels in witnesses.items():
+        witnesses["the training run's record"] = (bundle.manifest.provenance["labels"], of_record)
+    for witness, (labels, expected) in witnesses.items():
         if labels is None:
             yield f"{witness} has no labels, so their order cannot be checked"
         elif labels != expected:

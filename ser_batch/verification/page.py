@@ -59,9 +59,12 @@ def _speech_lines(entries: Sequence[BundleEntry]) -> Iterator[str]:
             if e.speech is None or _set(e) != (clips, corpus, sha256):
                 continue
             for o in e.speech.outputs:
+                share, change = o.accuracy, o.accuracy_difference
+                accuracy = "–" if share is None else f"{share:.2%}"
+                difference = "–" if change is None else f"{100 * change:+.2f} points"
                 yield (
                     f"| {e.backend} | {e.precision} | {_differences(o)} | {o.flips} ({o.flip_rate:.2%}) "
-                    f"| {o.non_finite} | {o.accuracy:.2%} | {100 * o.accuracy_difference:+.2f} points | {_verdict(e)} |"
+                    f"| {o.non_finite} | {accuracy} | {difference} | {_verdict(e)} |"
                 )
 
 

@@ -75,8 +75,9 @@ class SpeechDifference(Difference):
     """The same on labelled speech."""
 
     flip_rate: float
-    accuracy: float
-    accuracy_difference: float
+    accuracy: float | None
+    """None: of a branch whose labels are others than the bundle's."""
+    accuracy_difference: float | None
     """From that of onnxruntime in fp32."""
 
 

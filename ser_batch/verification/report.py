@@ -48,7 +48,8 @@ def _speech_table(report: SpeechReport) -> Table:
         c = result.comparison
         figures = [_scientific(x) for x in (c.max_difference, c.mean_difference)]
         flips = f"{c.flips} ({c.flips / c.rows:.2%})"
-        accuracy = (f"{result.accuracy:.2%}", f"{100 * result.accuracy_difference:+.2f}")
+        share, change = result.accuracy, result.accuracy_difference
+        accuracy = ("–" if share is None else f"{share:.2%}", "–" if change is None else f"{100 * change:+.2f}")
         table.add_row(c.engine, c.precision, c.output, *figures, flips, str(c.non_finite), *accuracy)
     return table
 

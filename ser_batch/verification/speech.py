@@ -114,8 +114,9 @@ class SpeechComparison:
 
     comparison: Comparison
     """With the baseline."""
-    accuracy: float
-    accuracy_difference: float
+    accuracy: float | None
+    """None: of a branch whose labels are others than the bundle's."""
+    accuracy_difference: float | None
     """From the baseline's."""
 
     @property
@@ -179,12 +180,14 @@ def compare_speech(
         failures.append(f"nothing was compared on labelled speech: {' '.join(BASELINE)} is not there")
         return SpeechReport(speech, (), tuple(failures))
     targets, results = np.array(speech.targets), []
-    accuracies = {output: _accuracy(found, targets) for output, found in rows[BASELINE].items()}
+    measured = rows[BASELINE] if bundle.branch_labels == bundle.labels else {FUSED: rows[BASELINE][FUSED]}
+    accuracies = {output: _accuracy(found, targets) for output, found in measured.items()}
     for key, outputs in rows.items():
         for output, probabilities in outputs.items():
-            accuracy = _accuracy(probabilities, targets)
+            accuracy = _accuracy(probabilities, targets) if output in accuracies else None
             comparison = compare(*key, output, rows[BASELINE][output], probabilities)
-            results.append(SpeechComparison(comparison, accuracy, accuracy - accuracies[output]))
+            change = None if accuracy is None else accuracy - accuracies[output]
+            results.append(SpeechComparison(comparison, accuracy, change))
     failures += [reason for result in results for reason in result.failures()]
     failures += _accuracy_failures(bundle, speech, accuracies[FUSED])
     return SpeechReport(speech, tuple(results), tuple(failures))

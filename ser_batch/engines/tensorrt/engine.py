@@ -82,7 +82,7 @@ def open_on(device: Device, bundle: Bundle, precision: str, embedding: bool = Fa
         columns = {branch.input: samples, **output_columns(branch, bundle)}
         plan = _plan(bundle, sidecar.engine(branch.name))
         branches.append(CompiledBranch(trt, branch, plan, sidecar.profiles, columns, device))
-    wanted = {branch.name: wanted_outputs(branch, embedding) for branch in bundle.manifest.branches}
+    wanted = {branch.name: wanted_outputs(bundle, branch, embedding) for branch in bundle.manifest.branches}
     return TensorRtEngine(branches, wanted, precision, samples, device)
 
 

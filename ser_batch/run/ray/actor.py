@@ -131,7 +131,8 @@ class TaskScorer:
             for segment in segments:
                 places.append(place)
                 place += segment.last
-            batches.append(record_batch(self._plan.table, self._scorer.labels, segments, scores))
+            labels, of_branches = self._scorer.labels, self._scorer.bundle.branch_labels
+            batches.append(record_batch(self._plan.table, labels, segments, scores, branch_labels=of_branches))
         result = pa.Table.from_batches(batches).replace_schema_metadata()
         result = result.append_column(NUMBER, pa.array(np.asarray(numbers, np.int64)[places]))
         for stage, name in SPENT.items():

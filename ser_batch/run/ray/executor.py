@@ -83,9 +83,8 @@ class RayScoring:
         if len(lost) and len(lost) == tasks.count:
             raise EngineError("every process that was to score recordings was lost", remedy="Is there memory?")
         yield from self._collect(tasks.alone(lost), results, progress)
-        branches = tuple(branch.name for branch in self.bundle.manifest.branches)
         for number in results.missing():
-            yield results.give_up(int(number), self.bundle.labels, branches)
+            yield results.give_up(int(number), self.bundle)
 
     def _collect(self, tasks: Sequence[pa.Table], results: Results, progress: Progress) -> Generator[Scored]:
         if not tasks:

@@ -140,7 +140,7 @@ def test_a_task_that_was_begun_too_often_is_given_up(tmp_path: Path, toy_bundle:
     assert result.column_names == [LOST]
     assert results.take(result) is None
     assert results.missing().tolist() == [0, 1]
-    row = results.give_up(1, toy_bundle.labels, tuple(b.name for b in toy_bundle.manifest.branches))
+    row = results.give_up(1, toy_bundle)
     assert row.batch.column("error").to_pylist() == ["every process that scored it was lost"]
     assert row.batch.column("source_size").to_pylist() == [(tmp_path / "audio" / "001.wav").stat().st_size]
     assert results.missing().tolist() == [0]
