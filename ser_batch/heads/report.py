@@ -27,7 +27,7 @@ def format_head(fitted: FittedHead, base: Bundle) -> str:
     if fitted.default is not None:
         rows.append(("the base's own answer", _share(fitted.default.ua, fitted.default.interval), ""))
     text = "\n".join(f"{name:<9} {value}" for name, value in head) + "\n\n" + aligned(rows) + "\n" + _advice(fitted)
-    return "\n".join(terminal_safe(line) for line in text.split("\n"))
+    return "\n".join(terminal_safe(line.rstrip()) for line in text.split("\n"))
 
 
 def _advice(fitted: FittedHead) -> str:

@@ -70,7 +70,8 @@ def read_rows(predictions: str | Path, bundle: Bundle, question: Question) -> La
     truth, matching = find_truth(str(predictions), table, question)
     stated = [None if name is None else truth.labels[name] for name in matching.names]
     dropped = {left for left, right in (question.label_map or {}).items() if not right}
-    used = np.array([label is not None and label not in dropped for label in stated], dtype=bool) & table.ok
+    known = np.array([label is not None and label not in dropped for label in stated], dtype=bool)
+    used = known & table.ok
     kept = [label for label, use in zip(stated, used, strict=True) if use and label is not None]
     labels = tuple(sorted(set(kept)))
     members = members_of(table, by, truth, matching) if by is not None else None
@@ -81,15 +82,11 @@ def read_rows(predictions: str | Path, bundle: Bundle, question: Question) -> La
     why = {
         "have no label": sum(label is None for label in stated),
         "have a label that is left out": sum(label in dropped for label in stated),
-        "were not scored": int((_known(stated, dropped) & ~table.ok).sum()),
+        "were not scored": int((known & ~table.ok).sum()),
         "are labelled and have no row": len(matching.missing),
     }
     left_out = {reason: count for reason, count in why.items() if count}
     return LabelledRows(labels, indices, _inputs(table, bundle, used), groups, by, default, unsaid, left_out)
-
-
-def _known(stated: Sequence[str | None], dropped: set[str]) -> npt.NDArray[np.bool_]:
-    return np.array([label is not None and label not in dropped for label in stated], dtype=bool)
 
 
 def _check_origin(predictions: str | Path, table: PredictionTable, bundle: Bundle) -> None:
