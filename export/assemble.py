@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from export.model_card import licence_note, model_card, read_evaluation
-from export.onnx import OPSET, Exported, export_branch
-from ser_batch.bundle import Branch, Bundle, write_bundle
+from export.onnx import OPSET, Exported, export_branch, reference_of
+from ser_batch.bundle import Bundle, write_bundle
 from ser_batch.bundle.fusion import FUSED
-from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.bundle.trust import KEY, parse_trust, read_trust
 from ser_batch.errors import ExportError, OutputError, TrainingError
 from ser_batch.machine import git_commit, package_version
@@ -75,15 +74,14 @@ def assemble(
     )
     with tempfile.TemporaryDirectory() as folder:
         exports = _export_branches(run, Path(folder), progress)
-        rows = {export.name: export.probabilities for export in exports}
         bundle = write_bundle(
             out,
             name=name or run.config.recipe,
             labels=run.labels,
             clip=run.clip,
-            branches=tuple(Branch(export.name, export.path.name) for export in exports),
+            branches=tuple(export.branch for export in exports),
             fusion=run.fusion,
-            reference=Reference(synthetic_clips(run.clip), rows, run.fusion(rows)),
+            reference=reference_of(exports, run.fusion, run.clip),
             files={export.path.name: export.path for export in exports},
             provenance={**run.provenance, "labels": list(run.labels), "export": export_environment()},
             metrics={**_summary(run, test), **stated},

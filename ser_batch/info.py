@@ -9,6 +9,7 @@ from typing import Any
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.compiled import engines_home, with_engines
 from ser_batch.bundle.fusion import FUSED
+from ser_batch.bundle.head import Head
 from ser_batch.bundle.trust import trust_of
 from ser_batch.engines import available_backends
 from ser_batch.engines.tensorrt.sidecar import read_sidecars
@@ -36,8 +37,10 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "clip": manifest.clip.to_dict(),
         "branches": [
             {"name": each.name, "file": each.file, "input": each.input, "output": each.output}
+            | ({"embedding": each.embedding.size} if each.embedding else {})
             for each in manifest.branches
         ],
+        "branch_labels": list(bundle.branch_labels),
         "trust": str(trust_of(bundle)),
         "metrics": manifest.metrics,
         "provenance": manifest.provenance,
@@ -71,7 +74,10 @@ def _what(bundle: Bundle, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     offset = f", from {clip.offset:g} s on" + (" at most" if clip.clamp_offset else "") if clip.offset else ""
     yield "clip", f"{clip.seconds:g} s at {clip.sample_rate:,} Hz{offset}; any recording is resampled, long ones whole"
     branches = [f"{each.name} ({sizes[each.file] / 1e6:.1f} MB)" for each in bundle.manifest.branches]
-    yield "branches", f"{', '.join(branches)}; fused by a logistic regression over their probabilities"
+    inputs = "the embedding and their log-probabilities" if isinstance(bundle.fusion, Head) else "their probabilities"
+    yield "branches", f"{', '.join(branches)}; fused by a logistic regression over {inputs}"
+    held = bundle.manifest.embedding
+    yield "embedding", "none" if held is None or held.embedding is None else f"{held.embedding.size}, of {held.name}"
 
 
 def _how_well(bundle: Bundle, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -45,6 +45,20 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with an embedding of eight numbers, the second output of its first branch; read only."""
+    return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "embedding", embedding=True)
+
+
+@pytest.fixture(scope="session")
+def head_bundle(embedding_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same graphs with a head of three labels for an answer; read only."""
+    from support.bundles import with_head
+
+    return with_head(embedding_bundle, tmp_path_factory.mktemp("bundles") / "head")
+
+
+@pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of two tiny untrained branches, as `ser-train run` leaves it; read only."""
     from support.toy_run import make_toy_run

@@ -235,6 +235,21 @@ def _handed_through(predictions: str, table: PredictionTable, column: str) -> tu
     return Truth(dict(zip(keys, texts(table.others, found), strict=True)), {}, by_id=True), match(keys, keys, ids=True)
 
 
+def members_of(table: PredictionTable, by: str, truth: Truth, matching: Matching) -> list[str | None]:
+    """The group of every row, by a column of the predictions or of the labels; None where it has none.
+
+    Raises:
+        InputError: neither has the column.
+    """
+    column = find_column(table.others, [by])
+    if column is None and not truth.groups:
+        raise InputError(
+            f"neither the labels nor the predictions have a column {by!r} to group by",
+            got=f"predictions with {shown(table.others.column_names)}",
+        )
+    return texts(table.others, column) if column else [None if n is None else truth.groups[n] for n in matching.names]
+
+
 def _groups(
     table: PredictionTable,
     question: Question,
@@ -246,15 +261,7 @@ def _groups(
     """The fusion's figures for each group, in the order of their names; recordings without one are "none"."""
     if question.by is None:
         return ()
-    column = find_column(table.others, [question.by])
-    if column is None and not truth.groups:
-        raise InputError(
-            f"neither the labels nor the predictions have a column {question.by!r} to group by",
-            got=f"predictions with {shown(table.others.column_names)}",
-        )
-    members = (
-        texts(table.others, column) if column else [None if n is None else truth.groups[n] for n in matching.names]
-    )
+    members = members_of(table, question.by, truth, matching)
     groups = np.array([member or "none" for member in compress(members, used)])
     predicted = table.models[FUSED][used].argmax(axis=1)
     found = []

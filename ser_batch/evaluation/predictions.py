@@ -211,7 +211,9 @@ def _labels(path: str | Path, columns: Sequence[str], provenance: dict[str, str]
 
 
 def _models(columns: Sequence[str], labels: Sequence[str], provenance: dict[str, str]) -> dict[str, str]:
-    """Name -> prefix of its columns, of the fusion and of each branch that has columns."""
+    """Name -> prefix of its columns, of the fusion and of each branch that has columns for the same labels."""
+    if "branch_labels" in provenance:
+        return {FUSED: ""}
     own, suffix = {f"p_{label}" for label in labels}, f"_p_{labels[0]}"
     branches = [c.removesuffix(suffix) for c in columns if c.endswith(suffix) and c not in own]
     if "branches" in provenance:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ser_batch.clips import MIX, ClipRule, Segmentation
 from ser_batch.decode.pool import FILE_TIMEOUT
 from ser_batch.errors import InputError
+from ser_batch.output.schema import EMBEDDINGS
 
 if TYPE_CHECKING:
     from ser_batch.recordings.table import Recordings
@@ -54,6 +55,8 @@ class RunConfig:
     shard: tuple[int, int] | None = None
     branch_columns: bool = True
     """Whether the table has the branches' own probabilities."""
+    embeddings: str | None = None
+    """Also write the embedding, as numbers of this type: `EMBEDDINGS` of `ser_batch.output.schema`."""
     overwrite: bool = False
     """Replace an existing output, and delete an unfinished one."""
     resume: bool = False
@@ -84,6 +87,8 @@ class RunConfig:
                 got=f"clip {self.clip}" + (" and a window" if self.window is not None else ""),
                 expected=f"{WHOLE} or {FIRST_CLIP}, without a window",
             )
+        if self.embeddings not in (None, *EMBEDDINGS):
+            raise InputError("embeddings have no such type", got=self.embeddings, expected=" or ".join(EMBEDDINGS))
         if (self.max_errors or 0) < 0 or not 0 <= (self.fail_over or 0) <= 1:
             raise InputError(
                 "a limit of failures is out of range",

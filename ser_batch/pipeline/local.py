@@ -56,13 +56,18 @@ class LocalExecutor:
                 yield LocalScoring(config, recordings, self._scorer, pool, segmentation, "as given")
             return
         bundle = load_bundle(config.bundle)
+        if config.embeddings is not None:
+            bundle.embedding()  # refused before any work
         segmentation = config.segmentation(bundle.manifest.clip)
         # The decode processes start while the engine is loaded, which takes as long.
         with open_pool(config, segmentation) as pool:
             choice = choose(bundle, config.backend, config.precision)
             batch = usual_batch(config, recordings)
-            with closing(open_engine(bundle, choice.backend, config.threads, choice.precision, batch)) as engine:
-                yield LocalScoring(config, recordings, Scorer(bundle, engine), pool, segmentation, choice.reason)
+            wanted = config.embeddings is not None
+            engine = open_engine(bundle, choice.backend, config.threads, choice.precision, batch, embedding=wanted)
+            with closing(engine):
+                scorer = Scorer(bundle, engine, embedding=wanted)
+                yield LocalScoring(config, recordings, scorer, pool, segmentation, choice.reason)
 
 
 class LocalScoring:
@@ -92,7 +97,8 @@ class LocalScoring:
                 decoded, self._scorer, self._batch_size, progress, self.segmentation
             ):
                 with progress.stage("write"):
-                    batch = record_batch(table, self._scorer.labels, segments, scores, extra)
+                    of_branches = self.bundle.branch_labels
+                    batch = record_batch(table, self._scorer.labels, segments, scores, extra, branch_labels=of_branches)
                 yield Scored(batch, sum(segment.last for segment in segments), segments[-1].last)
 
 

@@ -78,7 +78,8 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
     if aggregate_to is not None:
         from ser_batch.output.aggregate import aggregate
 
-        aggregate(output.tables(), recordings.key, scoring.bundle.labels, aggregate_to.file)
+        labels, of_branches = scoring.bundle.labels, scoring.bundle.branch_labels
+        aggregate(output.tables(), recordings.key, labels, aggregate_to.file, of_branches)
         aggregate_to.render()
     paths = recordings.paths_of(file for file, _ in summary.errors)
     return RunResult(summary, paths)
@@ -114,6 +115,7 @@ def _table(config: RunConfig, recordings: Recordings, scoring: Scoring, before: 
         scoring.engine,
         scoring.segmentation,
         branch_columns=config.branch_columns,
+        embeddings=config.embeddings,
         extra=None if recordings.extra is None else recordings.extra.schema,
         without=() if before is None else [name for name in ADDED if name not in before.names],
     )

@@ -1,8 +1,8 @@
 """The scored windows of a long recording to its one row.
 
-Probabilities, the fusion's and each branch's, are the mean over the windows that were scored, each weighted by its
-seconds of sound, so that a last window of a moment counts as little as it holds. Silent windows are left out. Memory
-holds the sums of one recording, not its windows.
+Probabilities, the fusion's and each branch's, and the embedding are the mean over the windows that were scored, each
+weighted by its seconds of sound, so that a last window of a moment counts as little as it holds. Silent windows are
+left out. Memory holds the sums of one recording, not its windows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.engines.scorer import Scores
 from ser_batch.recordings.recording import Segment
 
@@ -102,7 +103,8 @@ class _Sum:
         self.statuses.add(segment.status)
         self.error = self.error or segment.error
         self.seen.add(segment, seconds)
-        for name, rows in (("", scores.fused), *scores.branches.items()):
+        embedding = [] if scores.embedding is None else [(EMBEDDING, scores.embedding)]
+        for name, rows in (("", scores.fused), *scores.branches.items(), *embedding):
             weighted = seconds * rows.sum(axis=0, dtype=np.float64)
             self.sums[name] = self.sums[name] + weighted if name in self.sums else weighted
         if segment.status == "ok":
@@ -132,14 +134,18 @@ class _Sum:
             name: np.repeat((total / max(self.scored.seconds, 1e-9)).astype(np.float32)[None], rows, axis=0)
             for name, total in self.sums.items()
         }
-        return segment, Scores(means.pop(""), means)
+        return segment, Scores(means.pop(""), embedding=means.pop(EMBEDDING, None), branches=means)
 
 
 def _rows(scores: Scores, begin: int, end: int) -> Scores:
-    return Scores(scores.fused[begin:end], {name: rows[begin:end] for name, rows in scores.branches.items()})
+    branches = {name: rows[begin:end] for name, rows in scores.branches.items()}
+    embedding = None if scores.embedding is None else scores.embedding[begin:end]
+    return Scores(scores.fused[begin:end], branches, embedding)
 
 
 def concatenated(scores: list[Scores]) -> Scores:
     """The rows of all, in order."""
     branches = {name: np.concatenate([each.branches[name] for each in scores]) for name in scores[0].branches}
-    return Scores(np.concatenate([each.fused for each in scores]), branches)
+    embeddings = [each.embedding for each in scores if each.embedding is not None]
+    embedding = np.concatenate(embeddings) if embeddings else None
+    return Scores(np.concatenate([each.fused for each in scores]), branches, embedding)

@@ -59,6 +59,12 @@ def test_json_has_everything(toy_bundle: Bundle, capsys: pytest.CaptureFixture[s
     assert set(found["bytes"]) == set(toy_bundle.manifest.files)
 
 
+def test_the_embedding_is_named(toy_bundle: Bundle, embedding_bundle: Bundle) -> None:
+    assert "embedding         8, of wav2vec2".replace(" ", "") in page(embedding_bundle).replace(" ", "")
+    assert [each.get("embedding") for each in describe(embedding_bundle)["branches"]] == [8, None]
+    assert "embedding         none".replace(" ", "") in page(toy_bundle).replace(" ", "")
+
+
 def test_figures_of_another_form_are_left_to_the_json(tmp_path: Path) -> None:
     for number, metrics in enumerate(({}, {"test": 0.5}, {"test": {"fused": 0.5}}, {"test": {"fused": {"ua": 0.25}}})):
         bundle = edited(tmp_path / f"{number}", metrics=metrics)

@@ -131,7 +131,8 @@ class TaskScorer:
             for segment in segments:
                 places.append(place)
                 place += segment.last
-            batches.append(record_batch(self._plan.table, self._scorer.labels, segments, scores))
+            labels, of_branches = self._scorer.labels, self._scorer.bundle.branch_labels
+            batches.append(record_batch(self._plan.table, labels, segments, scores, branch_labels=of_branches))
         result = pa.Table.from_batches(batches).replace_schema_metadata()
         result = result.append_column(NUMBER, pa.array(np.asarray(numbers, np.int64)[places]))
         for stage, name in SPENT.items():
@@ -157,9 +158,10 @@ def _open(plan: Plan) -> Scorer:
             remedy="Put one bundle where all machines read it, and name it with --bundle.",
         )
     batch = plan.config.batch_size or default_batch_on(plan.opened.device)
-    engine = open_engine(bundle, plan.opened.name, plan.threads, plan.opened.precision, batch)
+    wanted = plan.config.embeddings is not None
+    engine = open_engine(bundle, plan.opened.name, plan.threads, plan.opened.precision, batch, embedding=wanted)
     if engine.device != plan.opened.device:
         raise EngineError("the machines differ", got=engine.device, expected=plan.opened.device)
-    scorer = Scorer(bundle, engine)
+    scorer = Scorer(bundle, engine, embedding=wanted)
     scorer.score(synthetic_clips(bundle.manifest.clip)[:1])
     return scorer

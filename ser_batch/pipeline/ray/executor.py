@@ -39,6 +39,8 @@ class RayExecutor:
         bundle = load_bundle(config.bundle)
         # What no actor could do is refused before a cluster is asked.
         config.segmentation(bundle.manifest.clip)
+        if config.embeddings is not None:
+            bundle.embedding()
         with cluster(self._placement) as room:
             threads = config.threads or room.cpus
             opened = probe_engine(room, bundle.root.resolve(), config.backend, config.precision, threads)
@@ -65,7 +67,9 @@ class RayScoring:
             threads=threads,
             segmentation=self.segmentation,
             config=_config_of_an_actor(config, opened, room),
-            table=schema(bundle, opened, self.segmentation, branch_columns=config.branch_columns),
+            table=schema(
+                bundle, opened, self.segmentation, branch_columns=config.branch_columns, embeddings=config.embeddings
+            ),
             content=recordings.content,
         )
 
@@ -79,9 +83,8 @@ class RayScoring:
         if len(lost) and len(lost) == tasks.count:
             raise EngineError("every process that was to score recordings was lost", remedy="Is there memory?")
         yield from self._collect(tasks.alone(lost), results, progress)
-        branches = tuple(branch.name for branch in self.bundle.manifest.branches)
         for number in results.missing():
-            yield results.give_up(int(number), self.bundle.labels, branches)
+            yield results.give_up(int(number), self.bundle)
 
     def _collect(self, tasks: Sequence[pa.Table], results: Results, progress: Progress) -> Generator[Scored]:
         if not tasks:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ser_batch.arrow import take
+from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines.scorer import Scores
 from ser_batch.errors import EngineError
 from ser_batch.output.schema import handed_through, record_batch
@@ -125,13 +126,16 @@ class Results:
         self._arrived[numbers] = True
         return Scored(self._batch(result, numbers), files=len(np.unique(numbers)))
 
-    def give_up(self, number: int, labels: tuple[str, ...], branches: tuple[str, ...]) -> Scored:
+    def give_up(self, number: int, bundle: Bundle) -> Scored:
         """The row of a recording that took down every process that met it."""
         recording = self._tasks[number]
         segment = failed(recording, current_version(recording), "every process that scored it was lost")
-        none = np.empty((0, len(labels)), np.float32)
+        none, of_branch = (np.empty((0, len(each)), np.float32) for each in (bundle.labels, bundle.branch_labels))
+        scores = Scores(none, dict.fromkeys((branch.name for branch in bundle.manifest.branches), of_branch))
         self._arrived[number] = True
-        batch = record_batch(self._table, labels, [segment], Scores(none, dict.fromkeys(branches, none)), self._extra)
+        batch = record_batch(
+            self._table, bundle.labels, [segment], scores, self._extra, branch_labels=bundle.branch_labels
+        )
         return Scored(batch, files=1)
 
     def _batch(self, result: pa.Table, numbers: npt.NDArray[np.int64]) -> Any:

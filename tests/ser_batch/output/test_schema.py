@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import ClipRule, Segmentation
 from ser_batch.engines.scorer import Scores
+from ser_batch.errors import OutputError
 from ser_batch.output.schema import ADDED, record_batch, schema
 from ser_batch.recordings.recording import Recording, Segment
 
@@ -132,3 +134,14 @@ def test_columns_handed_through_keep_the_names_that_an_earlier_version_gave_them
     written = record_batch(table, toy_bundle.labels, rows, scores(2), extra).to_pylist()
     assert [row["channel"] for row in written] == ["right", "left"]
     assert schema(toy_bundle, Recorder(), WHOLE, extra=extra.schema).names[-1] == "given_channel"
+
+
+def test_an_embedding_beyond_float16_is_refused_not_made_infinite(embedding_bundle: Bundle) -> None:
+    segments, rows = [outcome("a.wav"), outcome("b.wav", "broken"), outcome("c.wav")], np.zeros((2, 8), np.float32)
+    rows[1, 3] = 1e5
+    given = replace(scores(2), embedding=rows)
+    half, full = (schema(embedding_bundle, Recorder(), WHOLE, embeddings=kind) for kind in ("float16", "float32"))
+    found = record_batch(full, embedding_bundle.labels, segments, given).column("embedding").to_pylist()
+    assert found == [[0.0] * 8, None, [0, 0, 0, 1e5, 0, 0, 0, 0]]
+    with pytest.raises(OutputError, match=r"does not fit into float16; got 1e\+05 in c.wav.*--embeddings float32"):
+        record_batch(half, embedding_bundle.labels, segments, given)

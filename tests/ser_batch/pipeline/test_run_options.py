@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -196,3 +197,55 @@ def test_what_a_folder_holds_beside_recordings_is_counted_in_the_summary(
     assert [row["status"] for row in rows(tmp_path / "o.parquet")] == ["ok", "ok", "error", "error", "error"]
     assert run(*given, "--resume", "--json") == 3
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["left_out"] == {"txt": 2, "json": 1}
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_embeddings_are_a_column_and_their_means_over_windows(
+    audio: Path, tmp_path: Path, embedding_bundle: Bundle, kind: str
+) -> None:
+    (audio / "broken.wav").write_bytes(b"no audio")
+    given = (audio, "--bundle", embedding_bundle.root, "--backend", "onnxruntime", "--embeddings", kind)
+    out, windows, files = (tmp_path / f"{name}.parquet" for name in ("whole", "windows", "files"))
+    assert run(*given, "--out", out) == 3
+    assert run(*given, "--out", windows, "--window", 3, "--aggregate", files) == 3
+    assert pq.read_schema(out).field("embedding").type == pq.read_schema(files).field("embedding").type
+    assert (
+        str(pq.read_schema(out).field("embedding").type)
+        in {
+            "float16": "fixed_size_list<element: halffloat>[8]",
+            "float32": "fixed_size_list<element: float>[8]",
+        }[kind]
+    )
+    said = json.loads(pq.read_schema(out).metadata[b"ser_batch.embedding"])
+    assert said == {"branch": "wav2vec2", "size": 8, "type": kind}
+    segments = {(row["file"], row["start"]): row["embedding"] for row in rows(windows)}
+    assert segments["broken.wav", None] is None
+    parts = np.array([segments["a.wav", start] for start in (0, 3, 6)], np.float64)
+    whole = {row["file"]: row["embedding"] for row in rows(out)}
+    np.testing.assert_allclose(whole["a.wav"], np.average(parts, axis=0, weights=[3, 3, 1]), atol=4e-3)
+    means = {row["file"]: row["embedding"] for row in rows(files)}
+    np.testing.assert_allclose(means["a.wav"], parts.mean(axis=0), atol=4e-3)
+    assert whole["broken.wav"] is None and means["broken.wav"] is None
+    np.testing.assert_allclose(whole["b.flac"], segments["b.flac", 0.0], atol=4e-3)
+
+
+def test_an_output_is_gone_on_with_by_the_same_embeddings_alone(
+    audio: Path, tmp_path: Path, embedding_bundle: Bundle, toy_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, both = tmp_path / "plain.parquet", tmp_path / "both.parquet"
+    given = (audio, "--bundle", embedding_bundle.root, "--backend", "onnxruntime")
+    assert run(*given, "--out", plain) == 0
+    assert run(*given, "--out", both, "--embeddings") == 0
+    write(audio / "c.wav", 1.0)
+    for out, options, message in (
+        (plain, ["--embeddings"], 'has no embeddings, where this run has embeddings {"branch": "wav2vec2", '),
+        (both, [], "where this run has no embeddings. Resume with the same --embeddings, or"),
+        (both, ["--embeddings", "float32"], '"float16"}, where this run has embeddings {"branch"'),
+    ):
+        assert run(*given, "--out", out, "--resume", *options) == 2
+        assert message in capsys.readouterr().err
+    assert run(*given, "--out", both, "--embeddings", "float16", "--resume") == 0
+    assert [row["embedding"] is None for row in rows(both)] == [False] * 3
+    assert run(audio, "--bundle", toy_bundle.root, "--out", tmp_path / "o.parquet", "--embeddings") == 2
+    assert "has no embedding: its graphs give probabilities alone" in capsys.readouterr().err
+    assert not (tmp_path / "o.parquet").exists()

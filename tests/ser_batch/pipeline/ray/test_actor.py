@@ -50,6 +50,19 @@ def results_of(plan: Plan, listed: list[Recording]) -> tuple[Results, list[pa.Ta
     return Results(tasks, plan.table, None), [scorer(task) for task in tasks.divided(1, long=True)]
 
 
+def test_an_actor_makes_embeddings_where_they_are_asked_for(tmp_path: Path, embedding_bundle: Bundle) -> None:
+    sources(tmp_path / "audio", 3)
+    write(tmp_path / "audio" / "long.wav", 8.0, rate=16_000)
+    plan = plan_of(embedding_bundle)
+    config = replace(plan.config, embeddings="float32")
+    table = schema(embedding_bundle, plan.opened, plan.segmentation, embeddings="float32")
+    results, found = results_of(replace(plan, config=config, table=table), list(find_recordings([tmp_path / "audio"])))
+    taken = [results.take(each) for each in found]
+    rows = [row for each in taken if each is not None for row in each.batch.column("embedding").to_pylist()]
+    assert len(rows) == 4 and all(row is not None and len(row) == 8 for row in rows)
+    assert any(rows[-1])
+
+
 @pytest.mark.parametrize("window", [None, 0.1])
 def test_the_rows_are_those_of_a_local_run(tmp_path: Path, toy_bundle: Bundle, window: float | None) -> None:
     for seconds in (8.0, 20.0):
@@ -127,7 +140,7 @@ def test_a_task_that_was_begun_too_often_is_given_up(tmp_path: Path, toy_bundle:
     assert result.column_names == [LOST]
     assert results.take(result) is None
     assert results.missing().tolist() == [0, 1]
-    row = results.give_up(1, toy_bundle.labels, tuple(b.name for b in toy_bundle.manifest.branches))
+    row = results.give_up(1, toy_bundle)
     assert row.batch.column("error").to_pylist() == ["every process that scored it was lost"]
     assert row.batch.column("source_size").to_pylist() == [(tmp_path / "audio" / "001.wav").stat().st_size]
     assert results.missing().tolist() == [0]
