@@ -70,6 +70,7 @@ def assemble(
         licence=note,
         command=training_command(run),
         other_speech=other_speech,
+        unheard=unheard_figures(run),
         trust=parse_trust(stated.get(KEY, {}), KEY),
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +116,7 @@ def _check(run: Run, out: Path, overwrite: bool) -> None:
 
 
 def test_figures(run: Run) -> dict[str, Any]:
-    """Output (each branch, then "fused") → its figures on the test clips.
+    """Output (each branch, then "fused") → its figures on the test clips; of several corpora, on those of the first.
 
     Raises:
         ExportError: the run was not tested.
@@ -124,7 +125,15 @@ def test_figures(run: Run) -> dict[str, Any]:
     missing = [output for output in outputs if output not in found]
     if missing:
         raise ExportError(f"run {run.folder} has no test figures of {', '.join(missing)}", got=sorted(found))
-    return {output: found[output] for output in outputs}
+    return {output: next(iter(found[output].get("corpora", {}).values()), found[output]) for output in outputs}
+
+
+def unheard_figures(run: Run) -> dict[str, dict[str, Any]]:
+    """Corpus that the run was only tested on → output → its figures; none of a run on one corpus."""
+    found = run.metrics.get("test", {})
+    outputs = [output for output in (*run.branches, FUSED) if "corpora" in found.get(output, {})]
+    corpora = list(found[FUSED]["corpora"])[1:] if outputs else []
+    return {name: {output: found[output]["corpora"][name] for output in outputs} for name in corpora}
 
 
 def _summary(run: Run, test: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +141,14 @@ def _summary(run: Run, test: Mapping[str, Any]) -> dict[str, Any]:
     figures = {
         output: {key: value for key, value in found.items() if key not in BULKY} for output, found in test.items()
     }
-    return {"protocol": run.provenance["protocol"], "split": run.provenance["split"]["name"], "test": figures}
+    unheard = {
+        name: {
+            output: {key: found[key] for key in ("ua", "ua_interval", "ece", "clips")} for output, found in of.items()
+        }
+        for name, of in unheard_figures(run).items()
+    }
+    summary = {"protocol": run.provenance["protocol"], "split": run.provenance["split"]["name"], "test": figures}
+    return summary | ({"unheard": unheard} if unheard else {})
 
 
 def training_command(run: Run) -> str:
@@ -145,9 +161,9 @@ def training_command(run: Run) -> str:
         named = False
     recipe = config.recipe if named else f"{run.folder.name}/config.json"
     options = " ".join(f"--{key} {value}" for key, value in chosen.items()) if named else ""
-    return (
-        f"ser-train run {recipe} --data path/to/{run.provenance['data']} --out runs/{config.recipe} {options}".rstrip()
-    )
+    several = "corpora" in run.provenance
+    data = "--corpora CORPORA.toml" if several else f"--data path/to/{run.provenance['data']}"
+    return f"ser-train run {recipe} {data} --out runs/{config.recipe} {options}".rstrip()
 
 
 def export_environment() -> dict[str, Any]:

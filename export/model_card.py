@@ -61,6 +61,10 @@ LIMITS: Sequence[str] = (
     "people: not for hiring, policing, schooling, health or credit.",
 )
 
+SEVERAL = (
+    "Most of what it was trained on is acted, read and recorded for the purpose. Expect less of spontaneous speech, "
+    "and of languages, rooms and microphones that are new to it: the figures on unseen corpora say how much less."
+)
 REFIT = (
     "Once the validation clips had chosen, both branches were trained on them too: only the test clips are new to them."
 )
@@ -74,6 +78,7 @@ def model_card(
     licence: str,
     command: str,
     other_speech: Sequence[Mapping[str, Any]] = (),
+    unheard: Mapping[str, Mapping[str, Figures]] | None = None,
     trust: Trust | None = None,
 ) -> str:
     """The model card as Markdown.
@@ -82,12 +87,13 @@ def model_card(
         test: output (each branch in the fusion's order, then "fused") → its figures on the test clips.
         command: what trains the run again.
         other_speech: evaluations of other speech, as `read_evaluation` gives them.
+        unheard: corpus that the run was tested on and not trained on → output → its figures.
         trust: what is known of corpora that the model was not trained on.
     """
     sections = {
         f"Model card: {provenance['recipe']}": _summary(provenance, labels),
         "Test figures": f"{_figures(test)}\n\n{_recalls(test)}",
-        "Unseen corpora": _trust(trust or Trust()),
+        "Unseen corpora": "\n\n".join([_trust(trust or Trust()), *([_unheard(unheard)] if unheard else [])]),
         **({"Other speech": _other_speech(other_speech)} if other_speech else {}),
         "Data and split": _data(provenance),
         "Training": _training(provenance, command),
@@ -104,7 +110,12 @@ def licence_note(provenance: Mapping[str, Any], given: str | None = None) -> str
     Raises:
         ExportError: none of them is known; a bundle is not made without one.
     """
-    note = given or provenance.get("licence") or LICENCES.get(str(provenance.get("data")))
+    note = (
+        given
+        or provenance.get("licence")
+        or _licences(provenance.get("corpora", {}))
+        or LICENCES.get(str(provenance.get("data")))
+    )
     if not note:
         raise ExportError(
             "the licence of the trained weights is not known",
@@ -113,6 +124,17 @@ def licence_note(provenance: Mapping[str, Any], given: str | None = None) -> str
             remedy="State it with --licence.",
         )
     return str(note)
+
+
+def _licences(corpora: Mapping[str, Mapping[str, Any]]) -> str:
+    """The note for weights that several corpora trained; empty without corpora."""
+    if not corpora:
+        return ""
+    terms = "; ".join(f"{name}: {found['licence']}" for name, found in corpora.items())
+    return (
+        f"Model weights trained on several corpora, whose terms all apply (not legal advice): {terms}. The code is "
+        "Apache-2.0; these weights are not."
+    )
 
 
 def read_evaluation(path: Path, labels: Sequence[str], branches: Sequence[str]) -> dict[str, Any]:
@@ -153,7 +175,14 @@ def _summary(provenance: Mapping[str, Any], labels: Sequence[str]) -> str:
 
 
 def _origin(provenance: Mapping[str, Any]) -> str:
-    context = provenance["config"]["context"]
+    context, distilled = provenance["config"]["context"], provenance.get("distillation")
+    if distilled:
+        layers = " and ".join(map(str, distilled["layers"]))
+        return (
+            f"The context branch (`{context['name']}`) starts from an encoder of this project that was trained to give "
+            f"the frames of layers {layers} of `{distilled['teacher']}`, on {distilled['clips']:,} clips without their "
+            f"labels ({', '.join(distilled['corpora'])}). It holds no weights of `{distilled['teacher']}`."
+        )
     if context["backbone"] == "scratch":
         return (
             f"The context branch (`{context['name']}`) is trained from scratch on this corpus alone: it is **not** "
@@ -207,6 +236,18 @@ def _trust(trust: Trust) -> str:
     return said
 
 
+def _unheard(unheard: Mapping[str, Mapping[str, Figures]]) -> str:
+    """UA on each corpus that was only tested on, among its own labels."""
+    outputs, rows = list(next(iter(unheard.values()))), []
+    for name, of in unheard.items():
+        fused = of[FUSED]
+        found = [_percent(of[output]["ua"]) for output in outputs]
+        facts = [str(fused["clips"]), str(len(fused["labels"]))]
+        rows.append([name, *facts, *found, _interval(fused["ua_interval"]), f"{fused['ece']:.2f}"])
+    table = _table(["UA on", "clips", "labels", *map(_shown, outputs), "95 %", "calibration error"], rows)
+    return f"{table}\n\nNever trained on, and asked for their own labels alone."
+
+
 def _other_speech(evaluations: Sequence[Mapping[str, Any]]) -> str:
     header = ["", "clips", "accuracy", "95 % interval", "UA", "95 % interval"]
     parts = []
@@ -233,6 +274,12 @@ def _data(provenance: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{split[part]} {part}" for part in ("train", "validation", "test"))
     # A bundle of before `refit` existed does not name it.
     refit = f" {REFIT}" if provenance["config"].get("refit") else ""
+    if "corpora" in provenance:
+        rows = [[name, ", ".join(found["labels"]), found["licence"]] for name, found in provenance["corpora"].items()]
+        return (
+            f"{counts} clips of several corpora.{refit} A label that a corpus lacks was neither rewarded nor punished "
+            f"by its clips.\n\n{_table(['corpus', 'labels', 'terms'], rows)}"
+        )
     return (
         f"{CORPORA.get(data, f'Corpus `{data}`.')}\n\n"
         f"Protocol `{protocol}`, split `{split['name']}`: {counts} clips. {PROTOCOLS[protocol]}{refit}"
@@ -254,6 +301,8 @@ def _training(provenance: Mapping[str, Any], command: str) -> str:
 
 def _limits(provenance: Mapping[str, Any]) -> list[str]:
     data, protocol = str(provenance["data"]), str(provenance["protocol"])
+    if "corpora" in provenance:
+        return [SEVERAL, *LIMITS]
     return [*CORPUS_LIMITS.get(data, ()), *PROTOCOL_LIMITS.get(protocol, ()), *LIMITS]
 
 

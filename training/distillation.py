@@ -38,7 +38,7 @@ from training.files import read_json
 from training.loop import autocast, fit, seed_everything
 from training.models.backbones import ENCODER_RATE, EncoderInput, ZeroMeanUnitVariance
 from training.models.frontends import Centre, Decimate
-from training.models.pretrained import Encoder, load_encoder
+from training.models.pretrained import ORIGIN, Encoder, load_encoder
 from training.runs import environment
 from training.runtime import Runtime
 
@@ -129,6 +129,12 @@ def distill(
     student.source.model.save_pretrained(folder / "encoder")
     write_json(folder / "encoder" / "preprocessor_config.json", {"do_normalize": True, "sampling_rate": ENCODER_RATE})
     result = {"clips": len(rows), **Imitation().evaluate(student, *validation, runtime.device)}
+    origin = {
+        "teacher": Path(config.teacher).name,
+        "layers": list(config.teacher_layers),
+        "corpora": list(corpus.roots),
+    }
+    write_json(folder / "encoder" / ORIGIN, origin | result)
     write_json(folder / "result.json", result)
     return result
 

@@ -259,12 +259,15 @@ def _load_branches(folder: Path, config: RunConfig, classes: int) -> dict[str, n
 
 
 def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[str, Any]:
+    backbone = read_json(folder / "backbone.json") if (folder / "backbone.json").is_file() else {}
     return {
         "recipe": config.recipe,
         "seed": config.seed,
         "data": split["corpus"],
         "protocol": config.protocol,
         "split": {"name": split["name"], **{part: len(split[part]) for part in PARTS}},
+        **({"corpora": split["corpora"]} if "corpora" in split else {}),
+        **({"distillation": backbone["origin"]} if "origin" in backbone else {}),
         "config": to_dict(config),
         "environment": read_json(folder / "environment.json"),
     }

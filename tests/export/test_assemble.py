@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ from ser_batch.bundle.fusion import Fusion
 from ser_batch.bundle.trust import trust_of
 from ser_batch.errors import BundleError, ExportError, OutputError
 from ser_batch.verification.metadata import read_metadata
+from support import toy_corpus
+from support.toy_corpus import write_corpora
 from support.toy_run import CLIP, CONFIG, make_toy_run
 from training.config import load_config
 from training.data.ravdess import LABELS
 from training.runs import Run, load_run
+from training.stages import train
 
 
 @pytest.fixture
@@ -134,3 +138,17 @@ def test_nothing_is_left_where_an_export_fails(tmp_path: Path, toy_run: Path, mo
 
 def test_a_toy_run_is_what_training_reads(tmp_path: Path) -> None:
     assert load_run(make_toy_run(tmp_path / "run")).config == CONFIG
+
+
+def test_a_run_over_several_corpora_names_each_with_its_terms(tmp_path: Path) -> None:
+    folder = tmp_path / "corpora"
+    folder.mkdir()
+    corpora = write_corpora(folder)
+    fusion = replace(toy_corpus.CONFIG.fusion, fit_on="validation", solver="shrunk")
+    train(replace(toy_corpus.CONFIG, protocol="given", fusion=fusion), corpora.for_training(), tmp_path / "run")
+    bundle = assemble(load_run(tmp_path / "run"), tmp_path / "bundle").bundle
+    assert "fine: CC0; coarse: CC0" in bundle.manifest.licence
+    assert list(bundle.manifest.metrics["unheard"]) == ["coarse"]
+    card = (tmp_path / "bundle/MODEL_CARD.md").read_text()
+    assert "| coarse | 8 | 2 |" in card and "| fine | calm, neutral | CC0 |" in card
+    assert "--corpora CORPORA.toml" in card

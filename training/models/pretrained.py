@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ser_batch.errors import TrainingError
 from training.config import ContextConfig
+from training.files import read_json
 from training.models import repair_torchaudio
 from training.models.backbones import Family, family_of
 
@@ -22,6 +24,8 @@ EAGER = {"attn_implementation": "eager"}
 UNUSED = "masked_spec_embed"
 """What masked frames are replaced by where `spec_augment` asks for it; some checkpoints leave it out."""
 
+ORIGIN = "distillation.json"
+"""In a checkpoint's folder: what it was distilled from."""
 INCIDENTAL = ("dtype", "_name_or_path", "transformers_version", "apply_spec_augment")
 """Fields of a transformers configuration that say nothing about the float32 model built from it here."""
 
@@ -35,11 +39,14 @@ class Encoder:
     family: Family
     normalise: bool
     """Whether its input is the z-normed waveform."""
+    origin: dict[str, Any] | None = None
+    """What it was distilled from, and on what (training.distillation)."""
 
     def describe(self) -> dict[str, Any]:
         """What `from_description` needs to build it again without its weights, as JSON types."""
         config = self.model.config.to_dict()
-        return {"normalise": self.normalise, "config": {k: v for k, v in config.items() if k not in INCIDENTAL}}
+        found = {"normalise": self.normalise, "config": {k: v for k, v in config.items() if k not in INCIDENTAL}}
+        return found | ({"origin": self.origin} if self.origin else {})
 
 
 def load_encoder(config: ContextConfig) -> Encoder:
@@ -58,14 +65,16 @@ def load_encoder(config: ContextConfig) -> Encoder:
         family = family_of(description.model_type)
         description.apply_spec_augment = config.spec_augment
         normalise = _normalises(config.backbone) if config.normalise is None else config.normalise
-        encoder = Encoder(_load_weights(config.backbone, family, description), family, normalise)
+        weights, said = _load_weights(config.backbone, family, description), Path(config.backbone) / ORIGIN
+        encoder = Encoder(weights, family, normalise, read_json(said) if said.is_file() else None)
     return _checked(encoder, config.spec_augment)
 
 
 def from_description(description: dict[str, Any], spec_augment: bool = False) -> Encoder:
     """The encoder that `Encoder.describe` described, with random weights for a run's own to be loaded into."""
     fields = dict(description["config"])
-    return _build(fields.pop("model_type"), fields, bool(description["normalise"]), spec_augment)
+    built = _build(fields.pop("model_type"), fields, bool(description["normalise"]), spec_augment)
+    return replace(built, origin=description.get("origin"))
 
 
 def _check_fields(model_type: str, fields: dict[str, Any]) -> None:
