@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.model_card import licence_note, model_card, read_evaluation
+from export.model_card import licence_note, model_card, read_evaluation, read_robustness
 from export.onnx import OPSET, Exported, export_branch
 from ser_batch.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.fusion import FUSED
@@ -42,6 +42,7 @@ def assemble(
     licence: str | None = None,
     overwrite: bool = False,
     evaluations: Sequence[Path] = (),
+    robustness: Path | None = None,
     progress: Progress | None = None,
 ) -> Assembled:
     """Export `run` as a bundle at `out`.
@@ -50,6 +51,7 @@ def assemble(
         name: of the bundle; the run's recipe if None.
         licence: of the weights; None takes the corpus's, where it is known.
         evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
+        robustness: what `ser-train robustness --out` wrote of an earlier export, for the model card.
         progress: called after each branch.
 
     Raises:
@@ -67,6 +69,7 @@ def assemble(
         licence=note,
         command=training_command(run),
         other_speech=other_speech,
+        robustness=None if robustness is None else read_robustness(robustness, run.labels, tuple(run.branches)),
     )
     with tempfile.TemporaryDirectory() as folder:
         exports = _export_branches(run, Path(folder), progress)

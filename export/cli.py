@@ -71,6 +71,11 @@ def _precision_options(required: bool) -> Callable[[Command], Command]:
     type=click.Path(path_type=Path),
     help="JSON of ser-batch evaluate on other speech, by an earlier export of RUN, for the model card; repeatable.",
 )
+@click.option(
+    "--robustness",
+    type=click.Path(path_type=Path),
+    help="JSON of ser-train robustness, by an earlier export of RUN, for the model card.",
+)
 @_precision_options(required=False)
 def onnx(
     run: Path,
@@ -79,6 +84,7 @@ def onnx(
     licence: str | None,
     overwrite: bool,
     evaluations: tuple[Path, ...],
+    robustness: Path | None,
     precisions: tuple[str, ...],
     calibration: Path | None,
 ) -> int:
@@ -98,7 +104,14 @@ def onnx(
         find_speech(calibration)  # if there is none, the bundle should not be made first
     show = lambda export: click.echo(_export_line(export))  # noqa: E731
     assembled = assemble(
-        load_run(run), out, name=name, licence=licence, overwrite=overwrite, evaluations=evaluations, progress=show
+        load_run(run),
+        out,
+        name=name,
+        licence=licence,
+        overwrite=overwrite,
+        evaluations=evaluations,
+        robustness=robustness,
+        progress=show,
     )
     if precisions:
         quantize(

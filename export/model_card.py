@@ -10,6 +10,7 @@ from typing import Any
 from ser_batch import strict_json
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import ExportError, InputError
+from training.robustness.report import Report, markdown, read
 
 Figures = Mapping[str, Any]
 """One output's `ser_batch.evaluation.metrics.Evaluation` as plain values."""
@@ -73,6 +74,7 @@ def model_card(
     licence: str,
     command: str,
     other_speech: Sequence[Mapping[str, Any]] = (),
+    robustness: Report | None = None,
 ) -> str:
     """The model card as Markdown.
 
@@ -80,11 +82,13 @@ def model_card(
         test: output (each branch in the fusion's order, then "fused") → its figures on the test clips.
         command: what trains the run again.
         other_speech: evaluations of other speech, as `read_evaluation` gives them.
+        robustness: what `ser-train robustness` measured, as `read_robustness` gives it.
     """
     sections = {
         f"Model card: {provenance['recipe']}": _summary(provenance, labels),
         "Test figures": f"{_figures(test)}\n\n{_recalls(test)}",
         **({"Other speech": _other_speech(other_speech)} if other_speech else {}),
+        **({"Recordings as users have them": markdown(robustness)} if robustness else {}),
         "Data and split": _data(provenance),
         "Training": _training(provenance, command),
         "Licence": licence,
@@ -135,6 +139,19 @@ def read_evaluation(path: Path, labels: Sequence[str], branches: Sequence[str]) 
     ours = {"labels": list(labels), "branches": list(branches)}
     if theirs != ours or outputs != {FUSED, *branches}:
         raise InputError(f"{path} is an evaluation of another model", got=theirs, expected=ours)
+    return found
+
+
+def read_robustness(path: Path, labels: Sequence[str], branches: Sequence[str]) -> Report:
+    """What `ser-train robustness --out` wrote of a model with these labels and branches.
+
+    Raises:
+        InputError: the file cannot be read, is no such report, or is one of another model.
+    """
+    found = read(path)
+    ours, theirs = (tuple(labels), {FUSED, *branches}), (found.labels, set(found.rows[0].outputs))
+    if theirs != ours:
+        raise InputError(f"{path} is a report on another model", got=theirs, expected=ours)
     return found
 
 

@@ -23,6 +23,7 @@ from training.options import (
     runtime_options,
 )
 from training.reproduction.cli import ablate, fusion, out_of_fold, protocol, reproduce, unfreeze
+from training.robustness.cli import robustness
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -113,7 +114,7 @@ def tables(page: Path, results: Path, figures: Path | None, check: bool) -> None
         draw(load(results), figures)
 
 
-for _command in (protocol, unfreeze, ablate, fusion, out_of_fold, reproduce):
+for _command in (protocol, unfreeze, ablate, fusion, out_of_fold, reproduce, robustness):
     cli.add_command(_command)
 
 

@@ -36,6 +36,7 @@ from training.reproduction.paper import (
 )
 from training.reproduction.results import save
 from training.reproduction.tables import notes, protocol_table, settings, table_iii, table_iv, table_v
+from training.robustness.report import ROBUSTNESS
 
 PAGE = REPOSITORY / "docs" / "reproduction.md"
 PNG = b"\x89PNG"
@@ -194,7 +195,7 @@ def test_a_region_nobody_generates_is_refused() -> None:
 
 
 def test_the_committed_page_says_what_the_committed_results_say() -> None:
-    assert set(re.findall(r"<!-- generated: ([\w-]+) -->", PAGE.read_text())) == set(REGIONS)
+    assert set(re.findall(r"<!-- generated: ([\w-]+) -->", PAGE.read_text())) == {*REGIONS, ROBUSTNESS}
     assert is_current(PAGE, COMMITTED), "run ser-train tables --page docs/reproduction.md --results training/results"
 
 
