@@ -22,7 +22,7 @@ from training.options import (
     runtime_of,
     runtime_options,
 )
-from training.reproduction.cli import ablate, fusion, out_of_fold, protocol, reproduce, unfreeze
+from training.reproduction.cli import ablate, fusion, loco, out_of_fold, protocol, reproduce, unfreeze
 from training.robustness.cli import robustness
 
 
@@ -114,7 +114,7 @@ def tables(page: Path, results: Path, figures: Path | None, check: bool) -> None
         draw(load(results), figures)
 
 
-for _command in (protocol, unfreeze, ablate, fusion, out_of_fold, reproduce, robustness):
+for _command in (protocol, loco, unfreeze, ablate, fusion, out_of_fold, reproduce, robustness):
     cli.add_command(_command)
 
 

@@ -165,7 +165,15 @@ def fit_fusion(run: TrainingRun, probabilities: dict[str, Probabilities]) -> Fus
     else:
         source = labelled({"training": "train", "validation": "validation"}[config.fusion.fit_on])
     held_out = source if config.refit else labelled("validation")
-    fusion = fit_logistic(config.fusion, config.fusion_stage, source, held_out, run.folder / "fusion", config.seed)
+    fusion = fit_logistic(
+        config.fusion,
+        config.fusion_stage,
+        source,
+        held_out,
+        run.folder / "fusion",
+        config.seed,
+        weights=run.weights(*run.fitted_parts) if config.fusion.fit_on == "out-of-fold" else None,
+    )
     save_fusion(fusion, run.folder / "fusion.npz")
     return fusion
 

@@ -10,8 +10,10 @@ import soundfile
 
 from support.toy_run import CLIP, CONTEXT, SPECTROGRAM
 from training.config import RunConfig, Stage
+from training.data.corpora import Corpora, load_corpora
 from training.data.corpus import Corpus
 from training.data.ravdess import parse
+from training.data.splits import PARTS
 
 STAGE = Stage("adamw", 1e-3, epochs=2, patience=2, monitor="accuracy", batch_size=16)
 CONFIG = RunConfig(
@@ -39,6 +41,22 @@ def write_corpus(root: Path, actors: tuple[int, ...] = (1, 2, 3), seed: int = 0)
                     soundfile.write(root / file, (0.3 * tone).astype(np.float32), CLIP.sample_rate)
                     files.append(file)
     return Corpus("toy", root, ("neutral", "calm"), tuple(parse(file) for file in sorted(files)))
+
+
+def write_corpora(folder: Path) -> Corpora:
+    """Two corpora with the same sounds, one of which tells neutral from calm while the other calls both quiet."""
+    entries = ['classes = ["neutral", "calm", "happy"]']
+    for name, actors in {"fine": (1, 2, 3), "coarse": (4, 5, 6)}.items():
+        examples = write_corpus(folder / name, actors).examples
+        rows = [(e.file, e.label, e.speaker, PARTS[int(str(e.speaker)) % 3 - 1]) for e in examples]
+        if name == "coarse":
+            rows = [(file, {"neutral": "quiet", "calm": "happy"}[label], who, part) for file, label, who, part in rows]
+        lines = "".join(",".join(map(str, row)) + "\n" for row in rows)
+        (folder / f"{name}.csv").write_text(f"path,label,speaker,split\n{lines}")
+        entry = f'name = "{name}"\ndata = "{name}.csv"\nroot = "{name}"\nlicence = "CC0"\nrole = "train"\n'
+        entries.append(f'[[corpus]]\n{entry}protocol = "given"\nlabels = {{ quiet = ["neutral", "calm"] }}')
+    (folder / "corpora.toml").write_text("\n".join(entries))
+    return load_corpora(folder / "corpora.toml")
 
 
 def official_names() -> list[str]:

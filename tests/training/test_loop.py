@@ -17,6 +17,7 @@ from training.config import Stage  # noqa: E402
 from training.data.examples import CachedSet  # noqa: E402
 from training.loop import (  # noqa: E402
     build_optimizer,
+    cross_entropy,
     evaluate,
     fit,
     frozen_state,
@@ -357,3 +358,22 @@ def test_matrices_alone_decay_where_the_stage_says_so() -> None:
             assert decaying[id(parameter)] == (0.1 if matrix else 0.0), name
     (group,) = build_optimizer(branch, replace(STAGE, weight_decay=0.1, decay="all")).param_groups
     assert group["weight_decay"] == 0.1
+
+
+def test_a_set_of_classes_is_right_as_a_whole_and_what_is_not_asked_for_has_no_gradient() -> None:
+    logits = torch.tensor([[1.0, 0.5, -1.0, 2.0]], requires_grad=True)
+    sets = torch.tensor([[1, 1, 0, -1]], dtype=torch.int8)  # the first or the second, not the third; the fourth unasked
+    loss = cross_entropy(logits, sets)
+    asked = logits.detach()[0, :3].softmax(dim=0)
+    assert float(loss.detach()) == pytest.approx(-math.log(float(asked[:2].sum())), abs=1e-6)
+    loss.backward()
+    assert logits.grad is not None and logits.grad[0, 3] == 0 and logits.grad[0, 2] > 0 > logits.grad[0, 0]
+
+
+def test_sets_of_one_class_are_the_cross_entropy_of_class_indices() -> None:
+    torch.manual_seed(0)
+    logits, classes = torch.randn(6, 5), torch.tensor([0, 1, 2, 3, 4, 0])
+    sets = torch.nn.functional.one_hot(classes, 5).to(torch.int8)
+    for smoothing in (0.0, 0.2):
+        expected = torch.nn.functional.cross_entropy(logits, classes, label_smoothing=smoothing)
+        assert float(cross_entropy(logits, sets, smoothing)) == pytest.approx(float(expected), abs=1e-6)

@@ -12,10 +12,9 @@ pytest.importorskip("transformers")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from support.toy_corpus import CONFIG, write_corpus  # noqa: E402
+from support.toy_corpus import CONFIG, write_corpora, write_corpus  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
-from training.data.corpora import Corpora, load_corpora  # noqa: E402
-from training.data.splits import PARTS  # noqa: E402
+from training.data.corpora import Corpora  # noqa: E402
 from training.models.spectrogram import SpectrogramBranch  # noqa: E402
 from training.runs import begin  # noqa: E402
 from training.stages import clean_features, train, training_set  # noqa: E402
@@ -55,20 +54,7 @@ def test_the_standardisation_is_of_what_is_trained_on(kind: str, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
-    """Two corpora with the same sounds, one of which tells neutral from calm while the other calls both quiet."""
-    folder, classes = tmp_path_factory.mktemp("corpora"), '["neutral", "calm", "happy"]'
-    entries = [f"classes = {classes}"]
-    for name, actors in {"fine": (1, 2, 3), "coarse": (4, 5, 6)}.items():
-        examples = write_corpus(folder / name, actors).examples
-        rows = [(e.file, e.label, e.speaker, PARTS[int(e.speaker) % 3 - 1]) for e in examples]
-        if name == "coarse":
-            rows = [(file, {"neutral": "quiet", "calm": "happy"}[label], who, part) for file, label, who, part in rows]
-        lines = "".join(",".join(map(str, row)) + "\n" for row in rows)
-        (folder / f"{name}.csv").write_text(f"path,label,speaker,split\n{lines}")
-        entry = f'name = "{name}"\ndata = "{name}.csv"\nroot = "{name}"\nlicence = "CC0"\nrole = "train"\nprotocol = "given"\n'
-        entries.append(f'[[corpus]]\n{entry}labels = {{ quiet = ["neutral", "calm"] }}')
-    (folder / "corpora.toml").write_text("\n".join(entries))
-    return load_corpora(folder / "corpora.toml")
+    return write_corpora(tmp_path_factory.mktemp("corpora"))
 
 
 @pytest.mark.parametrize("context", ["epochs", "ridge", "waveform"])

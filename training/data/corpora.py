@@ -10,7 +10,7 @@
     labels = { neutral = ["neutral", "calm"], anger = "angry", fear = "fearful" }
     licence = "CC BY-NC-SA 4.0"
     role = "train"                       # train, validate (to choose by) or measure (never chosen by, never trained on)
-    protocol = "paper"                   # optional: keep this split's validation and test clips out of training
+    validation = ["SK0"]                 # speakers that validate; or protocol = "paper", that split's clips
 
 Paths are relative to the file. A label that may mean several classes (neutral, where a corpus has no calm) names them
 all; classes that no label of a corpus means are neither rewarded nor punished by its clips.
@@ -63,6 +63,8 @@ class Entry:
     protocol: Literal["paper", "emobox", "sentence", "given"] | None = None
     fold: int = 0
     seed: int = 0
+    validation: tuple[str, ...] = ()
+    """Without a protocol: the speakers that validate."""
 
 
 @dataclass(frozen=True)
@@ -249,8 +251,23 @@ def _member(path: Path, classes: tuple[str, ...], entry: Entry) -> Member:
             f"corpus {entry.name}: {error.what}", got=error.got, expected=error.expected, remedy=error.remedy
         ) from error
     meanings = {label: _meaning(label, entry, classes, path) for label in corpus.labels}
-    split = splits_of(entry.protocol, corpus, entry.seed)[entry.fold] if entry.protocol else None
-    return Member(entry, corpus, meanings, split)
+    return Member(entry, corpus, meanings, _split(entry, corpus))
+
+
+def _split(entry: Entry, corpus: Corpus) -> Split | None:
+    if entry.protocol:
+        return splits_of(entry.protocol, corpus, entry.seed)[entry.fold]
+    if not entry.validation:
+        return None
+    unknown = sorted(set(entry.validation) - {str(e.speaker) for e in corpus.examples})
+    if unknown:
+        raise TrainingError(
+            f"corpus {entry.name} has no speaker {unknown[0]} to validate",
+            expected=", ".join(sorted({str(e.speaker) for e in corpus.examples})),
+        )
+    held_out = [i for i, e in enumerate(corpus.examples) if e.speaker in entry.validation]
+    rest = [i for i, e in enumerate(corpus.examples) if e.speaker not in entry.validation]
+    return Split("speakers", train=tuple(rest), validation=tuple(held_out), test=())
 
 
 def _meaning(label: str, entry: Entry, classes: tuple[str, ...], path: Path) -> tuple[str, ...]:

@@ -155,12 +155,25 @@ def folds_of(
     otherwise each label's clips are permuted with `seed` and dealt out, part by part. Clips of no part are in no
     fold either.
 
+    Of joined corpora each is a fold, whatever `count` says: what no model has heard is another corpus, not other clips.
+
     Raises TrainingError where a part has fewer speakers, or fewer clips of a label, than folds.
     """
+    if corpus.sets:
+        members = [i for part in parts for i in getattr(split, part)]
+        names = list(dict.fromkeys(corpus.examples[i].corpus for i in members))
+        _check_folds("corpora", len(names), 2)
+        count, fold_of = len(names), {i: names.index(corpus.examples[i].corpus) for i in members}
+        return _folds(split, fold_of, count)
     rng, apart = np.random.default_rng([seed, count]), speakers_apart(corpus, split)
     fold_of: dict[int, int] = {}
     for part in parts:
         fold_of |= _deal(corpus, part, getattr(split, part), count, rng, by_speaker=apart)
+    return _folds(split, fold_of, count)
+
+
+def _folds(split: Split, fold_of: dict[int, int], count: int) -> list[Split]:
+    """The split without each fold in turn, which is tested; `fold_of` says which clips are in which."""
     return [
         Split(
             f"{split.name}-out-of-fold{fold}",

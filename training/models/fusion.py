@@ -75,9 +75,16 @@ class WeightedFusion:
 
 
 def fit_logistic(
-    config: FusionConfig, stage: Stage, train: Labelled, validation: Labelled, folder: Path, seed: int
+    config: FusionConfig,
+    stage: Stage,
+    train: Labelled,
+    validation: Labelled,
+    folder: Path,
+    seed: int,
+    *,
+    weights: np.ndarray | None = None,
 ) -> Fusion:
-    """The paper's fusion fitted on `train`, as the matrix that is served."""
+    """The paper's fusion fitted on `train`, as the matrix that is served; `shrunk` counts clips by their `weights`."""
     names = tuple(train[0])
     if train[1].ndim > 1 and config.solver != "shrunk":
         raise TrainingError(
@@ -86,7 +93,8 @@ def fit_logistic(
     if config.solver == "lbfgs":
         return Fusion(*_fit_exact(*train, config.inverse_penalty), names)
     if config.solver == "shrunk":
-        return Fusion(*fit_shrunk(np.stack(list(train[0].values()), axis=1), train[1], config.shrinkage), names)
+        rows = np.stack(list(train[0].values()), axis=1)
+        return Fusion(*fit_shrunk(rows, train[1], config.shrinkage, weights), names)
     linear = _fit_module(LogisticFusion, stage, train, validation, folder, seed).linear
     return Fusion(linear.weight.detach().numpy(), linear.bias.detach().numpy(), names)
 
@@ -131,7 +139,9 @@ def _fit_exact(probabilities: Probabilities, targets: np.ndarray, inverse: float
     return weight, bias
 
 
-def fit_shrunk(probabilities: np.ndarray, targets: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+def fit_shrunk(
+    probabilities: np.ndarray, targets: np.ndarray, shrinkage: float, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Logistic regression that is shrunk towards one weight per branch: weight (C, K · C) and bias (C,), float64.
 
     A matrix of C × K·C weights, fitted on some thousand clips, learns those clips by heart: it can lose against a
@@ -142,8 +152,10 @@ def fit_shrunk(probabilities: np.ndarray, targets: np.ndarray, shrinkage: float)
     Args:
         probabilities: (N, K, C) of K branches.
         targets: (N,) class indices, or (N, C) sets of classes (training.data.corpus).
+        weights: (N,) how much each clip counts, of sum 1; None: all alike.
     """
     count, branches, classes = probabilities.shape
+    shares_of_clips = np.full(count, 1 / count) if weights is None else weights
     probabilities = probabilities.astype(np.float64)
     flat, sets = probabilities.reshape(count, -1), np.eye(classes)[targets] if targets.ndim == 1 else targets
 
@@ -156,11 +168,11 @@ def fit_shrunk(probabilities: np.ndarray, targets: np.ndarray, shrinkage: float)
         scores = log_softmax(np.where(sets >= 0, flat @ weight.T + bias, -np.inf), axis=1)
         of_set = np.where(sets == 1, scores, -np.inf)
         likelihood = logsumexp(of_set, axis=1)
-        error = (np.exp(scores) - np.exp(of_set - likelihood[:, None])) / count  # by the logits
+        error = (np.exp(scores) - np.exp(of_set - likelihood[:, None])) * shares_of_clips[:, None]  # by the logits
         penalised = parameters[branches:]
         by_share = np.einsum("nc,nkc->k", error, probabilities)
         by_rest = np.concatenate([error.T @ flat, error.sum(axis=0)[:, None]], axis=1).ravel() + shrinkage * penalised
-        value = -likelihood.sum() / count + 0.5 * shrinkage * penalised @ penalised
+        value = -likelihood @ shares_of_clips + 0.5 * shrinkage * penalised @ penalised
         return float(value), np.concatenate([by_share, by_rest])
 
     start = np.concatenate([np.ones(branches), np.zeros(classes * (branches * classes + 1))])

@@ -67,6 +67,23 @@ def protocol(name: Any, seeds: list[int], only: Any, **given: Any) -> None:
 
 
 @click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--corpora", "file", required=True, type=PATH, help="TOML file that names the corpora of the run.")
+@results_option
+def loco(run: Path, file: Path, results: Path) -> None:
+    """Leave one corpus out: measure a finished RUN on each corpus as one that it never heard; write it as JSON.
+
+    The run's fusion has to be fitted out of fold: its branches were trained without each corpus then. Corpora whose
+    role is to be measured on meet the whole model.
+    """
+    from training.data.corpora import load_corpora
+    from training.reproduction.experiments import measure_loco
+
+    command = _recorded({run: "RUN", file: "CORPORA", results: "RESULTS"})
+    click.echo(measure_loco(run, load_corpora(file), results, command))
+
+
+@click.command()
 @experiment_options
 @click.option("--layers", type=NUMBERS, default="0-6", show_default=True, help="Unfrozen layers, such as 1,3,5,9.")
 @click.option(

@@ -11,7 +11,9 @@ from typing import Any, Literal
 from ser_batch.errors import TrainingError
 from training import runs, stages
 from training.config import RunConfig, load_config
+from training.data.corpora import Corpora
 from training.data.corpus import Corpus
+from training.reproduction.loco import leave_one_out
 from training.reproduction.page import draw, write_page
 from training.reproduction.predictions import load_predictions, table_v
 from training.reproduction.protocols import Protocol, Setting, plan, run_protocol
@@ -66,6 +68,13 @@ def measure_ablation(setting: Setting, protocol: Protocol, seeds: Sequence[int],
     found = ablate(replace(setting, config=config), protocol, seeds, variants)
     trained = [run["stage"] for run in found["runs"].values()]
     return _write(setting, "ablation", config, found, started, trained)
+
+
+def measure_loco(run: Path, corpora: Corpora, results: Path, command: str) -> Path:
+    """A finished run on corpora that it never heard, written as a result; trains nothing."""
+    started = time.perf_counter()
+    found, config = leave_one_out(run, corpora), load_config(run / "config.json")
+    return save(describe("loco", config, found, command, time.perf_counter() - started), results)
 
 
 def measure_fusion(run: Path, results: Path, command: str) -> Path:

@@ -20,7 +20,16 @@ from training.reproduction.figures import confusion_figure, curves_figure, fusio
 from training.reproduction.paper import claims_table
 from training.reproduction.protocols import by_seed
 from training.reproduction.results import Experiment, load, select
-from training.reproduction.tables import TITLE, ablation_table, protocol_table, settings, table_iii, table_iv, table_v
+from training.reproduction.tables import (
+    TITLE,
+    ablation_table,
+    loco_table,
+    protocol_table,
+    settings,
+    table_iii,
+    table_iv,
+    table_v,
+)
 from training.robustness.report import ROBUSTNESS, Report, markdown, read_all
 
 ASSUMED = ("ancestor", "ours")
@@ -65,6 +74,7 @@ REGIONS: dict[str, Region] = {
     "protocol-paper": lambda experiments: protocol_table(experiments, "paper"),
     "protocol-emobox": lambda experiments: protocol_table(experiments, "emobox"),
     "protocol-sentence": lambda experiments: protocol_table(experiments, "sentence"),
+    "loco": loco_table,
     "ablation": ablation_table,
     "settings": settings,
     "assumptions": lambda _: assumptions_table(config_fields()),
@@ -139,6 +149,7 @@ def write_page(folder: Path, results: Path, figures: Sequence[str]) -> Path:
         "protocol-paper": "The paper's split",
         "protocol-emobox": "EmoBox's six speaker-independent folds",
         "protocol-sentence": "Sentence-open",
+        "loco": "Corpora never heard",
         "ablation": "Ablations",
         "settings": TITLE,
         "assumptions": "Assumptions",

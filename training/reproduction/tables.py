@@ -6,6 +6,7 @@ measures a figure, the page says so, with the command that would measure it.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ COMMANDS: dict[Kind, str] = {
     "protocol": f"ser-train protocol {{protocol}} --recipe paper --data RAVDESS --out RUNS {TO_COMMITTED}",
     "unfreezing": f"ser-train unfreeze --recipe paper --data RAVDESS --out RUNS {TO_COMMITTED}",
     "fusion": f"ser-train fusion RUN {TO_COMMITTED}",
+    "loco": f"ser-train loco RUN --corpora training/configs/corpora/default.toml {TO_COMMITTED}",
     "ablation": f"ser-train ablate --recipe RECIPE --data RAVDESS --out RUNS {TO_COMMITTED}",
 }
 
@@ -148,6 +150,40 @@ def protocol_table(experiments: Sequence[Experiment], protocol: str) -> str:
     parts = [markdown_table(headings, rows)] if rows else []
     parts += [*_against(found), *_speakers(found), *_shares(found)]
     return "\n\n".join([*parts, *_missing(found, "protocol", protocol), *notes(found, experiments)])
+
+
+def loco_table(experiments: Sequence[Experiment]) -> str:
+    """Unweighted average recall on corpora that a model never heard, one row per corpus."""
+    found, parts = [e for e in experiments if e.experiment == "loco"], []
+    for experiment in found:
+        corpora, runs = experiment.results["corpora"], experiment.results["runs"]
+        rows, left_out = [], [name for name in runs if corpora[name]["role"] == "train"]
+        for name, models in runs.items():
+            facts, fused = corpora[name], models["fused"]
+            what = "left out" if facts["role"] == "train" else "never trained on"
+            rows.append(
+                [
+                    f"{name}, {what}",
+                    f"{len(fused['labels'])}",
+                    f"{fused['clips']} of {facts['speakers']}",
+                    f"{facts['level']:.0f} dBFS, {facts['bandwidth'] / 1000:.1f} kHz",
+                    *(_percent(models[model]["ua"]) for model in ("spectrogram", "context")),
+                    f"**{_percent(fused['ua'])}** {_interval(fused['ua_interval'])} over {fused['over']}",
+                    f"{fused['ece']:.2f}",
+                ]
+            )
+        if left_out:
+            means = [statistics.fmean(runs[name][m]["ua"] for name in left_out) for m in MODELS]
+            rows.append([f"mean of those left out ({len(left_out)})", *[""] * 3, *map(_percent, means), ""])
+        headings = ["corpus", "labels", "clips of speakers", "median level, bandwidth", "spectrogram", "context"]
+        parts += [f"**{title(experiment)}**", markdown_table([*headings, "fused, 95 %", "ECE"], rows)]
+    return "\n\n".join(
+        [
+            *parts,
+            *([] if found else [f"Not measured here; `{COMMANDS['loco']}` measures it."]),
+            *notes(found, experiments),
+        ]
+    )
 
 
 def _calibrations(runs: Sequence[dict[str, Any]], model: str) -> list[str]:

@@ -83,3 +83,17 @@ def test_the_exact_fusion_of_two_classes_is_scikit_learns(tmp_path: Path) -> Non
     fitted = fit_logistic(config, stage, (found, truth), (found, truth), tmp_path, 0)
     theirs = LogisticRegression(C=1.0, max_iter=10_000).fit(stacked(found), truth).predict_proba(stacked(found))
     np.testing.assert_allclose(fitted(found), theirs, atol=1e-5)
+
+
+def test_a_shrunk_fusion_of_sets_of_one_class_is_that_of_class_indices() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), (40, 2)).astype(np.float32)
+    classes = rng.integers(3, size=40)
+    by_index = fit_shrunk(probabilities, classes, 0.1)
+    by_set = fit_shrunk(probabilities, np.eye(3, dtype=np.int8)[classes], 0.1)
+    for one, other in zip(by_index, by_set, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    unasked = np.eye(3, dtype=np.int8)[classes]
+    unasked[classes != 2, 2] = -1  # nothing but itself ever speaks of the third class: it is not pushed down
+    _, bias = fit_shrunk(probabilities, unasked, 0.1)
+    assert bias[2] > by_index[1][2]

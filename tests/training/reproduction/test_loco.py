@@ -1,0 +1,55 @@
+"""Leave one corpus out: each is tested by a model that never heard it, and the table says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from ser_batch.errors import TrainingError
+from support.toy_corpus import CONFIG, write_corpora
+from training.data.corpora import load_corpora
+from training.files import read_json
+from training.reproduction.experiments import measure_loco
+from training.reproduction.results import load
+from training.reproduction.tables import loco_table
+from training.stages import train
+
+
+def test_each_corpus_is_measured_by_a_model_that_never_heard_it(tmp_path: Path) -> None:
+    folder = tmp_path / "corpora"
+    folder.mkdir()
+    write_corpora(folder)
+    text = (folder / "corpora.toml").read_text()
+    other = text[text.index("[[corpus]]", 60) :].replace('"coarse"', '"kept"', 1).replace('"train"', '"measure"')
+    (folder / "corpora.toml").write_text(f"{text}\n{other}")
+    fusion = replace(CONFIG.fusion, fit_on="out-of-fold", solver="shrunk")
+    config = replace(CONFIG, protocol="given", refit=True, fusion=fusion)
+    corpora = load_corpora(folder / "corpora.toml")
+    train(config, corpora.for_training(), tmp_path / "run")
+    path = measure_loco(tmp_path / "run", corpora, tmp_path / "results", "command")
+    found = read_json(path)["results"]
+    assert list(found["runs"]) == ["fine", "coarse", "kept"]
+    for name, clips in {"fine": 16, "coarse": 16, "kept": 24}.items():
+        fused = found["runs"][name]["fused"]
+        assert fused["clips"] == clips == np.sum(fused["confusion"])
+        low, high = fused["ua_interval"]
+        assert low <= fused["ua"] <= high and fused["over"] == "clips"  # three speakers are too few
+    for number, name in enumerate(("fine", "coarse")):
+        split = read_json(tmp_path / "run/out-of-fold" / str(number) / "split.json")
+        assert not any(file.startswith(name) for file in split["train"] + split["validation"])
+    table = loco_table(load(tmp_path / "results"))
+    assert "fine, left out" in table and "kept, never trained on" in table and "mean of those left out (2)" in table
+
+
+def test_a_run_that_left_nothing_out_is_refused(tmp_path: Path) -> None:
+    corpora = write_corpora(tmp_path)
+    fusion = replace(CONFIG.fusion, fit_on="validation", solver="shrunk")
+    train(replace(CONFIG, protocol="given", fusion=fusion), corpora.for_training(), tmp_path / "run")
+    with pytest.raises(TrainingError, match="has not left any corpus out"):
+        measure_loco(tmp_path / "run", corpora, tmp_path / "results", "command")

@@ -1,0 +1,150 @@
+"""Leave one corpus out: what a model that several corpora trained says of one that it never heard.
+
+A run over corpora whose fusion is fitted out of fold has trained its branches without each of them in turn. Their
+probabilities of the corpus left out are fused here by a matrix that was fitted on the other corpora. Corpora that are
+only measured on meet the whole model. Each is asked for its own labels alone, as by a user who knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ser_batch.audio.measure import bandwidth, level
+from ser_batch.audio.reader import read_recording
+from ser_batch.bundle.fusion import FUSED
+from ser_batch.errors import TrainingError
+from ser_batch.evaluation.metrics import evaluate, unweighted_average_recall
+from ser_batch.evaluation.statistics import bootstrap_interval
+from training.config import SAMPLE_RATE, RunConfig, load_config
+from training.data.corpora import Corpora, Member, balanced_weights, by_corpus
+from training.data.corpus import Corpus
+from training.data.features import read_all
+from training.files import read_arrays, read_json
+from training.models.fusion import Probabilities, fit_logistic
+from training.runs import SPECTROGRAM, check_finished, fitted_parts
+
+SPEAKERS = 5
+"""From how many speakers on an interval is over speakers instead of clips."""
+SAMPLE = 200
+"""Recordings of a corpus whose level and bandwidth are measured, evenly spread."""
+OUT_OF_FOLD = Path("out-of-fold/predictions.npz")
+Rows = tuple[list[int], Probabilities]
+"""Examples of the joined corpus, and the probabilities (n, classes) of each model for them."""
+
+
+def leave_one_out(run: Path, corpora: Corpora) -> dict[str, Any]:
+    """Measure a finished run on every corpus that its branches, or all of it, never heard.
+
+    Returns {"corpora": what each is, "runs": corpus → model → figures}.
+    Raises TrainingError for a run that is not finished, of other corpora, or whose fusion is not fitted out of fold.
+    """
+    check_finished(run, "config.json", "split.json", "predictions.npz", "result.json")
+    config, corpus = load_config(run / "config.json"), corpora.for_training()
+    if not (run / OUT_OF_FOLD).is_file():
+        raise TrainingError(
+            f"{run} has not left any corpus out", got=f"no {OUT_OF_FOLD}", remedy='Set fusion.fit_on = "out-of-fold".'
+        )
+    found = {}
+    for name, (rows, probabilities) in [*left_out(run, config, corpus), *measured(run, corpora, corpus)]:
+        found[name] = {
+            role: figures_of(corpus, name, rows, probabilities[model])
+            for role, model in {"context": config.context.name, "spectrogram": SPECTROGRAM, "fused": FUSED}.items()
+        }
+    return {"corpora": {name: described(corpora.by_name[name]) for name in found}, "runs": found}
+
+
+def left_out(run: Path, config: RunConfig, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
+    """Each corpus that was trained on, with what models say of it that were trained and fused without it."""
+    split, arrays = read_json(run / "split.json"), read_arrays(run / OUT_OF_FOLD)
+    index = {example.file: i for i, example in enumerate(corpus.examples)}
+    try:
+        rows = [index[file] for part in fitted_parts(config) for file in split[part]]
+    except KeyError as error:
+        raise TrainingError(f"{run} is a run of other corpora", got=error.args[0]) from error
+    branches = {name: arrays[f"out-of-fold/{name}"] for name in (config.context.name, SPECTROGRAM)}
+    owners = np.array([corpus.examples[i].corpus for i in rows])
+    for name in dict.fromkeys(owners.tolist()):
+        inside, others = np.flatnonzero(owners == name), np.flatnonzero(owners != name)
+        kept = [rows[i] for i in others]
+        weights = balanced_weights(corpus, kept, config.corpus_power, config.label_power)
+        train = {branch: p[others] for branch, p in branches.items()}, corpus.targets[kept]
+        fusion = fit_logistic(config.fusion, config.fusion_stage, train, train, run / "unused", 0, weights=weights)
+        own = {branch: p[inside] for branch, p in branches.items()}
+        yield name, ([rows[i] for i in inside], {**own, FUSED: fusion(own)})
+
+
+def measured(run: Path, corpora: Corpora, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
+    """Each corpus that is only measured on, with what the whole run says of it."""
+    arrays = read_arrays(run / "predictions.npz")
+    index = {example.file: i for i, example in enumerate(corpus.examples)}
+    rows = [index[str(file)] for file in arrays["test/files"]]
+    for member in corpora.of_role("measure"):
+        places = [place for place, i in enumerate(rows) if corpus.examples[i].corpus == member.name]
+        tested = {key.removeprefix("test/"): p[places] for key, p in arrays.items() if key.startswith("test/")}
+        yield member.name, ([rows[place] for place in places], tested)
+
+
+def figures_of(corpus: Corpus, name: str, rows: list[int], probabilities: np.ndarray) -> dict[str, Any]:
+    """Figures of one corpus' examples `rows` by their probabilities (n, classes)."""
+    truth, own, labels = by_corpus(corpus, rows, probabilities)[name]
+    return _figures(truth, own, labels, [corpus.examples[i].speaker for i in rows])
+
+
+def _figures(
+    truth: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...], speakers: Sequence[str | None]
+) -> dict[str, Any]:
+    measured = evaluate(truth, probabilities, labels)
+    interval, over = measured.ua_interval, "clips"
+    if None not in speakers and len(set(speakers)) >= SPEAKERS:
+        interval, over = (
+            _over_speakers(truth, probabilities.argmax(axis=1), len(labels), np.array(speakers)),
+            "speakers",
+        )
+    return {
+        "ua": measured.ua,
+        "ua_interval": list(interval),
+        "over": over,
+        "accuracy": measured.accuracy,
+        "ece": measured.ece,
+        "clips": len(truth),
+        "labels": list(labels),
+        "confusion": [list(row) for row in measured.confusion],
+    }
+
+
+def _over_speakers(truth: np.ndarray, predicted: np.ndarray, classes: int, speakers: np.ndarray) -> tuple[float, float]:
+    """The bootstrap interval of UA over speakers, each drawn with all their clips."""
+    names = np.unique(speakers)
+    rows = [np.flatnonzero(speakers == name) for name in names]
+
+    def recall(drawn: np.ndarray) -> float:
+        clips = np.concatenate([rows[i] for i in drawn])
+        return unweighted_average_recall(truth[clips], predicted[clips], classes)
+
+    return bootstrap_interval(recall, np.arange(len(names)))
+
+
+def described(member: Member) -> dict[str, Any]:
+    """What a corpus is: its terms, clips, speakers, and median level (dBFS) and bandwidth (Hz) of some recordings."""
+    corpus = member.corpus
+    step = max(1, len(corpus) // SAMPLE)
+    paths = [corpus.path(i) for i in range(0, len(corpus), step)]
+    measured = list(read_all(_measured, paths))
+    bands = [band for _, band in measured if band is not None]
+    return {
+        "role": member.entry.role,
+        "licence": member.entry.licence,
+        "clips": len(corpus),
+        "speakers": len({e.speaker for e in corpus.examples}),
+        "level": float(np.median([found for found, _ in measured if np.isfinite(found)])),
+        "bandwidth": float(np.median(bands)),
+    }
+
+
+def _measured(path: Path) -> tuple[float, float | None]:
+    samples = read_recording(path, SAMPLE_RATE)
+    return level(samples), bandwidth(samples, SAMPLE_RATE, SAMPLE_RATE)
