@@ -69,13 +69,13 @@ class TrainingRun:
         """Folder of cached features: the one given, or the run's own if the augmentation draws its versions once."""
         return self.runtime.cache or (self.folder / "features" if self.config.augment.versions else None)
 
-    def features(self, *, waveforms: bool = False) -> FeatureCache:
-        """Versions of the corpus' features, where they are cached; of waveforms, without noise and channels."""
+    def features(self, *parts: str, waveforms: bool = False) -> FeatureCache:
+        """Versions of the parts' features, where they are cached; of waveforms, without noise and channels."""
         assert self.cache
         augment = self.config.augment
         if waveforms:
             augment = dataclasses.replace(augment, **NEITHER_NOISE_NOR_CHANNEL)
-        return FeatureCache(self.cache, self.corpus, self.config.clip, augment, self.runtime.device)
+        return FeatureCache(self.cache, self.corpus, self.config.clip, augment, self.runtime.device, self.rows(*parts))
 
     def weights(self, *parts: str) -> np.ndarray | None:
         """How often each of the parts' clips is drawn, (n,) of sum 1; None: once an epoch."""

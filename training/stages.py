@@ -112,9 +112,9 @@ def training_set(run: TrainingRun, branch: nn.Module, parts: tuple[str, ...]) ->
     if config.augment.versions:
         encoding = cached_part(branch)
         first, rate = 0 if config.augment.keep_original else 1, 0 if encoding is branch else ENCODER_RATE
-        versions = run.features(waveforms=rate > 0).versions(encoding, range(first, config.augment.versions + 1))
-        rows = np.array(run.rows(*parts))
-        return VersionedSet(versions, rows, targets, config.augment, config.seed, masked, rate, weights)
+        cache = run.features(*parts, waveforms=rate > 0)
+        versions = cache.versions(encoding, range(first, config.augment.versions + 1))
+        return VersionedSet(versions, targets, config.augment, config.seed, masked, rate, weights)
     if config.augment.fresh:
         recordings = run.recordings(*parts)
         return FreshSet(recordings, targets, branch, config.clip, config.augment, config.seed, device, masked, weights)
@@ -140,8 +140,8 @@ def cached_part(branch: nn.Module) -> nn.Module:
 def clean_features(run: TrainingRun, branch: nn.Module, *parts: str) -> Tensor:
     """Features (n, …) of the parts' clips as they are served, read from the cache where the run has one."""
     if run.cache:
-        (clean,) = run.features().versions(cached_part(branch), range(1))
-        return torch.from_numpy(clean[run.rows(*parts)])
+        (clean,) = run.features(*parts).versions(cached_part(branch), range(1))
+        return torch.from_numpy(np.asarray(clean))
     return encode(branch, run.clips(*parts), run.runtime.device)
 
 

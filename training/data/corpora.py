@@ -10,7 +10,7 @@
     labels = { neutral = ["neutral", "calm"], anger = "angry", fear = "fearful" }
     licence = "CC BY-NC-SA 4.0"
     role = "train"                       # train, validate (to choose by) or measure (never chosen by, never trained on)
-    validation = ["SK0"]                 # speakers that validate; or protocol = "paper", that split's clips
+    validation = ["MP0"]                 # speakers that validate; or protocol = "paper", that split's clips
 
 Paths are relative to the file. A label that may mean several classes (neutral, where a corpus has no calm) names them
 all; classes that no label of a corpus means are neither rewarded nor punished by its clips.

@@ -111,9 +111,7 @@ class VersionedSet(TrainingSet):
     """Cached versions of each recording's features, of which an epoch takes one per recording."""
 
     versions: Sequence[Features | np.ndarray]
-    """(recordings of the corpus, …) float32 each, in memory or mapped from disk."""
-    rows: np.ndarray
-    """(N,) the recordings that are trained on."""
+    """(N, …) each, in memory or mapped from disk."""
     targets: Tensor
     augment: AugmentConfig
     seed: int
@@ -129,7 +127,7 @@ class VersionedSet(TrainingSet):
         drawn = rng.integers(len(self.versions), size=len(self))
 
         def rows(index: np.ndarray) -> Tensor:
-            found = [np.float32(self.versions[drawn[i]][self.rows[i]]) for i in index]
+            found = [np.float32(self.versions[drawn[i]][i]) for i in index]
             if self.rate:
                 found = [standardised(degraded(waveform, self.rate, self.augment, rng)) for waveform in found]
             features = torch.from_numpy(np.stack(found))
@@ -139,7 +137,7 @@ class VersionedSet(TrainingSet):
 
     def examples(self) -> tuple[Tensor, Tensor]:
         """Every version of every recording, unmasked: features (V · N, …) and class indices (V · N,)."""
-        features = np.concatenate([version[self.rows] for version in self.versions])
+        features = np.concatenate([np.asarray(version) for version in self.versions])
         return torch.from_numpy(features), torch.cat([self.targets] * len(self.versions))
 
 

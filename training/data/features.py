@@ -84,7 +84,7 @@ class Features(Sequence[np.ndarray]):
         return len(self.places)
 
     def __getitem__(self, index: Any) -> Any:
-        """The row of one recording; of a list of them (n, …)."""
+        """The row (…) of one recording; the rows (n, …) of a list of them."""
         if isinstance(index, int | np.integer):
             shard, row = self.places[index]
             return self.shards[shard][row]
@@ -107,9 +107,11 @@ class FeatureCache:
     rule: ClipRule
     augment: AugmentConfig
     device: torch.device
+    rows: Sequence[int] | None = None
+    """Of the corpus' recordings, those that are wanted; None: all."""
 
     def versions(self, branch: Any, numbers: range) -> list[Features]:
-        """Memory-mapped features of the corpus' recordings, one `Features` per version."""
+        """Memory-mapped features of the recordings, in the order of `rows`, one `Features` per version."""
         state = hashlib.sha256()
         for name, tensor in sorted(branch.features_state().items()):
             state.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -148,22 +150,27 @@ class FeatureCache:
             digest = _digest(path, found.st_size, found.st_mtime_ns)
             return digest if start is None else f"{digest}@{start!r}"
 
-        return list(read_all(content, range(len(self.corpus))))
+        return list(read_all(content, self._indices))
 
-    def _compute(self, branch: Any, number: int, indices: list[int], path: Path) -> None:
-        """Write the features of the recordings `indices`, then the list of what they are, which makes them count."""
-        waveforms = read_all(partial(self._waveform, number), indices)
+    @property
+    def _indices(self) -> Sequence[int]:
+        return range(len(self.corpus)) if self.rows is None else self.rows
+
+    def _compute(self, branch: Any, number: int, places: list[int], path: Path) -> None:
+        """Write the features of the recordings at `places`, then the list of what they are, which makes them count."""
+        waveforms = read_all(partial(self._waveform, number), places)
         features, done = None, 0
         for batch in encode_batches(branch, waveforms, self.device):
             if features is None:
-                features = np.lib.format.open_memmap(path, "w+", batch.numpy().dtype, (len(indices), *batch.shape[1:]))
+                features = np.lib.format.open_memmap(path, "w+", batch.numpy().dtype, (len(places), *batch.shape[1:]))
             features[done : done + len(batch)] = batch.numpy()
             done += len(batch)
         assert features is not None
         features.flush()
-        write_json(path.with_suffix(".json"), [self._recordings[i] for i in indices])
+        write_json(path.with_suffix(".json"), [self._recordings[place] for place in places])
 
-    def _waveform(self, number: int, index: int) -> Waveform:
+    def _waveform(self, number: int, place: int) -> Waveform:
+        index = self._indices[place]
         path, start = self.corpus.path(index), self.corpus.examples[index].start
         if not number and start is None:
             return read_clip(path, self.rule).waveform
@@ -172,7 +179,7 @@ class FeatureCache:
             recording = recording[round(start * self.rule.sample_rate) :]
         if not number:
             return fit(recording, self.rule.samples)
-        seed = int(self._recordings[index][:16], 16)
+        seed = int(self._recordings[place][:16], 16)
         return fresh_version(recording, self.rule, self.augment, np.random.default_rng((seed, number)))
 
 

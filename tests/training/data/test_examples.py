@@ -56,9 +56,8 @@ def test_fresh_examples_are_new_each_epoch_and_the_same_for_the_same_one() -> No
 
 
 def test_an_epoch_takes_one_version_of_each_recording() -> None:
-    versions = [np.arange(20, dtype=np.float32)[:, None] + 100 * v for v in range(3)]
-    rows = np.arange(5, 15)
-    data = VersionedSet(versions, rows, torch.arange(10), AugmentConfig(fresh=True, versions=2), seed=0, masked=False)
+    versions = [np.arange(5, 15, dtype=np.float32)[:, None] + 100 * v for v in range(3)]
+    data = VersionedSet(versions, torch.arange(10), AugmentConfig(fresh=True, versions=2), seed=0, masked=False)
     first, again, other = (list(data.batches(epoch, 4)) for epoch in (0, 0, 1))
     seen = torch.cat([t for _, t in first])
     assert sorted(seen.tolist()) == list(range(10))
