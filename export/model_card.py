@@ -39,6 +39,7 @@ PROTOCOLS: Mapping[str, str] = {
     ),
     "emobox": "A speaker-independent fold of EmoBox: no test actor is in training.",
     "sentence": "One of the two sentences is trained on and the other tested; the actors are the same.",
+    "speakers": "No speaker of the test is in training.",
     "given": "The parts that the corpus' own manifest states.",
 }
 CORPUS_LIMITS: Mapping[str, Sequence[str]] = {
@@ -53,6 +54,7 @@ PROTOCOL_LIMITS: Mapping[str, Sequence[str]] = {
         "on new speakers, other languages or spontaneous speech: expect less.",
     ),
     "emobox": ("The figures above hold for new actors of the same corpus, not for spontaneous speech.",),
+    "speakers": ("The figures above hold for new speakers of the same corpus, not for another one.",),
     "sentence": ("The figures above do not say how the model does on new speakers or spontaneous speech.",),
 }
 LIMITS: Sequence[str] = (

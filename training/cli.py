@@ -41,7 +41,9 @@ def cli() -> None:
 @click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
 @click.option("--seed", type=int, help="Seed of split, augmentation, weights and order.  [default: the recipe's]")
 @click.option(
-    "--protocol", type=PROTOCOLS, help="How to split.  [default: given if a table has a split column, or the recipe's]"
+    "--protocol",
+    type=PROTOCOLS,
+    help="How to split.  [default: given if a table has a split column, speakers if it names them, or the recipe's]",
 )
 @click.option("--fold", type=int, help="Which of the protocol's splits, from 0.  [default: the recipe's]")
 @runtime_options
@@ -55,15 +57,15 @@ def run(
     """
     from training.config import load_config
     from training.data.corpora import load_corpora
-    from training.data.table import states_split
+    from training.data.table import own_protocol
     from training.stages import train
 
     if bool(file) == bool(given["data"]) or (leave_out and not file):
         raise click.UsageError("Give either --data or --corpora; --leave-out belongs to the latter.")
     corpus = load_corpora(file).for_training(leave_out) if file else corpus_of(given)
     overrides = {name: given[name] for name in ("seed", "protocol", "fold") if given[name] is not None}
-    if states_split(corpus):
-        overrides.setdefault("protocol", "given")
+    if asked := own_protocol(corpus):
+        overrides.setdefault("protocol", asked)
     config = load_config(recipe, **overrides)
     if backbone:
         config = replace(config, context=replace(config.context, backbone=backbone))

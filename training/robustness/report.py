@@ -10,7 +10,7 @@ from typing import Any
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
 from ser_batch.files import write_json
-from ser_batch.machine import git_commit, package_version, processor
+from ser_batch.machine import git_commit, package_version, processor, short_commit
 from ser_batch.strict_json import decode, parse
 from ser_batch.text import markdown_table
 from training.robustness.measure import BELOW, FALL, MOVED, Bound, Row
@@ -102,7 +102,7 @@ def markdown(report: Report) -> str:
             markdown_table(heading, rows),
             f"Noise: {noises}. SNR by the mean power of a whole recording. Codecs are FFmpeg's at the stated bit rate.",
             f"`{report.measured['command']}`, {report.measured['date']}, commit "
-            f"{str(report.measured['git'])[:12]}{'+' * str(report.measured['git']).endswith('+')}, {report.backend}.",
+            f"{short_commit(report.measured['git'])}, {report.backend}.",
         ]
     )
 
