@@ -54,23 +54,26 @@ def check_backends(asked: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str
 def check_bundle(
     bundle: Bundle, asked: Sequence[str], threads: int | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """`check_backends`, less those that `bundle` has no graphs for; each is opened once to find out.
+    """`check_backends`, less those that `bundle` has no graphs or engines for; each is opened once to find out.
 
     Raises:
         BundleError: one that was asked for has no graphs.
-        EngineError: as `check_backends`, or an engine is refused.
+        EngineError: as `check_backends`, one that was asked for cannot be opened, or none can.
     """
     chosen, absent = check_backends(asked)
     able = []
     for backend in chosen:
         try:
             open_backend(bundle, backend, threads).close()
-        except BundleError as error:
+        except (BundleError, EngineError) as error:
+            # What is installed and cannot run here is no reason not to measure the others.
             if asked:
                 raise
             absent[backend] = str(error)
         else:
             able.append(backend)
+    if not able:
+        raise EngineError("no backend can run this bundle here", got="; ".join(f"{k}: {v}" for k, v in absent.items()))
     return tuple(able), absent
 
 

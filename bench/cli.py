@@ -1,4 +1,4 @@
-"""`bench`: the commands that measure (`bench.commands`), and `compare`, `report` and `smoke`."""
+"""`bench`: the commands that measure (`bench.commands`), and `compare`, `report`, `own-labels` and `smoke`."""
 
 from __future__ import annotations
 
@@ -65,6 +65,24 @@ def report(given: tuple[Path, ...], out: Path | None, pages: tuple[Path, ...]) -
         write_html(found, out)
     for page in pages:
         renew_page(page, found)
+
+
+@cli.command()
+@click.argument("corpora", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@BUNDLE
+@click.option("--scored", required=True, type=PATH, help="Folder for the predictions; those that are there are used.")
+@click.option("--docs", "page", type=PATH, help="Markdown page whose region own_labels to renew.")
+def own_labels(corpora: tuple[Path, ...], bundle: Bundle, scored: Path, page: Path | None) -> None:
+    """Fit a head to each FOLDER of recordings with a clips.csv of path, label and speaker, and print the figures.
+
+    They are cross-validated, with speakers apart, beside what the bundle says of the same recordings by itself.
+    """
+    from bench.own_labels import fit_corpora, renew, table
+
+    text = table(fit_corpora(corpora, bundle, scored), bundle)
+    click.echo(text)
+    if page:
+        renew(page, text)
 
 
 @cli.command()

@@ -57,6 +57,7 @@ def _counts(name: str, parameter: str, text: str, shown: str | bool = False) -> 
 
 
 AUDIO = click.argument("recordings", metavar="AUDIO...", nargs=-1, required=True, callback=_find_audio)
+SOME_AUDIO = click.argument("recordings", metavar="[AUDIO]...", nargs=-1, callback=_find_audio)
 BUNDLE = click.option(
     "--bundle", type=PATH, callback=_load_bundle, show_default="the embedded one", help="Folder of the model bundle."
 )
@@ -127,7 +128,7 @@ def progress(line: str) -> None:
 
 
 @measurement(
-    *(AUDIO, BUNDLE, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch", "1, 2, 4, 8, 16")),
+    *(SOME_AUDIO, BUNDLE, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch", "1, 2, 4, 8, 16")),
     click.option("--target", "targets", multiple=True, show_default="all", help='A branch or "fused"; repeatable.'),
     _count("--warmup", 3, "Batches that are scored first and do not count."),
     _count("--iterations", 50, "Batches timed, at most."),
@@ -147,7 +148,10 @@ def latency(
     threads: int | None,
     **budget: Any,
 ) -> dict[str, Any]:
-    """Time batches of the clips of AUDIO, one after the other, by backend, branch and batch size."""
+    """Time batches of the clips of AUDIO, one after the other, by backend, branch and batch size.
+
+    Without AUDIO, the bundle's reference clips are timed: synthetic sounds, and no stage from files.
+    """
     from bench.backends import agreement, check_bundle, speech_accuracy
     from bench.latency import BATCH_SIZES, Budget, make_plan, measure
     from bench.load import measure_fixed_rate, measure_offline
@@ -167,7 +171,7 @@ def latency(
     if offline is not None:
         found += measure_offline(plan, peaks, clips=offline)
     accuracy = {"agreement": agreement(bundle, chosen, threads), "accuracy": speech_accuracy(bundle)}
-    return {"measurements": found, "peaks": peaks, "absent": absent, **accuracy}
+    return {"clips": plan.source, "measurements": found, "peaks": peaks, "absent": absent, **accuracy}
 
 
 @measurement(
@@ -259,8 +263,7 @@ def startup(audio: Path, bundle: Bundle, backend: str, repeats: int) -> dict[str
 
 
 @measurement(
-    click.argument("recordings", metavar="[AUDIO]...", nargs=-1, callback=_find_audio),
-    *(SIZE, RUN, SEED, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch", "1, 8")),
+    *(SOME_AUDIO, SIZE, RUN, SEED, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch", "1, 8")),
     *(_count("--rounds", 20, "Turns that every engine gets."), DEVICE),
     click.option("--optimum", type=PATH, metavar="PYTHON", help="Also compare optimum's export, made by this Python."),
     THREADS,
@@ -337,4 +340,27 @@ def training(size: str, **options: Any) -> dict[str, Any]:
     return {"branches": list(measure_training(size, **options))}
 
 
-MEASUREMENTS = (latency, throughput, formats, resume, peers, end_to_end, startup, training)
+@measurement(
+    click.option(
+        "--corpus",
+        "corpora",
+        nargs=3,
+        multiple=True,
+        required=True,
+        metavar="NAME PREDICTIONS LABELS",
+        help="A labelled corpus; LABELS is a table, a corpus (ravdess), or - for given_label; repeatable.",
+    ),
+    _count("--draws", 10, "Draws of each kind, and of the labelled rows."),
+)
+def adaptation(corpora: Sequence[tuple[str, str, str]], draws: int) -> dict[str, Any]:
+    """Measure what `ser-batch adapt` gains on labelled corpora: whole, mostly neutral, of one-sided speakers."""
+    from bench.adaptation import measure_adaptation, read_corpus
+
+    found = []
+    for name, predictions, labels in corpora:
+        progress(name)
+        found += measure_adaptation(read_corpus(name, predictions, labels), draws)
+    return {"corpora": found}
+
+
+MEASUREMENTS = (latency, throughput, formats, resume, peers, end_to_end, startup, training, adaptation)

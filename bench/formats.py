@@ -20,8 +20,8 @@ from bench.timing import Series, rotated, time_in_turns, warnings
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
+from ser_batch.pipeline.summary import RunSummary
 from ser_batch.recordings.recording import Recording
-from ser_batch.run.summary import RunSummary
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,16 @@ class Plan:
     batch_sizes: tuple[int, ...]
     clips: Waveform
     recordings: list[Recording]
+    """Which the clips were read from; none: they are the bundle's reference clips."""
     threads: int | None = None
     budget: Budget = field(default_factory=Budget)
+
+    @property
+    def source(self) -> str:
+        """Where the clips are from, in words."""
+        if self.recordings:
+            return f"{len(self.clips)} clips of AUDIO"
+        return f"no AUDIO given: the {len(self.clips)} reference clips of {self.bundle.id}, synthetic, no files decoded"
 
 
 def make_plan(
@@ -111,13 +119,20 @@ def make_plan(
 ) -> Plan:
     """Check the request and read the clips; no engine runs yet.
 
+    Args:
+        recordings: none: the bundle's reference clips are timed.
+
     Raises:
         InputError: an unknown target, or no recording can be read.
     """
     wanted = targets or targets_of(bundle)
     for target in wanted:
         branch_view(bundle, target)
-    clips, readable = read_clips(recordings, bundle.manifest.clip, limit=max(batch_sizes))
+    readable: list[Recording] = []
+    if recordings:
+        clips, readable = read_clips(recordings, bundle.manifest.clip, limit=max(batch_sizes))
+    else:
+        clips = bundle.reference().waveform
     return Plan(bundle, backends, wanted, batch_sizes, clips, readable, threads, budget or Budget())
 
 

@@ -14,6 +14,7 @@ from bench.latency import Measurement, Plan, flops_by_target, measurement, opene
 from bench.peak import Peak
 from bench.timing import Series, take, warnings
 from ser_batch.bundle.fusion import FUSED
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.engines import Engine
 from ser_batch.errors import InputError
 
@@ -150,6 +151,7 @@ def _server(engine: Engine, plan: Plan, target: str) -> Callable[[int], object]:
         nonlocal served
         rows = engine.run(take(plan.clips, count, served))
         served += 1
-        return plan.bundle.fusion(rows) if target == FUSED else rows
+        embedding = rows.pop(EMBEDDING, None)
+        return plan.bundle.fusion(rows, embedding) if target == FUSED else rows
 
     return serve

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ser_batch.errors import EngineError
-from ser_batch.run.summary import peak_rss
+from ser_batch.pipeline.summary import peak_rss
 
 SER_BATCH = (sys.executable, "-m", "ser_batch")
 """The command line of this very environment, wherever its script was installed."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.environment import clocks_line, machine_line
 from bench.plots import plots
-from bench.results import KINDS, Document, warnings_of
+from bench.results import Document, warnings_of
 from bench.scaling import scaling_table
 from bench.tables import Table, markdown, tables
 from ser_batch.errors import InputError, OutputError
@@ -46,7 +46,7 @@ _SECTIONS = {
     "smoke": ("Smoke ratios", "bench smoke --json smoke.json"),
     "gpu_sweep": ("On a GPU", "bash bench/gpu_sweep.sh FOLDER"),
 }
-"""Kind of result → its title, and the command that makes one."""
+"""Kind of result → its title, and the command that makes one, on the page of benchmarks."""
 
 
 def write_html(results: Results, out: Path) -> None:
@@ -80,14 +80,18 @@ def renew_page(page: Path, results: Results) -> None:
 def sections(results: Results) -> str:
     """A section in Markdown for each kind of result, with machine, versions, commit and command of each result."""
     written = []
-    for kind in KINDS:
-        title, command = _SECTIONS[kind]
+    for kind, (title, command) in _SECTIONS.items():
         body = "\n\n".join(_section(name, result) for name, result in results if result["kind"] == kind)
         written.append(f"## {title}\n\n{body or f'No result yet: `{command}` makes one.'}")
     return "\n\n".join(written)
 
 
-REGIONS = {"results": sections, "scaling": scaling_table}
+def adaptation(results: Results) -> str:
+    """What `ser-batch adapt` is worth, by result."""
+    return "\n\n".join(_section(name, result) for name, result in results if result["kind"] == "adaptation")
+
+
+REGIONS = {"results": sections, "scaling": scaling_table, "adaptation": adaptation}
 """Name of a generated region → what fills it."""
 
 

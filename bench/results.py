@@ -15,7 +15,7 @@ from ser_batch.strict_json import parse
 SCHEMA_VERSION = 1
 KINDS = (
     *("latency", "throughput", "formats", "resume", "peers", "end_to_end", "startup", "training", "smoke"),
-    "gpu_sweep",
+    *("gpu_sweep", "adaptation"),
 )
 IDENTITY = ("bundle", "backend", "precision", "device", "target", "batch", "mode")
 """Columns that identify a latency measurement."""

@@ -24,10 +24,10 @@ from ser_batch.output.destination import Output
 from ser_batch.output.parts import Parts
 from ser_batch.output.row_index import RowIndex, Run
 from ser_batch.output.schema import record_batch, schema
+from ser_batch.pipeline.ray.actor import Opened
+from ser_batch.pipeline.ray.tasks import NUMBER, Results, Tasks
 from ser_batch.recordings.recording import Recording, Segment
 from ser_batch.recordings.table import Recordings, roots
-from ser_batch.run.ray.actor import Opened
-from ser_batch.run.ray.tasks import NUMBER, Results, Tasks
 
 NAME = "2026/11/22/session-0001/recording-{:09}.wav"
 TASK = 512

@@ -76,7 +76,9 @@ def _latency(result: Document) -> list[Table]:
         for m in found
     ]
     shown = (*columns, *(name.replace("_", " ") for name in stages), *rest, *device, "n")
-    return [Table("Latency, ms per batch", shown, rows), *_peaks(result)]
+    # Results from before AUDIO could be left out do not say.
+    clips = f": {result['clips']}" if "clips" in result else ""
+    return [Table(f"Latency, ms per batch{clips}", shown, rows), *_peaks(result)]
 
 
 def _throughput(result: Document) -> list[Table]:
@@ -198,6 +200,67 @@ def _sweep(result: Document) -> list[Table]:
     return [*_latency(result), *(_throughput({**result, "measurements": t}) if (t := result["throughput"]) else [])]
 
 
+def _adaptation(result: Document) -> list[Table]:
+    """One table for each mix of labels: UA (accuracy) by corpus and method, means over draws."""
+    found = []
+    for shares in dict.fromkeys(row["shares"] for row in result["corpora"]):
+        rows = {(row["corpus"], row["method"]): row for row in result["corpora"] if row["shares"] == shares}
+        corpora, methods = (list(dict.fromkeys(key[place] for key in rows)) for place in (0, 1))
+        cells = [
+            (
+                *(corpus, str(next(row["rows"] for (name, _), row in rows.items() if name == corpus))),
+                _ua_and_accuracy(rows[corpus, methods[0]]["draws"], "_before"),
+                *(
+                    _ua_and_accuracy(rows[corpus, method]["draws"]) if (corpus, method) in rows else "–"
+                    for method in methods
+                ),
+            )
+            for corpus in corpora
+        ]
+        found.append(Table(f"UA (accuracy), {shares}", ("corpus", "rows", "unadapted", *methods), cells))
+    return [*found, _few_labels(result)]
+
+
+def _ua_and_accuracy(draws: dict[str, list[float]], suffix: str = "") -> str:
+    ua, accuracy = (100 * sum(values) / len(values) for values in (draws[f"{n}{suffix}"] for n in ("ua", "accuracy")))
+    return f"{ua:.1f} ({accuracy:.1f})"
+
+
+def _few_labels(result: Document) -> Table:
+    """How often labelled rows helped and hurt, on the rows that were not labelled."""
+    columns = (
+        "corpus",
+        "rows are",
+        "method",
+        "draws",
+        "mean change of UA",
+        "worst",
+        "best",
+        "draws with lower UA",
+        "ECE before",
+        "ECE",
+        "used",
+    )
+    rows = []
+    for row in result["corpora"]:
+        outcomes = row["draws"]["outcome"]
+        if set(outcomes) == {"adapted"}:
+            continue
+        change = [100 * (b - a) for a, b in zip(row["draws"]["ua_before"], row["draws"]["ua"], strict=True)]
+        used = ", ".join(f"{outcome} {outcomes.count(outcome)}" for outcome in dict.fromkeys(outcomes))
+        figures = (sum(change) / len(change), min(change), max(change))
+        rows.append(
+            (
+                *(row["corpus"], row["shares"], row["method"], str(len(change))),
+                *(f"{value:+.1f}" for value in figures),
+                str(sum(value < 0 for value in change)),
+                *(f"{sum(values) / len(values):.3f}" for values in (row["draws"]["ece_before"], row["draws"]["ece"])),
+                used,
+            )
+        )
+    return Table("Labelled rows, draw by draw", columns, rows)
+
+
 def _peaks(result: Document) -> Sequence[Table]:
     rows = [
         (p["library"], p["precision"], p["device"], str(p["size"]), f"{p['flops'] / 1e9:,.0f}")
@@ -226,4 +289,5 @@ _TABLES: dict[str, Callable[[Document], list[Table]]] = {
     "training": _training,
     "smoke": _smoke,
     "gpu_sweep": _sweep,
+    "adaptation": _adaptation,
 }

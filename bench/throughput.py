@@ -23,13 +23,13 @@ from ser_batch.decode.segments import decode
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import InputError
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.local import LocalExecutor, default_workers, open_pool
+from ser_batch.pipeline.progress import Listener
+from ser_batch.pipeline.run import run
+from ser_batch.pipeline.summary import RunSummary
 from ser_batch.recordings.recording import Recording
 from ser_batch.recordings.table import Recordings
-from ser_batch.run.config import RunConfig
-from ser_batch.run.local import LocalExecutor, default_workers, open_pool
-from ser_batch.run.progress import Listener
-from ser_batch.run.run import run
-from ser_batch.run.summary import RunSummary
 
 ENOUGH = 480
 """Clips scored to know the rate of the engine alone."""

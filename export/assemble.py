@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from export.model_card import licence_note, model_card, read_evaluation, read_robustness
-from export.onnx import OPSET, Exported, export_branch
-from ser_batch.bundle import Branch, Bundle, write_bundle
+from export.onnx import OPSET, Exported, export_branch, reference_of
+from ser_batch.bundle import Bundle, write_bundle
 from ser_batch.bundle.fusion import FUSED
-from ser_batch.bundle.reference import Reference, synthetic_clips
+from ser_batch.bundle.trust import KEY, parse_trust, read_trust
 from ser_batch.errors import ExportError, OutputError, TrainingError
 from ser_batch.machine import git_commit, package_version
 from training.config import load_config
@@ -43,6 +43,7 @@ def assemble(
     overwrite: bool = False,
     evaluations: Sequence[Path] = (),
     robustness: Path | None = None,
+    trust: Path | None = None,
     progress: Progress | None = None,
 ) -> Assembled:
     """Export `run` as a bundle at `out`.
@@ -52,6 +53,7 @@ def assemble(
         licence: of the weights; None takes the corpus's, where it is known.
         evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
         robustness: what `ser-train robustness --out` wrote of an earlier export, for the model card.
+        trust: JSON of the manifest's `metrics.trust`: see `ser_batch.bundle.trust`.
         progress: called after each branch.
 
     Raises:
@@ -61,6 +63,7 @@ def assemble(
     """
     _check(run, out, overwrite)
     note, test = licence_note(run.provenance, licence), test_figures(run)
+    stated = _stated(run, trust)
     other_speech = [read_evaluation(path, run.labels, tuple(run.branches)) for path in evaluations]
     card = model_card(
         test,
@@ -70,26 +73,33 @@ def assemble(
         command=training_command(run),
         other_speech=other_speech,
         robustness=None if robustness is None else read_robustness(robustness, run.labels, tuple(run.branches)),
+        trust=parse_trust(stated.get(KEY, {}), KEY),
     )
     with tempfile.TemporaryDirectory() as folder:
         exports = _export_branches(run, Path(folder), progress)
-        rows = {export.name: export.probabilities for export in exports}
         bundle = write_bundle(
             out,
             name=name or run.config.recipe,
             labels=run.labels,
             clip=run.clip,
-            branches=tuple(Branch(export.name, export.path.name) for export in exports),
+            branches=tuple(export.branch for export in exports),
             fusion=run.fusion,
-            reference=Reference(synthetic_clips(run.clip), rows, run.fusion(rows)),
+            reference=reference_of(exports, run.fusion, run.clip),
             files={export.path.name: export.path for export in exports},
             provenance={**run.provenance, "labels": list(run.labels), "export": export_environment()},
-            metrics=_summary(run, test),
+            metrics={**_summary(run, test), **stated},
             licence=note,
             model_card=card,
             overwrite=overwrite,
         )
     return Assembled(bundle, tuple(exports))
+
+
+def _stated(run: Run, trust: Path | None) -> dict[str, Any]:
+    """The manifest's `metrics.trust`: what the file says, and, unless that does, what bandwidth was trained on."""
+    measured = run.provenance.get("bandwidth_hz")
+    found = ({"bandwidth_hz": measured} if measured else {}) | ({} if trust is None else read_trust(trust))
+    return {KEY: found} if found else {}
 
 
 def _export_branches(run: Run, folder: Path, progress: Progress | None) -> list[Exported]:

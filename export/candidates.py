@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ser_batch.bundle import Bundle
 from ser_batch.bundle.fusion import Probabilities
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.clips import Waveform
 from ser_batch.engines import Engine, backend_version
 from ser_batch.errors import EngineError, SerError
@@ -37,11 +38,16 @@ class TorchEngine:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
         import torch
 
+        from export.onnx import Probabilistic
+
         if not self._branches:
             raise EngineError("this engine has been closed")
         with torch.inference_mode():
             sound = torch.from_numpy(waveform)
-            return {name: branch(sound).softmax(dim=1).numpy() for name, branch in self._branches.items()}
+            found = {name: Probabilistic(branch)(sound) for name, branch in self._branches.items()}
+        rows = {name: outputs[0].numpy() for name, outputs in found.items()}
+        embedding = [outputs[1].numpy() for outputs in found.values() if len(outputs) > 1]
+        return rows | dict(zip([EMBEDDING], embedding, strict=False))
 
     def close(self) -> None:
         """Release the branches."""
@@ -81,7 +87,8 @@ def _add_emulations(bundle: Bundle, listed: Candidates, threads: int | None) -> 
             listed.absent[f"emulated {precision}"] = "onnx is not installed; pip install 'ser-batch[export,cpu]'"
             continue
         open_emulated = partial(_open_emulated, bundle, precision, threads)
-        listed.found.append(Candidate("emulated", precision, backend_version("onnxruntime"), open_emulated, graphs))
+        version = backend_version("onnxruntime")
+        listed.found.append(Candidate("emulated", precision, version, open_emulated, graphs))
 
 
 def _open_emulated(bundle: Bundle, precision: str, threads: int | None) -> Engine:

@@ -19,8 +19,6 @@ from ser_batch.errors import SerError
 from ser_batch.verification.cli import EXIT_CODES, HELP, verify_bundle, verify_options
 
 if TYPE_CHECKING:
-    from export.onnx import Exported
-    from export.precision import Lowered
     from export.tensorrt import Progress
 
 Command = Callable[..., Any]
@@ -76,61 +74,26 @@ def _precision_options(required: bool) -> Callable[[Command], Command]:
     type=click.Path(path_type=Path),
     help="JSON of ser-train robustness, by an earlier export of RUN, for the model card.",
 )
+@click.option(
+    "--trust", type=click.Path(path_type=Path), help="JSON of the figure on unseen corpora, for the manifest."
+)
 @_precision_options(required=False)
-def onnx(
-    run: Path,
-    out: Path,
-    name: str | None,
-    licence: str | None,
-    overwrite: bool,
-    evaluations: tuple[Path, ...],
-    robustness: Path | None,
-    precisions: tuple[str, ...],
-    calibration: Path | None,
-) -> int:
+def onnx(run: Path, out: Path, **options: Any) -> int:
     """Export RUN, a finished folder of `ser-train run`, to a bundle of ONNX graphs, and verify that.
 
     The graphs are in fp32; --precision adds others made from them.
     """
-    _need_torch()
-    from export.assemble import assemble
+    from export.api import export_run
     from export.candidates import extend_with
-    from export.precision import check_request, quantize
-    from ser_batch.verification.speech import find_speech
-    from training.runs import load_run
 
-    check_request(precisions, calibration)
-    if calibration is not None:
-        find_speech(calibration)  # if there is none, the bundle should not be made first
-    show = lambda export: click.echo(_export_line(export))  # noqa: E731
-    assembled = assemble(
-        load_run(run),
-        out,
-        name=name,
-        licence=licence,
-        overwrite=overwrite,
-        evaluations=evaluations,
-        robustness=robustness,
-        progress=show,
-    )
-    if precisions:
-        quantize(
-            assembled.bundle,
-            precisions,
-            calibration=calibration,
-            progress=lambda lowered: click.echo(_lowered_line(lowered)),
-        )
+    bundle = export_run(run, out, **options, progress=click.echo)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    click.echo(f"{assembled.bundle.id}: {size / 1e6:.2f} MB in {out}")
-    return verify_bundle(
-        out,
-        backends=(),
-        audio=None,
-        labels="ravdess",
-        threads=None,
-        json_file=None,
-        extend=extend_with(run, None, None),
-    )
+    click.echo(f"{bundle.id}: {size / 1e6:.2f} MB in {out}")
+    extend = extend_with(run, None, None)
+    code = verify_bundle(out, backends=(), audio=None, labels="ravdess", threads=None, json_file=None, extend=extend)
+    if code == 0:
+        click.echo(f"next: ser-batch run AUDIO --bundle {out} --out preds.parquet")
+    return code
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -155,7 +118,7 @@ def quantize(
     if bundle is None and options["out"] is None:
         raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
     model = load_bundle(bundle)
-    made = add_precisions(model, precisions, **options, progress=lambda lowered: click.echo(_lowered_line(lowered)))
+    made = add_precisions(model, precisions, **options, progress=click.echo)
     click.echo(f"{made.id} in {made.root}")
     return 0
 
@@ -180,14 +143,15 @@ def verify(run: Path | None, **options: Any) -> int:
 @click.option("--out", type=click.Path(path_type=Path), help="Write a copy of the bundle here, and leave BUNDLE alone.")
 @click.option("--replace", is_flag=True, help="Build engines again that are there.")
 def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **options: Any) -> int:
-    """Compile BUNDLE (default: a copy of the embedded one, at --out) with TensorRT, and add the engines to it.
+    """Compile BUNDLE (default: the embedded one) with TensorRT, and add the engines to it.
+
+    Engines of the embedded bundle go to a copy of it in the user's data folder ($XDG_DATA_HOME/ser-batch, or
+    ~/.local/share/ser-batch); `ser-batch run --backend trt` finds them there.
 
     Native TensorRT (trt) compiles for the GPU it finds. TensorRT for RTX (trt-rtx) compiles ahead of time, without a
     GPU: by default for ampere, ada and blackwell in one engine. A batch size is a profile of its own; ser-batch pads
     a batch to the next one and cuts a larger batch.
     """
-    if bundle is None and options["out"] is None:
-        raise SerError("the embedded bundle is a part of the program", remedy="Give --out, where a copy goes.")
     from export.tensorrt import build_engines
     from ser_batch.bundle.bundle import load_bundle
 
@@ -196,40 +160,13 @@ def trt(bundle: Path | None, batches: tuple[int, ...], gpus: tuple[str, ...], **
     for branch, size in built.sizes.items():
         click.echo(f"{branch}: {size / 1e6:.2f} MB, {built.seconds[branch]:.1f} s")
     click.echo(f"{built.bundle.id}: {built.sidecar.built_for}, in {built.bundle.root / built.sidecar.folder}")
+    click.echo(built.next_step)
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code (see `EXIT_CODES`) is returned."""
     return command_line.run(cli, "ser-export", arguments, interrupted="what was finished before stays")
-
-
-def _need_torch() -> None:
-    from importlib.util import find_spec
-
-    missing = [package for package in ("torch", "transformers", "onnx", "onnxscript") if find_spec(package) is None]
-    if missing:
-        raise SerError(
-            "an export needs what trained the model",
-            got=f"no {', '.join(missing)}",
-            remedy="Install it: pip install 'ser-batch[export,cpu]'.",
-        )
-
-
-def _export_line(export: Exported) -> str:
-    """One line on an exported branch."""
-    return (
-        f"{export.name}: {export.nodes} nodes, {export.path.stat().st_size / 1e6:.2f} MB, max |Δp| to torch "
-        f"{export.max_difference:.1e}, {export.seconds:.1f} s"
-    )
-
-
-def _lowered_line(lowered: Lowered) -> str:
-    """One line on a graph of lower precision."""
-    return (
-        f"{lowered.branch} {lowered.precision}: {lowered.nodes} nodes, {lowered.size / 1e6:.2f} MB, max |Δp| to torch "
-        f"{lowered.max_difference:.1e} on the reference clips"
-    )
 
 
 @contextmanager

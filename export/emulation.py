@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.float_precision import CARRIERS, TYPES
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import Waveform
+from ser_batch.engines.protocol import wanted_outputs
 from ser_batch.errors import EngineError, ExportError
 
 
@@ -34,18 +35,20 @@ class EmulatedEngine:
 
     def __init__(self, bundle: Bundle, precision: str, threads: int | None = None) -> None:
         self.precision = precision
-        self._branches = bundle.manifest.branches
+        self._bundle, self._branches = bundle, bundle.manifest.branches
         self._sessions = {
             branch.name: session(emulated(onnx.load(bundle.graph(branch, precision)), precision), threads)
             for branch in self._branches
         }
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
-        """Branch name -> (B, C) for (B, samples) float32 in [-1, 1]; not finite where the precision overflows."""
-        return {
-            branch.name: self._sessions[branch.name].run([branch.output], {branch.input: waveform})[0]
-            for branch in self._branches
-        }
+        """As an `Engine` opened with the embedding; not finite where the precision overflows."""
+        results = {}
+        for branch in self._branches:
+            wanted = wanted_outputs(self._bundle, branch, embedding=True)
+            rows = self._sessions[branch.name].run([*wanted.values()], {branch.input: waveform})
+            results.update(zip(wanted, rows, strict=True))
+        return results
 
     def close(self) -> None:
         """Release the sessions."""

@@ -196,7 +196,10 @@ def fp32_nodes(model: onnx.ModelProto) -> frozenset[str]:
     if any(attribute.HasField("g") or attribute.graphs for node in nodes for attribute in node.attribute):
         raise ExportError("the graph has branches or loops, which no other precision is made of")
     fragile = {node.name for node in nodes if node.op_type in FRAGILE}
-    return frozenset(fragile | _before(nodes, frontend_tensor(model)) | _head(model))
+    # What makes an output is one node, and outputs are float32.
+    ends = {output.name for output in model.graph.output}
+    last = {node.name for node in nodes if not ends.isdisjoint(node.output)}
+    return frozenset(fragile | last | _before(nodes, frontend_tensor(model)) | _head(model))
 
 
 def frontend_tensor(model: onnx.ModelProto) -> str:
@@ -226,8 +229,8 @@ def _before(nodes: list[onnx.NodeProto], tensor: str) -> set[str]:
 
 
 def _head(model: onnx.ModelProto) -> set[str]:
-    """Names of the nodes from the last product to the output."""
-    needed, found = {output.name for output in model.graph.output}, set()
+    """Names of the nodes from the last product to the probabilities, the first of the outputs."""
+    needed, found = {model.graph.output[0].name}, set()
     for node in reversed(model.graph.node):
         if not needed.isdisjoint(node.output):
             needed.difference_update(node.output)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ser_batch import strict_json
 from ser_batch.bundle.fusion import FUSED
+from ser_batch.bundle.trust import Trust
 from ser_batch.errors import ExportError, InputError
 from training.robustness.report import Report, markdown, read
 
@@ -77,6 +78,7 @@ def model_card(
     command: str,
     other_speech: Sequence[Mapping[str, Any]] = (),
     robustness: Report | None = None,
+    trust: Trust | None = None,
 ) -> str:
     """The model card as Markdown.
 
@@ -85,10 +87,12 @@ def model_card(
         command: what trains the run again.
         other_speech: evaluations of other speech, as `read_evaluation` gives them.
         robustness: what `ser-train robustness` measured, as `read_robustness` gives it.
+        trust: what is known of corpora that the model was not trained on.
     """
     sections = {
         f"Model card: {provenance['recipe']}": _summary(provenance, labels),
         "Test figures": f"{_figures(test)}\n\n{_recalls(test)}",
+        "Unseen corpora": _trust(trust or Trust()),
         **({"Other speech": _other_speech(other_speech)} if other_speech else {}),
         **({"Recordings as users have them": markdown(robustness)} if robustness else {}),
         "Data and split": _data(provenance),
@@ -213,6 +217,13 @@ def _recalls(test: Mapping[str, Figures]) -> str:
         for label, entry in first.items()
     ]
     return _table(["recall of", "clips", *per_output], rows)
+
+
+def _trust(trust: Trust) -> str:
+    said = f"{str(trust)[:1].upper()}{str(trust)[1:]}."
+    if trust.bandwidth_hz:
+        said += f" Recordings with nothing above {trust.bandwidth_hz / 1000:g} kHz are unlike those it was trained on."
+    return said
 
 
 def _other_speech(evaluations: Sequence[Mapping[str, Any]]) -> str:

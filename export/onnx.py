@@ -12,24 +12,29 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ser_batch.bundle.fusion import Probabilities
-from ser_batch.bundle.reference import synthetic_clips
+from ser_batch.bundle.fusion import Embeddings, Fusion, Probabilities
+from ser_batch.bundle.manifest import EMBEDDING, Branch, Embedding
+from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY
 from ser_batch.errors import ExportError
 from ser_batch.machine import package_version
+from ser_batch.verification.compare import embedding_differences
+from ser_batch.verification.records import EMBEDDING_TOLERANCES, EXACT
+from training.models.context import ContextBranch
 
 OPSET = 20
 """23 brings Attention operators that TensorRT for RTX refuses; 18 needs half as many nodes again."""
@@ -38,6 +43,7 @@ TOLERANCE = 1e-4
 BRANCH_KEY, OPSET_KEY = "branch", "opset"
 """Keys of the metadata beside `LABELS_KEY` and `FRONTEND_KEY`."""
 INPUT, OUTPUT = "waveform", "probabilities"
+OUTPUTS = (OUTPUT, EMBEDDING)
 PRODUCER = "ser-batch"
 FRONTEND_MODULES = frozenset({"branch.decimate", "branch.frontend", "branch.standardise"})
 """Modules of a `Probabilistic` branch that every precision leaves in float32: decibels do not survive rounding."""
@@ -60,19 +66,37 @@ class Exported:
     """Largest |Δp| on the reference clips, in one batch and alone."""
     probabilities: Probabilities
     """(N, C) of torch for `synthetic_clips`."""
+    embedding: Embeddings | None = None
+    """(N, D) of torch for them, of a branch that has one."""
+
+    @property
+    def branch(self) -> Branch:
+        """The branch of a bundle that holds the graph under its file's name."""
+        embedding = None if self.embedding is None else Embedding(EMBEDDING, self.embedding.shape[1])
+        return Branch(self.name, self.path.name, INPUT, OUTPUT, embedding)
+
+    def __str__(self) -> str:
+        size = self.path.stat().st_size / 1e6
+        compared = f"max |Δp| to torch {self.max_difference:.1e}, {self.seconds:.1f} s"
+        return f"{self.name}: {self.nodes} nodes, {size:.2f} MB, {compared}"
 
 
 class Probabilistic(nn.Module):
-    """A branch with the softmax that serving needs: waveform (B, samples) → probabilities (B, C)."""
+    """A branch with the softmax that serving needs.
+
+    Shape: waveform (B, samples) → probabilities (B, C), and of a branch that has an embedding that, too (B, D).
+    """
 
     def __init__(self, branch: nn.Module) -> None:
         super().__init__()
         self.branch = branch
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Probabilities of `waveform`."""
-        logits: Tensor = self.branch(waveform)
-        return logits.softmax(dim=1)
+    def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities of `waveform`, and the embedding if the branch has one."""
+        if isinstance(self.branch, ContextBranch):
+            logits, embedding = self.branch.logits_and_embedding(waveform)
+            return logits.softmax(dim=1), embedding
+        return (self.branch(waveform).softmax(dim=1),)
 
 
 def export_branch(branch: nn.Module, path: Path, *, name: str, labels: tuple[str, ...], clip: ClipRule) -> Exported:
@@ -90,21 +114,30 @@ def export_branch(branch: nn.Module, path: Path, *, name: str, labels: tuple[str
     model = Probabilistic(copy.deepcopy(branch)).float().cpu().eval()
     with _exact_attention(), torch.inference_mode():
         # Taken before anything is folded, so that the comparison covers the folding too.
-        expected = model(torch.from_numpy(waveform)).numpy()
-    _check_probabilities(name, expected, labels)
+        expected = [rows.numpy() for rows in model(torch.from_numpy(waveform))]
+    _check_probabilities(name, expected[0], labels)
     _simplify(model)
-    proto = _to_onnx(model, clip.samples, name)
+    proto = _to_onnx(model, clip.samples, name, OUTPUTS[: len(expected)])
     _check_batch(proto, name)
     _describe(proto, name, labels)
     _save(proto, path)
-    difference = largest_difference(path, waveform, expected)
-    if not difference <= TOLERANCE:
-        raise ExportError(
-            f"the graph of branch {name} is not equal to the branch",
-            got=f"max |Δp| {difference:.2e}",
-            expected=f"at most {TOLERANCE:.0e}",
-        )
-    return Exported(name, path, len(proto.graph.node), time.perf_counter() - began, difference, expected)
+    differences = largest_differences(path, waveform, dict(zip(OUTPUTS, expected, strict=False)))
+    for output, difference in differences.items():
+        if not difference <= (bound := TOLERANCE if output == OUTPUT else EMBEDDING_TOLERANCES[EXACT]):
+            raise ExportError(
+                f"the graph of branch {name} is not equal to the branch",
+                got=f"{output}: a largest difference of {difference:.2e}",
+                expected=f"at most {bound:.0e}",
+            )
+    seconds = time.perf_counter() - began
+    return Exported(name, path, len(proto.graph.node), seconds, differences[OUTPUT], *expected)
+
+
+def reference_of(exports: Sequence[Exported], fusion: Fusion, clip: ClipRule) -> Reference:
+    """The reference clips of a bundle of these branches: what torch gave for them."""
+    rows = {export.name: export.probabilities for export in exports}
+    embedding = next((export.embedding for export in exports if export.embedding is not None), None)
+    return Reference(synthetic_clips(clip), rows, fusion(rows), embedding)
 
 
 def _check_probabilities(name: str, rows: Probabilities, labels: tuple[str, ...]) -> None:
@@ -139,7 +172,7 @@ def _fold(module: nn.Module) -> None:
         module.register_parameter(name, nn.Parameter(value))
 
 
-def _to_onnx(model: nn.Module, samples: int, name: str) -> onnx.ModelProto:
+def _to_onnx(model: nn.Module, samples: int, name: str, outputs: Sequence[str]) -> onnx.ModelProto:
     example = torch.zeros(_TRACED_BATCH, samples)
     try:
         with _exact_attention(), _quiet(), torch.no_grad():
@@ -149,7 +182,7 @@ def _to_onnx(model: nn.Module, samples: int, name: str) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(outputs),
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
@@ -204,10 +237,10 @@ def frontend_output(proto: onnx.ModelProto) -> str | None:
         # A batch size that is read off the waveform is no sound.
         if node.op_type != "Shape" and boundary not in node.output and not reached.isdisjoint(node.input):
             reached.update(node.output)
-    if proto.graph.output[0].name in reached:
+    if past := reached.intersection(output.name for output in proto.graph.output):
         raise ExportError(
             "the front-end does not end in one tensor",
-            got=f"a way from {proto.graph.input[0].name} to {proto.graph.output[0].name} past {boundary}",
+            got=f"a way from {proto.graph.input[0].name} to {', '.join(sorted(past))} past {boundary}",
             expected=f"all of {', '.join(sorted(FRONTEND_MODULES))} before the rest of the branch",
         )
     return boundary
@@ -221,8 +254,12 @@ def _save(proto: onnx.ModelProto, path: Path) -> None:
         raise ExportError(f"{path} cannot be written as a valid ONNX model of one file", got=error) from error
 
 
-def largest_difference(path: Path, waveform: Waveform, expected: Probabilities) -> float:
-    """Largest |Δp| of a graph in ONNX Runtime from `expected`, over one batch and each clip alone; NaN counts.
+def largest_differences(
+    path: Path, waveform: Waveform, expected: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, float]:
+    """Output → largest difference of a graph in ONNX Runtime from `expected`, over one batch and each clip alone.
+
+    Of probabilities it is |Δp|, of an embedding `embedding_differences`; NaN counts.
 
     Raises:
         ExportError: ONNX Runtime is missing or refuses the graph.
@@ -238,10 +275,19 @@ def largest_difference(path: Path, waveform: Waveform, expected: Probabilities) 
     try:
         session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         batches = [waveform, *(waveform[i : i + 1] for i in range(len(waveform)))]
-        rows = np.concatenate([session.run([OUTPUT], {INPUT: batch})[0] for batch in batches])
+        runs = [session.run(list(expected), {INPUT: batch}) for batch in batches]
     except Exception as error:
         raise ExportError(f"ONNX Runtime refuses {path}", got=error) from error
-    return float(np.abs(rows - np.concatenate([expected, expected])).max())
+    found = {output: np.concatenate([run[index] for run in runs]) for index, output in enumerate(expected)}
+    twice = {output: np.concatenate([rows, rows]) for output, rows in expected.items()}
+    return {
+        output: float((embedding_differences if output == EMBEDDING else _distances)(twice[output], rows).max())
+        for output, rows in found.items()
+    }
+
+
+def _distances(expected: Probabilities, found: Probabilities) -> npt.NDArray[np.float32]:
+    return np.abs(found - expected)
 
 
 @contextmanager

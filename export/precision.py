@@ -20,10 +20,12 @@ from export.onnx import OPSET_KEY
 from ser_batch.bundle.bundle import Branch, Bundle
 from ser_batch.bundle.manifest import graph_member
 from ser_batch.bundle.writing import add_artefacts, copy_bundle
+from ser_batch.engines.protocol import wanted_outputs
 from ser_batch.errors import ExportError
 from ser_batch.recordings.recording import Recording
+from ser_batch.verification.compare import embedding_differences
 from ser_batch.verification.metadata import SOURCE_KEY
-from ser_batch.verification.records import EXACT, TOLERANCES
+from ser_batch.verification.records import EMBEDDING_TOLERANCES, EXACT, TOLERANCES
 from ser_batch.verification.speech import find_speech
 
 PRECISIONS = tuple(TOLERANCES)
@@ -46,6 +48,10 @@ class Lowered:
     """Bytes."""
     max_difference: float
     """Largest |Δp| from torch on the reference clips; of fp16 and bf16 as emulated on the CPU."""
+
+    def __str__(self) -> str:
+        compared = f"max |Δp| to torch {self.max_difference:.1e} on the reference clips"
+        return f"{self.branch} {self.precision}: {self.nodes} nodes, {self.size / 1e6:.2f} MB, {compared}"
 
 
 Progress = Callable[[Lowered], None]
@@ -142,9 +148,11 @@ def _describe(
 
 def _difference(graph: onnx.ModelProto, bundle: Bundle, branch: Branch, precision: str) -> float:
     reference = bundle.reference()
-    (rows,) = session(graph).run([branch.output], {branch.input: reference.waveform})
-    if not np.isfinite(rows).all():
-        clip = int(np.isfinite(rows).all(axis=1).argmin())
+    wanted = list(wanted_outputs(bundle, branch, True).values())
+    rows, *others = session(graph).run(wanted, {branch.input: reference.waveform})
+    finite = np.all([np.isfinite(each).all(axis=1) for each in (rows, *others)], axis=0)
+    if not finite.all():
+        clip = int(finite.argmin())
         raise ExportError(
             f"branch {branch.name} is not finite in {precision}",
             got=f"reference clip {clip}",
@@ -157,4 +165,12 @@ def _difference(graph: onnx.ModelProto, bundle: Bundle, branch: Branch, precisio
             got=f"max |Δp| {difference:.1e}",
             expected=f"at most {allowed:.0e}",
         )
+    for embedding in others if reference.embedding is not None else ():
+        distance = float(embedding_differences(reference.embedding, embedding).max())
+        if distance > (bound := EMBEDDING_TOLERANCES[precision]):
+            raise ExportError(
+                f"the embedding of branch {branch.name} is too far from torch in {precision}",
+                got=f"max relative distance {distance:.1e}",
+                expected=f"at most {bound:.0e}",
+            )
     return difference

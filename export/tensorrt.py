@@ -16,7 +16,8 @@ from types import ModuleType
 
 from export.tensorrt_builder import Request, Target, build_engine, parse_target
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.manifest import graph_member
+from ser_batch.bundle.compiled import bundle_at_home, engines_home
+from ser_batch.bundle.manifest import FP32, graph_member
 from ser_batch.bundle.writing import add_artefacts, copy_bundle
 from ser_batch.engines.cuda import driver_cuda, no_gpu, open_cuda_device
 from ser_batch.engines.tensorrt.library import LIBRARIES, NATIVE, RTX, Library, load, version
@@ -43,6 +44,22 @@ class Built:
     """Branch → bytes of its engine."""
     seconds: dict[str, float]
     """Branch → duration of its build."""
+    found_by_default: bool
+    """Whether a run of the embedded bundle finds the engines by itself."""
+
+    @property
+    def next_step(self) -> str:
+        """The command that runs the engines, and where."""
+        bundle = "" if self.found_by_default else f" --bundle {self.bundle.root}"
+        precision = "" if self.sidecar.precision == FP32 else f" --precision {self.sidecar.precision}"
+        command = f"ser-batch run AUDIO --out preds.parquet --backend trt{precision}"
+        if (reason := no_gpu()) is None:
+            return f"next: {command}{bundle}"
+        # The folder is a whole bundle: it can be taken to where a GPU is.
+        return (
+            f"next, on a machine with such a GPU (here {reason.partition(';')[0]}): "
+            f"copy {self.bundle.root} there, and {command} --bundle COPY"
+        )
 
 
 def build_engines(
@@ -57,6 +74,8 @@ def build_engines(
     progress: Progress | None = None,
 ) -> Built:
     """Build engines of every branch of `bundle` and add them to it, or to a copy of it at `out`.
+
+    Those of the embedded bundle go to its copy in the user's data folder, where `--backend trt` finds them.
 
     Args:
         precision: of the graphs; those of a lower one must be in the bundle.
@@ -76,6 +95,11 @@ def build_engines(
         raise ExportError("an engine needs batch sizes of at least 1", got=list(batches))
     graphs = {branch.name: bundle.graph(branch, precision) for branch in bundle.manifest.branches}
     library = choose_library(runtime)
+    found_by_default = out is None and bundle.is_embedded
+    if out is None and (held := bundle_at_home(bundle)) is not None:
+        bundle = held
+    elif out is None:
+        out = engines_home(bundle)
     trt = load(library)
     target, gpu = _target(library, trt, gpus)
     sidecar = _sidecar(bundle, precision, sizes, library, target, gpu)
@@ -89,7 +113,7 @@ def build_engines(
         lengths = {name: path.stat().st_size for name, path in paths.items()}
         goal = bundle if out is None else copy_bundle(bundle, out)
         added = add_artefacts(goal, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **engines}, replace=replace)
-    return Built(added, sidecar, lengths, seconds)
+    return Built(added, sidecar, lengths, seconds, found_by_default)
 
 
 def _sidecar(
@@ -125,8 +149,12 @@ def choose_library(runtime: str) -> Library:
     for library in LIBRARIES.values():
         if library.installed():
             return library
-    remedies = "; ".join(f"{library.title}: {library.remedy}" for library in LIBRARIES.values())
-    raise ExportError("no TensorRT is installed", remedy=f"Install one: {remedies}.")
+    reason = no_gpu()
+    raise ExportError(
+        "no TensorRT is installed" + (f", and {reason.partition(';')[0]}" if reason else ""),
+        remedy=f"Native TensorRT builds on the GPU that it is for: {NATIVE.remedy}. TensorRT for RTX builds ahead of "
+        f"time, without a GPU: {RTX.remedy}.",
+    )
 
 
 def _target(library: Library, trt: ModuleType, gpus: Sequence[str]) -> tuple[Target, str | None]:

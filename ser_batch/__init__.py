@@ -1,12 +1,36 @@
-"""Speech emotion recognition over directories of audio. Importing the package imports nothing heavy."""
+"""Speech emotion recognition over directories of audio: `load` a model, or `run` over folders (docs/api.md).
+
+Importing the package imports nothing heavy: what is asked for is imported then. Types are in `__init__.pyi`.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 
-def __getattr__(name: str) -> str:
+_HOMES = {
+    "load": "ser_batch.api",
+    "run": "ser_batch.api",
+    "Model": "ser_batch.api",
+    "Prediction": "ser_batch.prediction",
+    "Predictions": "ser_batch.prediction",
+    "RunSummary": "ser_batch.pipeline.summary",
+    "SerError": "ser_batch.errors",
+}
+"""Name -> module that it is in."""
+
+__all__ = ["Model", "Prediction", "Predictions", "RunSummary", "SerError", "__version__", "load", "run"]
+
+
+def __getattr__(name: str) -> object:
     # The version is written once, in pyproject.toml, and read only when someone asks.
     if name == "__version__":
         from importlib.metadata import version
 
         return version("ser-batch")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,16 @@ def numbers(values: npt.ArrayLike, dtype: npt.DTypeLike, valid: npt.NDArray[np.b
         full[valid] = values
     buffers = [None if valid is None else _bitmap(valid), pa.py_buffer(full)]
     return pa.Array.from_buffers(pa.from_numpy_dtype(full.dtype), len(full), buffers)
+
+
+def vectors(
+    values: npt.NDArray[np.floating[Any]], dtype: npt.DTypeLike, valid: npt.NDArray[np.bool_]
+) -> pa.FixedSizeListArray:
+    """`values` (n, D) as an array of lists of D numbers; see `numbers`."""
+    full = np.zeros((len(valid), values.shape[1]), dtype=dtype)
+    full[valid] = values
+    kind = pa.list_(pa.from_numpy_dtype(full.dtype), values.shape[1])
+    return pa.Array.from_buffers(kind, len(full), [_bitmap(valid)], children=[numbers(full.ravel(), dtype)])
 
 
 def strings(values: Iterable[str | bytes | None], *, kind: pa.DataType | None = None) -> pa.Array:

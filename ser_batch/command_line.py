@@ -20,6 +20,15 @@ USAGE = 2
 """Exit code where nothing was done, or the command had to stop: the message says why."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+EXTRAS = {
+    **dict.fromkeys(
+        ("torch", "torchaudio", "transformers", "safetensors", "sklearn", "scipy", "matplotlib"), "train,cpu"
+    ),
+    **dict.fromkeys(("onnx", "onnxscript"), "export,cpu"),
+    "ray": "ray",
+    "openpyxl": "xlsx",
+}
+"""Package that only some commands need -> the extras that bring it."""
 AGAIN = 2.0
 """Seconds within which a second signal to end is the first one once more."""
 
@@ -43,6 +52,13 @@ def run(cli: click.Command, name: str, arguments: Sequence[str] | None = None, *
     except SerError as error:
         click.echo(f"error: {error}", err=True)
         _let_go_of_stdout()
+        return USAGE
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        remedy = f"Install it: pip install 'ser-batch[{EXTRAS[package]}]'."
+        click.echo(f"error: this command needs {package}, which is not installed. {remedy}", err=True)
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"interrupted; {interrupted}", err=True)

@@ -95,3 +95,8 @@ def package_version(name: str) -> str | None:
 def cache_folder() -> Path:
     """The folder of this toolkit below $XDG_CACHE_HOME or ~/.cache; it need not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ser-batch"
+
+
+def data_folder() -> Path:
+    """The folder of this toolkit below $XDG_DATA_HOME or ~/.local/share; it need not exist."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ser-batch"

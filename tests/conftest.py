@@ -22,10 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Certificates go to a folder of the tests, never to the user's own."""
+    """Certificates and engines go to folders of the tests, never to the user's own."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield folder
 
 
@@ -41,6 +42,20 @@ def ravdess() -> Path:
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A valid bundle of two small real ONNX graphs, eight labels, the default clip rule; read only."""
     return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy")
+
+
+@pytest.fixture(scope="session")
+def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with an embedding of eight numbers, the second output of its first branch; read only."""
+    return make_toy_bundle(tmp_path_factory.mktemp("bundles") / "embedding", embedding=True)
+
+
+@pytest.fixture(scope="session")
+def head_bundle(embedding_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same graphs with a head of three labels for an answer; read only."""
+    from support.bundles import with_head
+
+    return with_head(embedding_bundle, tmp_path_factory.mktemp("bundles") / "head")
 
 
 @pytest.fixture(scope="session")

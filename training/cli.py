@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from training.options import (
     FOLDER,
     PATH,
     PROTOCOLS,
-    corpus_of,
     corpus_options,
     print_diagnostics,
+    print_epoch,
     print_result,
     results_option,
     runtime_of,
@@ -35,7 +34,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("recipe", default="paper")
 @corpus_options(required=False)
-@click.option("--corpora", "file", type=PATH, help="TOML file that names several corpora, instead of --data.")
+@click.option("--corpora", type=PATH, help="TOML file that names several corpora, instead of --data.")
 @click.option("--leave-out", multiple=True, help="Corpus of that file to test on instead of training on it.")
 @click.option("--out", required=True, type=FOLDER, help="Folder of the run.")
 @click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
@@ -49,30 +48,23 @@ def cli() -> None:
 @runtime_options
 @click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch and stop.")
 def run(
-    recipe: str, out: Path, backbone: str | None, only: Any, file: Path | None, leave_out: tuple[str, ...], **given: Any
+    recipe: str, out: Path, labels: str | None, corpora: Path | None, leave_out: tuple[str, ...], **given: Any
 ) -> None:
     """Train, fuse and test one run of RECIPE: a name ("paper", "compact") or a .toml file.
 
     If a run was killed, give the same command again: it goes on where it was.
     """
-    from training.config import load_config
-    from training.data.corpora import load_corpora
-    from training.data.table import own_protocol
-    from training.stages import train
+    from training.api import train
 
-    if bool(file) == bool(given["data"]) or (leave_out and not file):
-        raise click.UsageError("Give either --data or --corpora; --leave-out belongs to the latter.")
-    corpus = load_corpora(file).for_training(leave_out) if file else corpus_of(given)
-    overrides = {name: given[name] for name in ("seed", "protocol", "fold") if given[name] is not None}
-    if asked := own_protocol(corpus):
-        overrides.setdefault("protocol", asked)
-    config = load_config(recipe, **overrides)
-    if backbone:
-        config = replace(config, context=replace(config.context, backbone=backbone))
-    result = train(config, corpus, out, runtime_of(given), only=only)
+    if bool(corpora) == bool(given["data"]):
+        raise click.UsageError("Give either --data or --corpora.")
+    order = [label.strip() for label in labels.split(",")] if labels else None
+    given |= {"corpora": corpora, "leave_out": leave_out}
+    result = train(recipe, out=out, labels=order, progress=print_epoch, **given)
     print_diagnostics(out)
     if result:
         print_result(result["test"])
+        click.echo(f"next: ser-export onnx {out} --out my-bundle")
 
 
 @cli.command()

@@ -143,6 +143,9 @@ def _describe(folder: Path, config: RunConfig, corpus: Corpus, split: Split) -> 
     folder.mkdir(parents=True, exist_ok=True)
     files = {part: [corpus.examples[i].file for i in getattr(split, part)] for part in PARTS}
     described = {"name": split.name, "corpus": corpus.name, "labels": list(corpus.labels), **files}
+    if corpus.sets:
+        meanings = {name: {k: list(v) for k, v in labels.items()} for name, labels in corpus.sets.items()}
+        described["corpora"] = {n: {"licence": corpus.licences[n], "labels": meanings[n]} for n in meanings}
     # Compared as a configuration, not as text: a run begun before a field existed has that field's default.
     _write_or_compare(folder / "config.json", to_dict(config), lambda path: load_config(path) == config)
     _write_or_compare(folder / "split.json", described, lambda path: read_json(path) == described)

@@ -11,10 +11,9 @@ import numpy as np
 import onnx
 from torch import nn
 
-from export.onnx import export_branch
-from ser_batch.bundle import Branch, Bundle, write_bundle
+from export.onnx import export_branch, reference_of
+from ser_batch.bundle import Bundle, write_bundle
 from ser_batch.bundle.fusion import Fusion
-from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.errors import InputError
 from training.config import ContextConfig, RunConfig, SpectrogramConfig, load_config
 from training.data.ravdess import LABELS
@@ -135,15 +134,14 @@ def _exported(
             export_branch(branch, Path(work) / f"{branch_name}.onnx", name=branch_name, labels=labels, clip=config.clip)
             for branch_name, branch in branches.items()
         ]
-        rows = {export.name: export.probabilities for export in exports}
         bundle = write_bundle(
             folder,
             name=name,
             labels=labels,
             clip=config.clip,
-            branches=tuple(Branch(export.name, export.path.name) for export in exports),
+            branches=tuple(export.branch for export in exports),
             fusion=fusion,
-            reference=Reference(synthetic_clips(config.clip), rows, fusion(rows)),
+            reference=reference_of(exports, fusion, config.clip),
             files={export.path.name: export.path for export in exports},
             provenance=provenance,
             metrics={},

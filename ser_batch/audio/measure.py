@@ -1,4 +1,4 @@
-"""How loud a segment is, and up to which frequency there is anything in it."""
+"""How loud a segment is, whether it is clipped, and up to which frequency there is anything in it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ SHARE = 0.99
 """Of the energy that lies below the bandwidth, each frequency weighted by its square: speech falls by as much."""
 FLOOR = 10 ** (-90 / 10)
 """Power of noise over the whole band that counts as none: 16 bits, dithered, leave -96 dBFS."""
+FULL = 0.99
+"""Of full scale: resampled, the flat top of a clipped wave swings about it."""
 OFFSET = 1e-6
 """What is left of a constant signal without its mean is below this share of it, and is rounding."""
 
@@ -33,6 +35,17 @@ def level(samples: Waveform) -> float:
     centred = samples - np.float32(mean)
     power = float(np.dot(centred, centred)) / len(samples)
     return 10 * math.log10(power) if power > (OFFSET * mean) ** 2 else -math.inf
+
+
+def clipped(samples: Waveform) -> float:
+    """Share of `samples` (n,) at full scale or beyond, 0 to 1.
+
+    Of speech whose largest sample is at full scale it is some 1e-5; amplified to half as much again and cut off, 1e-3.
+    """
+    # Most recordings never get there, which their extremes tell without a copy.
+    if samples.max(initial=0.0) < FULL and samples.min(initial=0.0) > -FULL:
+        return 0.0
+    return float(np.count_nonzero(np.abs(samples) >= FULL)) / len(samples)
 
 
 def bandwidth(samples: Waveform, rate: int, source_rate: int) -> float | None:

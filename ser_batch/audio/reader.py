@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 
 from ser_batch.audio.channels import Channels
-from ser_batch.audio.measure import bandwidth, level
+from ser_batch.audio.measure import bandwidth, clipped, level
 from ser_batch.audio.sound import Sound, open_sound
 from ser_batch.clips import MIX, ClipRule, Waveform, cut
 from ser_batch.errors import AudioError
@@ -51,6 +51,8 @@ class Clip:
     """dBFS (RMS) of the sound from start to end."""
     bandwidth: float | None
     """Hz up to which there is sound from start to end; None: there is none."""
+    clipped: float
+    """Share of the samples from start to end that are at full scale or beyond."""
     channel: int | None
     """The number of the one channel that this is, from 1 on; None: the mix of all."""
     decoder: str
@@ -128,9 +130,9 @@ def clips_of(sound: Sound, rule: ClipRule, channels: str, span: Span | None) -> 
     return clips
 
 
-def measured(samples: Waveform, rate: int, sound: Sound) -> tuple[int, int, float, float | None]:
-    """Rate and channels of the file, level and bandwidth of `samples` (n,) at `rate` Hz, as in `Clip`."""
-    return sound.rate, sound.channels, level(samples), bandwidth(samples, rate, sound.rate)
+def measured(samples: Waveform, rate: int, sound: Sound) -> tuple[int, int, float, float | None, float]:
+    """Rate and channels of the file, level, bandwidth and clipping of `samples` (n,) at `rate` Hz, as in `Clip`."""
+    return sound.rate, sound.channels, level(samples), bandwidth(samples, rate, sound.rate), clipped(samples)
 
 
 def seek(sound: Sound, span: Span, duration: float) -> int:

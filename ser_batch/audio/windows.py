@@ -30,13 +30,18 @@ def read_segments(
         AudioError: as `read_clip`; of windows, once the damage is reached: those before it are good.
     """
     with open_sound(path, descriptor) as sound:
-        if segmentation.window is not None:
-            yield from _windows(sound, segmentation, span)
-        elif segmentation.whole and segmentation.is_long(_seconds(sound, span)):
-            for clip in _windows(sound, segmentation, span):
-                yield replace(clip, is_window=True)
-        else:
-            yield from clips_of(sound, segmentation.clip, segmentation.channels, span)
+        yield from segments_of(sound, segmentation, span)
+
+
+def segments_of(sound: Sound, segmentation: Segmentation, span: Span | None = None) -> Iterator[Clip]:
+    """The same of a recording that is open at its start."""
+    if segmentation.window is not None:
+        yield from _windows(sound, segmentation, span)
+    elif segmentation.whole and segmentation.is_long(_seconds(sound, span)):
+        for clip in _windows(sound, segmentation, span):
+            yield replace(clip, is_window=True)
+    else:
+        yield from clips_of(sound, segmentation.clip, segmentation.channels, span)
 
 
 def read_windows(

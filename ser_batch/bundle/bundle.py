@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ser_batch.bundle.files import check_inside, verify_files
-from ser_batch.bundle.fusion import Fusion, load_fusion
+from ser_batch.bundle.fusion import Fusion
+from ser_batch.bundle.head import Head, load_answer
 from ser_batch.bundle.manifest import (
     CERTIFICATE_FILES,
     FP32,
     MANIFEST_FILE,
     SCHEMA_VERSION,
     Branch,
+    Embedding,
     Manifest,
     graph_member,
     parse_manifest,
@@ -31,7 +33,8 @@ class Bundle:
 
     root: Path
     manifest: Manifest
-    fusion: Fusion
+    fusion: Fusion | Head
+    """What makes the answer of the branches' rows."""
     sha256: str
     """`Manifest.identity`: of the model, which artefacts made from it do not change."""
 
@@ -46,9 +49,24 @@ class Bundle:
         return self.manifest.labels
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether it is the default one, which is a part of the program and never written to."""
+        return self.root == default_root()
+
+    @property
+    def branch_labels(self) -> tuple[str, ...]:
+        """The labels of the branches' own rows, in order."""
+        return self.manifest.branch_labels or self.manifest.labels
+
+    @property
+    def answers_by_embedding(self) -> bool:
+        """Whether the answer is a head's, which needs the embedding of every clip."""
+        return isinstance(self.fusion, Head)
+
+    @property
     def as_argument(self) -> str:
         """How a command that adds to the bundle names it: the embedded one is a part of the program, and is copied."""
-        return "--out DIR" if self.root == default_root() else str(self.root)
+        return "--out DIR" if self.is_embedded else str(self.root)
 
     def path(self, member: str) -> Path:
         """Where a file of the bundle lies.
@@ -75,6 +93,20 @@ class Bundle:
             )
         return self.path(member)
 
+    def embedding(self) -> Embedding:
+        """The embedding that a branch's graph gives beside its probabilities.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        branch = self.manifest.embedding
+        if branch is None or branch.embedding is None:
+            raise BundleError(
+                f"bundle {self.id} has no embedding: its graphs give probabilities alone",
+                remedy="Export its training run again (ser-export onnx RUN), or use a bundle whose `info` names one.",
+            )
+        return branch.embedding
+
     def reference(self) -> Reference:
         """Read the reference clips.
 
@@ -83,10 +115,17 @@ class Bundle:
         """
         branches = tuple(branch.name for branch in self.manifest.branches)
         reference = load_reference(self.path(self.manifest.reference_file), branches)
-        got = (reference.waveform.shape[1], reference.fused.shape[1])
-        expected = (self.manifest.clip.samples, len(self.labels))
+        of_branches = {rows.shape[1] for rows in reference.branches.values()}
+        got = (reference.waveform.shape[1], reference.fused.shape[1], *of_branches)
+        expected = (self.manifest.clip.samples, len(self.labels), len(self.branch_labels))
         if got != expected:
-            raise BundleError("reference clips do not fit the manifest (samples, labels)", got=got, expected=expected)
+            what = "reference clips do not fit the manifest (samples, labels, those of branches)"
+            raise BundleError(what, got=got, expected=expected)
+        branch = self.manifest.embedding
+        size = branch.embedding.size if branch is not None and branch.embedding is not None else None
+        found = None if reference.embedding is None else reference.embedding.shape[1]
+        if found != size:
+            raise BundleError("the reference clips' embedding does not fit the manifest", got=found, expected=size)
         return reference
 
 
@@ -114,16 +153,24 @@ def load_bundle(root: Path | None = None) -> Bundle:
             ) from error
         manifest = parse_manifest(raw)
         verify_files(root, manifest.files, MANIFEST_FILE, CERTIFICATE_FILES)
-        fusion = load_fusion(root / manifest.fusion_file)
+        fusion = load_answer(root / manifest.fusion_file)
         _check_fusion(fusion, manifest)
     return Bundle(root, manifest, fusion, manifest.identity)
 
 
-def _check_fusion(fusion: Fusion, manifest: Manifest) -> None:
+def _check_fusion(fusion: Fusion | Head, manifest: Manifest) -> None:
     if fusion.classes != len(manifest.labels):
         raise BundleError(
             "fusion and labels do not fit", got=f"{fusion.classes} classes", expected=len(manifest.labels)
         )
+    inputs = manifest.branch_labels or manifest.labels
+    if fusion.inputs != len(inputs):
+        raise BundleError(
+            "fusion and branches do not fit", got=f"{fusion.inputs} labels of a branch", expected=len(inputs)
+        )
+    size = manifest.embedding.embedding.size if manifest.embedding and manifest.embedding.embedding else None
+    if isinstance(fusion, Head) and fusion.embedding != size:
+        raise BundleError("the head is for another embedding", got=size or "none", expected=fusion.embedding)
     names = tuple(branch.name for branch in manifest.branches)
     if fusion.branches != names:
         raise BundleError("fusion and manifest order the branches differently", got=fusion.branches, expected=names)

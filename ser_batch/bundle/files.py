@@ -82,8 +82,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: Path, names: frozenset[str]) -> dict[str, Array]:
-    """Read every array of `path`, whose names must be exactly `names`.
+def read_arrays(path: Path, names: frozenset[str], optional: frozenset[str] = frozenset()) -> dict[str, Array]:
+    """Read every array of `path`, whose names must be exactly `names`, and some of `optional`.
 
     Raises:
         BundleError: the file is missing or damaged, holds pickled objects, or has other names.
@@ -91,10 +91,11 @@ def read_arrays(path: Path, names: frozenset[str]) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = set(archive.files)
-            arrays = {name: archive[name] for name in archive.files} if found == names else {}
+            fits = names <= found <= names | optional
+            arrays = {name: archive[name] for name in archive.files} if fits else {}
     except Exception as error:
         # Damaged bytes raise whatever the zip, deflate and npy parsers meet first: there is no closed list.
         raise BundleError(f"{path} is not a readable .npz of plain arrays", got=error) from error
-    if found != names:
+    if not fits:
         raise BundleError(f"{path} holds other arrays", got=sorted(found), expected=sorted(names))
     return arrays

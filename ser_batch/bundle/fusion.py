@@ -20,6 +20,8 @@ FUSED = "fused"
 """Name of the fusion's own probabilities, beside those of the branches."""
 Probabilities = npt.NDArray[np.float32]
 """(B, C) float32; each row is a distribution over the labels."""
+Embeddings = npt.NDArray[np.float32]
+"""(B, D) float32: what a branch's classifier sees of each clip."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +65,15 @@ class Fusion:
         """C, the number of labels."""
         return int(self.bias.size)
 
-    def __call__(self, probabilities: Mapping[str, npt.NDArray[Any]]) -> Probabilities:
-        """Fuse one batch: branch name -> (B, C) probabilities, to (B, C) float32.
+    @property
+    def inputs(self) -> int:
+        """C, the number of labels of each branch."""
+        return self.classes
+
+    def __call__(
+        self, probabilities: Mapping[str, npt.NDArray[Any]], embedding: Embeddings | None = None
+    ) -> Probabilities:
+        """Fuse one batch: branch name -> (B, C) probabilities, to (B, C) float32; an embedding changes nothing.
 
         Raises:
             BundleError: a branch is missing, one is not known, or the shapes differ.

@@ -23,6 +23,8 @@ SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 FP32 = "fp32"
 """The precision of the branches' own graphs."""
+EMBEDDING = "embedding"
+"""What an embedding is called beside the branches' names: in an engine's results, reference clips, certificates."""
 ARTEFACT_PREFIXES = ("precisions/", "engines/")
 """Where artefacts lie: what was made from the model and can be made again is no part of its identity.
 
@@ -33,6 +35,22 @@ CERTIFICATE_FILES = frozenset({"certificate.json", "CERTIFICATE.md"})
 _BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BRANCH_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A second output of a branch's graph: what its classifier sees of a clip."""
+
+    output: str
+    """Name of the graph's output, (batch, size) float32."""
+    size: int
+    """D, numbers for each clip."""
+
+    def __post_init__(self) -> None:
+        if not self.output or self.size < 1:
+            raise BundleError(
+                "an embedding needs the name of an output and a size", got=f"{self.output!r}, {self.size}"
+            )
 
 
 @dataclass(frozen=True)
@@ -47,13 +65,22 @@ class Branch:
     """Name of the graph's input, (batch, samples) float32 in [-1, 1]."""
     output: str = "probabilities"
     """Name of the graph's output, (batch, labels) float32."""
+    embedding: Embedding | None = None
+    """Its second output; left out of the file where there is none."""
 
     def __post_init__(self) -> None:
-        if not _BRANCH_NAME.fullmatch(self.name):
-            raise BundleError("a branch's name is no identifier", got=repr(self.name), expected="a-z, 0-9 and _")
+        if not _BRANCH_NAME.fullmatch(self.name) or self.name == EMBEDDING:
+            expected = f"a-z, 0-9 and _, other than {EMBEDDING}"
+            raise BundleError("a branch's name is no identifier", got=repr(self.name), expected=expected)
         if not self.input or not self.output:
             raise BundleError(f"branch {self.name} does not name its input and output")
+        if self.embedding is not None and self.embedding.output == self.output:
+            raise BundleError(f"branch {self.name} has one output for its probabilities and its embedding")
         check_member(self.file)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The branch as JSON types; bundles without an embedding are written as before there was one."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +99,8 @@ class Manifest:
     """UTC, ISO 8601."""
     labels: tuple[str, ...]
     """In the order of every probability row."""
+    branch_labels: tuple[str, ...] | None = None
+    """In the order of the branches' own rows, where a head gives other labels; left out of the file where not."""
     clip: ClipRule
     branches: tuple[Branch, ...]
     """In the order of the fusion's inputs."""
@@ -91,9 +120,14 @@ class Manifest:
         if len(self.labels) < 2 or any(not label.isprintable() or not label.strip() for label in self.labels):
             raise BundleError("a bundle needs at least two labels, none empty", got=list(self.labels))
         check_distinct("labels", self.labels)
+        check_distinct("labels of the branches", self.branch_labels or ())
+        if self.branch_labels is not None and (len(self.branch_labels) < 2 or self.branch_labels == self.labels):
+            raise BundleError("the branches' labels are no others", got=list(self.branch_labels))
         if not self.branches:
             raise BundleError("the bundle has no branches")
         check_distinct("branches", tuple(branch.name for branch in self.branches))
+        if len(embedding := [branch.name for branch in self.branches if branch.embedding is not None]) > 1:
+            raise BundleError("a bundle has one embedding at most", got=f"of branches {', '.join(embedding)}")
         self._check_files()
 
     def _check_files(self) -> None:
@@ -111,6 +145,11 @@ class Manifest:
                 )
 
     @property
+    def embedding(self) -> Branch | None:
+        """The branch whose graph has an embedding as its second output, if one does."""
+        return next((branch for branch in self.branches if branch.embedding is not None), None)
+
+    @property
     def identity(self) -> str:
         """Sha256 of the canonical JSON without artefacts: of the model, whatever was made from it since.
 
@@ -126,8 +165,10 @@ class Manifest:
             BundleError: provenance or metrics hold something that JSON cannot (NaN and infinity included).
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.branch_labels is None:
+            del fields["branch_labels"]
         fields["clip"] = self.clip.to_dict()
-        fields["branches"] = [dataclasses.asdict(branch) for branch in self.branches]
+        fields["branches"] = [branch.to_dict() for branch in self.branches]
         fields["files"] = dict(sorted(self.files.items()))
         try:
             return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -147,6 +188,10 @@ def parse_manifest(raw: bytes) -> Manifest:
     strict_json.check_schema(data, SCHEMA_VERSION, MANIFEST_FILE, newer)
     if isinstance(data.get("clip"), dict):  # bundles from before there was this key have none
         data["clip"].setdefault("clamp_offset", False)
+    data.setdefault("branch_labels", None)
+    for branch in data["branches"] if isinstance(data.get("branches"), list) else ():
+        if isinstance(branch, dict):
+            branch.setdefault("embedding", None)
     return strict_json.decode(Manifest, data, MANIFEST_FILE, BundleError, complete=True)
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ser_batch.bundle.files import read_arrays, write_arrays
 from ser_batch.bundle.fusion import Probabilities
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import BundleError
 
@@ -37,6 +38,8 @@ class Reference:
     """Branch name -> (N, C)."""
     fused: Probabilities = field(repr=False)
     """(N, C)"""
+    embedding: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    """(N, D); None: the bundle has none."""
 
     def __post_init__(self) -> None:
         if self.waveform.ndim != 2 or 0 in self.waveform.shape or not self.branches:
@@ -56,15 +59,23 @@ class Reference:
                 expected="multiples of 1/32768 in [-1, 1)",
                 remedy="Use synthetic_clips().",
             )
+        # A head gives other labels than the branches, which all have the same.
+        of_branches = next(iter(self.branches.values())).shape[1:]
         for name, rows in {**self.branches, "fused": self.fused}.items():
-            if rows.shape != (len(self.waveform), *self.fused.shape[1:]) or rows.ndim != 2:
+            columns = self.fused.shape[1:] if name == "fused" else of_branches
+            if rows.shape != (len(self.waveform), *columns) or rows.ndim != 2:
                 raise BundleError(
                     f"reference probabilities of {name} do not fit",
                     got=rows.shape,
-                    expected=(len(self.waveform), *self.fused.shape[1:]),
+                    expected=(len(self.waveform), *columns),
                 )
             if not (np.isfinite(rows).all() and (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-4)):
                 raise BundleError(f"reference probabilities of {name} are not distributions over the labels")
+        if self.embedding is not None and (self.embedding.ndim != 2 or len(self.embedding) != len(pcm)):
+            expected = f"({len(pcm)}, D)"
+            raise BundleError("the reference embedding does not fit", got=self.embedding.shape, expected=expected)
+        if self.embedding is not None and not np.isfinite(self.embedding).all():
+            raise BundleError("the reference embedding holds values that are not finite")
 
 
 def synthetic_clips(rule: ClipRule) -> Waveform:
@@ -103,9 +114,11 @@ def _speech_like(time: npt.NDArray[np.float64], rng: np.random.Generator) -> npt
 
 
 def save_reference(reference: Reference, path: Path) -> None:
-    """Write `reference` as an .npz: `pcm` (N, samples) int16, `fused` and `branch:<name>`."""
+    """Write `reference` as an .npz: `pcm` (N, samples) int16, `fused`, `branch:<name>` and, if any, `embedding`."""
     pcm = np.round(reference.waveform.astype(np.float64) * PCM_SCALE).astype(np.int16)
     arrays = {_BRANCH_PREFIX + name: rows.astype(np.float32) for name, rows in reference.branches.items()}
+    if reference.embedding is not None:
+        arrays[EMBEDDING] = reference.embedding.astype(np.float32)
     write_arrays(path, {"pcm": pcm, "fused": reference.fused.astype(np.float32), **arrays})
 
 
@@ -115,7 +128,8 @@ def load_reference(path: Path, branches: tuple[str, ...]) -> Reference:
     Raises:
         BundleError: the file is damaged, or its arrays are not reference clips of these branches.
     """
-    arrays = read_arrays(path, frozenset({"pcm", "fused", *(_BRANCH_PREFIX + name for name in branches)}))
+    names = {"pcm", "fused", *(_BRANCH_PREFIX + name for name in branches)}
+    arrays = read_arrays(path, frozenset(names), frozenset({EMBEDDING}))
     kinds = {name: str(array.dtype) for name, array in arrays.items()}
     if kinds != {name: "int16" if name == "pcm" else "float32" for name in arrays}:
         raise BundleError(
@@ -125,4 +139,5 @@ def load_reference(path: Path, branches: tuple[str, ...]) -> Reference:
         waveform=(arrays["pcm"] / PCM_SCALE).astype(np.float32),
         branches={name: arrays[_BRANCH_PREFIX + name] for name in branches},
         fused=arrays["fused"],
+        embedding=arrays.get(EMBEDDING),
     )

@@ -20,7 +20,8 @@ from typing import Any
 
 from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.bundle.files import members, sha256_of
-from ser_batch.bundle.fusion import Fusion, save_fusion
+from ser_batch.bundle.fusion import Fusion
+from ser_batch.bundle.head import Head, save_answer
 from ser_batch.bundle.manifest import ARTEFACT_PREFIXES, MANIFEST_FILE, Branch, Manifest, check_member, is_artefact
 from ser_batch.bundle.reference import Reference, save_reference
 from ser_batch.clips import ClipRule
@@ -40,19 +41,21 @@ def write_bundle(
     labels: tuple[str, ...],
     clip: ClipRule,
     branches: tuple[Branch, ...],
-    fusion: Fusion,
+    fusion: Fusion | Head,
     reference: Reference,
     files: Mapping[str, Path],
     provenance: Mapping[str, Any],
     metrics: Mapping[str, Any],
     licence: str,
     model_card: str,
+    branch_labels: tuple[str, ...] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle to `root` in one step: it is built and verified beside it, then renamed.
 
     Args:
         files: path in the bundle -> file to copy there; every branch's file must be among them.
+        branch_labels: of the branches, where a head gives others.
 
     Raises:
         BundleError: the parts do not make a valid bundle. Nothing is left behind.
@@ -61,7 +64,7 @@ def write_bundle(
     root = Path(root)
     # "." and ".." have no name of their own to rename to.
     root = root if root.name.strip(".") else root.resolve()
-    _check_target(root, overwrite)
+    check_target(root, overwrite)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(root) as tree:
@@ -70,6 +73,7 @@ def write_bundle(
             manifest = Manifest(
                 name=name,
                 labels=tuple(labels),
+                branch_labels=branch_labels,
                 clip=clip,
                 branches=tuple(branches),
                 fusion_file=FUSION_FILE,
@@ -191,7 +195,8 @@ def _exchange(first: Path, second: Path) -> bool:
     return failed == 0
 
 
-def _check_target(root: Path, overwrite: bool) -> None:
+def check_target(root: Path, overwrite: bool) -> None:
+    """Refuse a bundle's place that holds something else, or a bundle that is not to be overwritten: OutputError."""
     if not os.path.lexists(root):
         return
     if not overwrite:
@@ -201,7 +206,7 @@ def _check_target(root: Path, overwrite: bool) -> None:
         raise OutputError(f"{root} exists and is not a bundle, so it is not overwritten")
 
 
-def _fill(tree: Path, fusion: Fusion, reference: Reference, files: Mapping[str, Path], model_card: str) -> None:
+def _fill(tree: Path, fusion: Fusion | Head, reference: Reference, files: Mapping[str, Path], model_card: str) -> None:
     own = {FUSION_FILE, REFERENCE_FILE, MODEL_CARD_FILE}
     for member, source in files.items():
         check_member(member)
@@ -209,7 +214,7 @@ def _fill(tree: Path, fusion: Fusion, reference: Reference, files: Mapping[str, 
             raise BundleError(f"{member} is written by the bundle itself and cannot be given as a file")
         (tree / member).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, tree / member)
-    save_fusion(fusion, tree / FUSION_FILE)
+    save_answer(fusion, tree / FUSION_FILE)
     save_reference(reference, tree / REFERENCE_FILE)
     (tree / MODEL_CARD_FILE).write_text(model_card, encoding="utf-8")
 

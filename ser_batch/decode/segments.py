@@ -37,7 +37,7 @@ def decode(
     try:
         for clip in _clips(recording, segmentation, descriptor):
             if waiting is not None:
-                yield _segment(recording, version, segmentation, waiting, last=False)
+                yield segment_of(recording, version, segmentation, waiting, last=False)
             waiting = clip
     except StoreError:
         raise
@@ -47,7 +47,7 @@ def decode(
         # One file must not end a run of a hundred thousand; the row names the surprise.
         reason = f"unexpected {type(error).__name__}: {error!r}"
     if waiting is not None:
-        yield _segment(recording, version, segmentation, waiting, last=not reason)
+        yield segment_of(recording, version, segmentation, waiting, last=not reason)
     if reason or waiting is None:
         yield failed(recording, version, reason or "holds no audio"), None
 
@@ -58,9 +58,10 @@ def _clips(recording: Recording, segmentation: Segmentation, descriptor: int | N
     return read_segments(path, segmentation, span=recording.span, descriptor=descriptor)
 
 
-def _segment(
+def segment_of(
     recording: Recording, version: Version, segmentation: Segmentation, clip: Clip, *, last: bool
 ) -> tuple[Segment, Waveform | None]:
+    """A clip of a recording as a segment, and the waveform to score for it (None: nothing to score)."""
     window = clip.is_window or segmentation.window is not None
     status = segmentation.status(clip.end - clip.start, clip.level, window=window)
     facts = {name: getattr(clip, name) for name in FACTS}

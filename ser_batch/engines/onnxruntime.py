@@ -14,7 +14,7 @@ from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Probabilities
 from ser_batch.bundle.manifest import Branch
 from ser_batch.clips import Waveform
-from ser_batch.engines.protocol import LABELS_KEY, check_labels, check_tensor
+from ser_batch.engines.protocol import LABELS_KEY, check_labels, check_tensors, wanted_outputs
 from ser_batch.engines.streams import Streams, layout
 from ser_batch.errors import EngineError
 from ser_batch.machine import package_version
@@ -49,11 +49,13 @@ def version() -> str:
     return next((each for each in found if each is not None), None) or str(import_runtime("cpu").__version__)
 
 
-def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int = 1) -> OnnxRuntimeEngine:
+def open_bundle(
+    bundle: Bundle, threads: int | None, precision: str, batch: int = 1, embedding: bool = False
+) -> OnnxRuntimeEngine:
     """Load `bundle` on the CPU."""
     if precision not in PRECISIONS:
         raise EngineError("ONNX Runtime has no such precision here", got=precision, expected=" or ".join(PRECISIONS))
-    return OnnxRuntimeEngine(bundle, threads=threads, precision=precision, batch=batch)
+    return OnnxRuntimeEngine(bundle, threads=threads, precision=precision, batch=batch, embedding=embedding)
 
 
 class OnnxRuntimeEngine:
@@ -63,6 +65,7 @@ class OnnxRuntimeEngine:
         threads: CPU threads; None: one per CPU.
         precision: one of `PRECISIONS`.
         batch: clips that will usually be scored together; it decides the streams (see `ser_batch.engines.streams`).
+        embedding: whether results hold the embedding, too.
 
     Raises:
         BundleError: the bundle has no graphs in the precision.
@@ -72,11 +75,19 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, threads: int | None = None, precision: str = "fp32", batch: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        precision: str = "fp32",
+        batch: int = 1,
+        embedding: bool = False,
+    ) -> None:
         if (reason := unsupported(precision)) is not None:
             raise EngineError(f"ONNX Runtime cannot run in {precision}: {reason}", remedy="Ask for --precision fp32.")
         self.precision = precision
         self._branches = bundle.manifest.branches
+        self._wanted = {branch.name: wanted_outputs(bundle, branch, embedding) for branch in self._branches}
         shared = layout(batch, threads)
         within = shared.threads if shared.streams > 1 else threads
         self._sessions = {
@@ -97,13 +108,14 @@ class OnnxRuntimeEngine:
         self._sessions.clear()
 
     def _score(self, sessions: dict[str, Any], waveform: Waveform) -> dict[str, Probabilities]:
-        results = {}
+        results: dict[str, Probabilities] = {}
         for branch in self._branches:
             try:
-                (rows,) = sessions[branch.name].run([branch.output], {branch.input: waveform})
+                wanted = self._wanted[branch.name]
+                rows = sessions[branch.name].run([*wanted.values()], {branch.input: waveform})
             except Exception as error:
                 raise EngineError(f"ONNX Runtime failed on branch {branch.name}", got=error) from error
-            results[branch.name] = rows
+            results.update(zip(wanted, rows, strict=True))
         return results
 
 
@@ -159,9 +171,7 @@ def open_session(
             other tensors or labels in it.
     """
     session = start_session(bundle.graph(branch, precision), device=device, threads=threads, options=options)
-    samples, classes = bundle.manifest.clip.samples, len(bundle.labels)
-    check_tensor(branch, "input", _tensors(session.get_inputs()), columns=samples, bundle=bundle)
-    check_tensor(branch, "output", _tensors(session.get_outputs()), columns=classes, bundle=bundle)
+    check_tensors(branch, _tensors(session.get_inputs()), _tensors(session.get_outputs()), bundle)
     check_labels(branch, session.get_modelmeta().custom_metadata_map.get(LABELS_KEY), bundle)
     return session
 

@@ -21,6 +21,7 @@ from ser_batch.bundle.fusion import Probabilities
 from ser_batch.clips import Waveform
 from ser_batch.engines.cuda import no_gpu
 from ser_batch.engines.onnxruntime import import_runtime, open_session
+from ser_batch.engines.protocol import output_columns, wanted_outputs
 from ser_batch.errors import EngineError
 from ser_batch.machine import package_version
 
@@ -51,9 +52,11 @@ def version() -> str:
     return str(package_version(_GPU_PACKAGE))
 
 
-def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int = 1) -> BoundEngine:
+def open_bundle(
+    bundle: Bundle, threads: int | None, precision: str, batch: int = 1, embedding: bool = False
+) -> BoundEngine:
     """Load `bundle` on the first GPU; `threads` and `batch` matter on CPUs alone."""
-    return BoundEngine(bundle, precision=precision)
+    return BoundEngine(bundle, precision=precision, embedding=embedding)
 
 
 @dataclass
@@ -71,19 +74,29 @@ class BoundEngine:
     Args:
         device: "cuda" or "cpu".
         tf32: whether the CUDA provider may round the products of fp32 to TF32, as is its default; the front-ends' too.
+        embedding: whether results hold the embedding, too; where not, its output is not bound, and not copied.
 
     Raises:
         BundleError: the bundle has no graphs in the precision.
         EngineError: see `open_session`.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cuda", precision: str = "fp32", tf32: bool = False) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "cuda",
+        precision: str = "fp32",
+        tf32: bool = False,
+        embedding: bool = False,
+    ) -> None:
         self._ort = import_runtime(device)
         self.device = device
         self.name = "onnxruntime-cuda" if device == "cuda" else "onnxruntime bound"
         self.precision = "tf32" if (device, precision, tf32) == ("cuda", "fp32", True) else precision
-        self._shape = (bundle.manifest.clip.samples, len(bundle.labels))
+        self._samples = bundle.manifest.clip.samples
         self._branches = bundle.manifest.branches
+        self._wanted = {branch.name: wanted_outputs(bundle, branch, embedding) for branch in self._branches}
+        self._columns = {branch.name: output_columns(branch, bundle) for branch in self._branches}
         self._timings: dict[str, float] = {}
         self._bound: OrderedDict[int, _Bound] = OrderedDict()
         options = {"use_tf32": str(int(tf32))} if device == "cuda" else {}
@@ -137,14 +150,14 @@ class BoundEngine:
             return self._bound[batch]
         while len(self._bound) >= _CACHED_SIZES:
             self._bound.popitem(last=False)
-        samples, classes = self._shape
-        waveform = self._allocate(batch, samples)
-        rows = {branch.name: self._allocate(batch, classes) for branch in self._branches}
-        bindings = {}
+        waveform = self._allocate(batch, self._samples)
+        rows, bindings = {}, {}
         for branch in self._branches:
             binding = bindings[branch.name] = self._sessions[branch.name].io_binding()
             binding.bind_ortvalue_input(branch.input, waveform)
-            binding.bind_ortvalue_output(branch.output, rows[branch.name])
+            for name, output in self._wanted[branch.name].items():
+                rows[name] = self._allocate(batch, self._columns[branch.name][output])
+                binding.bind_ortvalue_output(output, rows[name])
         self._bound[batch] = _Bound(waveform, rows, bindings)
         return self._bound[batch]
 

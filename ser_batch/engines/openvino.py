@@ -11,6 +11,7 @@ fused with what is before it, OpenVINO computes in fp32. In int8 the graph itsel
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Probabilities
 from ser_batch.bundle.manifest import Branch
 from ser_batch.clips import Waveform
-from ser_batch.engines.openvino_graph import fix_batch, frontend, network, use_phases, widen_groups
-from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY, check_labels, check_tensor
+from ser_batch.engines.openvino_graph import fix_batch, frontend, keep_outputs, network, use_phases, widen_groups
+from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY, check_labels, check_tensors, wanted_outputs
 from ser_batch.engines.streams import MICRO_BATCH, Streams, layout
 from ser_batch.errors import EngineError
 from ser_batch.machine import package_version
@@ -62,9 +63,11 @@ def version() -> str:
     return str(package_version("openvino"))
 
 
-def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int = 1) -> OpenVinoEngine:
+def open_bundle(
+    bundle: Bundle, threads: int | None, precision: str, batch: int = 1, embedding: bool = False
+) -> OpenVinoEngine:
     """Load `bundle` on the CPU."""
-    return OpenVinoEngine(bundle, threads=threads, precision=precision, batch=batch)
+    return OpenVinoEngine(bundle, threads=threads, precision=precision, batch=batch, embedding=embedding)
 
 
 class OpenVinoEngine:
@@ -76,6 +79,7 @@ class OpenVinoEngine:
         threads: CPU threads; None: one per CPU.
         precision: one of `PRECISIONS`.
         batch: clips that will usually be scored together, which decides the streams (see `ser_batch.engines.streams`).
+        embedding: whether results hold the embedding, too; where not, its output is taken off the graph.
 
     Raises:
         BundleError: (int8) the bundle has no graphs in it.
@@ -87,7 +91,14 @@ class OpenVinoEngine:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, threads: int | None = None, precision: str = "fp32", batch: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        precision: str = "fp32",
+        batch: int = 1,
+        embedding: bool = False,
+    ) -> None:
         if precision not in PRECISIONS:
             raise EngineError("OpenVINO has no such precision here", got=precision, expected=" or ".join(PRECISIONS))
         core = _core()
@@ -99,9 +110,13 @@ class OpenVinoEngine:
         hint = {"NUM_STREAMS": shared.streams} if shared.streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}
         count = {"INFERENCE_NUM_THREADS": shared.streams * shared.threads} if threads or shared.streams > 1 else {}
         self._size = min(max(batch, 1), MICRO_BATCH)
+        branches = bundle.manifest.branches
+        self._wanted = {branch.name: wanted_outputs(bundle, branch, embedding) for branch in branches}
         stages = {
-            branch.name: _compile(core, bundle, branch, precision, self._size, hint | count)
-            for branch in bundle.manifest.branches
+            branch.name: _compile(
+                core, bundle, branch, [*self._wanted[branch.name].values()], precision, self._size, hint | count
+            )
+            for branch in branches
         }
         self._stages: dict[str, list[Any]] = stages
         if shared.streams > 1:
@@ -124,7 +139,7 @@ class OpenVinoEngine:
         count = len(waveform)
         if missing := -count % self._size:
             waveform = np.concatenate([waveform, np.repeat(waveform[-1:], missing, axis=0)])
-        found = [_infer(requests, clips) for clips in np.split(waveform, len(waveform) // self._size)]
+        found = [_infer(requests, clips, self._wanted) for clips in np.split(waveform, len(waveform) // self._size)]
         return {name: np.concatenate([rows[name] for rows in found])[:count] for name in found[0]}
 
 
@@ -138,7 +153,13 @@ def _core() -> Any:
 
 
 def _compile(
-    core: Any, bundle: Bundle, branch: Branch, precision: str, size: int, settings: dict[str, Any]
+    core: Any,
+    bundle: Bundle,
+    branch: Branch,
+    wanted: list[str],
+    precision: str,
+    size: int,
+    settings: dict[str, Any],
 ) -> list[Any]:
     # OpenVINO makes bf16 of the fp32 graph by itself.
     path = bundle.graph(branch, "int8" if precision == "int8" else "fp32")
@@ -146,11 +167,10 @@ def _compile(
         model = core.read_model(path)
     except Exception as error:
         raise EngineError(f"OpenVINO refuses {path}", got=_first_line(error)) from error
-    samples, classes = bundle.manifest.clip.samples, len(bundle.labels)
-    check_tensor(branch, "input", _tensors(model.inputs), columns=samples, bundle=bundle)
-    check_tensor(branch, "output", _tensors(model.outputs), columns=classes, bundle=bundle)
+    check_tensors(branch, _tensors(model.inputs), _tensors(model.outputs), bundle)
     check_labels(branch, _metadata(model, LABELS_KEY), bundle)
     if _HINTS[precision] == "f32":
+        keep_outputs(model, wanted)
         use_phases(model)
         return [_compile_in(core, model, precision, size, settings, path)]
     boundary = _metadata(model, FRONTEND_KEY)
@@ -161,7 +181,7 @@ def _compile(
         )
     # Each part is cut from a graph of its own: cutting the network loose changes the graph.
     front = frontend(model, boundary, path)
-    rest = network(core.read_model(path), boundary, path)
+    rest = network(keep_outputs(core.read_model(path), wanted), boundary, path)
     use_phases(front)
     widen_groups(rest)
     return [
@@ -199,23 +219,28 @@ def _prime(core: Any) -> None:
 
     value = opset13.parameter([1], openvino.Type.f32)
     compiled = core.compile_model(openvino.Model([opset13.relu(value)], [value]), "CPU")
-    _infer({"": [compiled.create_infer_request()]}, np.zeros(1, np.float32))
+    _infer({"": [compiled.create_infer_request()]}, np.zeros(1, np.float32), {"": {"": ""}})
 
 
-def _infer(requests: Requests, waveform: Waveform) -> dict[str, Probabilities]:
-    """Run each branch, stage after stage; some later stages need the waveform, too."""
-    results = {}
+def _infer(requests: Requests, waveform: Waveform, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, Probabilities]:
+    """Run each branch, stage after stage; some later stages need the waveform, too.
+
+    Args:
+        wanted: branch -> the names that the outputs of its last stage have in the results, in order.
+    """
+    results: dict[str, Probabilities] = {}
     for name, stages in requests.items():
         rows = waveform
         try:
             for request in stages:
                 request.infer([rows, waveform][: len(request.model_inputs)], share_inputs=True)
-                # Copied: the tensor is the request's, which writes into it again.
-                rows = request.get_output_tensor(0).data.copy()
+                rows = request.get_output_tensor(0).data
+            # Copied: the tensors are the request's, which writes into them again.
+            found = [stages[-1].get_output_tensor(index).data.copy() for index in range(len(wanted[name]))]
         except Exception as error:
             # OpenVINO raises RuntimeError and its children for everything.
             raise EngineError(f"OpenVINO failed on branch {name}", got=_first_line(error)) from error
-        results[name] = rows
+        results.update(zip(wanted[name], found, strict=True))
     return results
 
 

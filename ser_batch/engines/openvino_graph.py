@@ -11,6 +11,7 @@ the same taps, shifted for each output and zero elsewhere, so the sums are the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ def network(model: Any, boundary: str, path: object) -> Any:
     # Some exports read the batch size off the waveform, far into the network: that part then gets it, too.
     waveform = [parameter for parameter in model.get_parameters() if _depends(model, parameter)]
     return openvino.Model(model.get_results(), [features, *waveform])
+
+
+def keep_outputs(model: Any, names: Sequence[str]) -> Any:
+    """`model` without its other outputs, and these in the order of `names`."""
+    results = {name: result for result in model.get_results() for name in result.output(0).get_names()}
+    for result in model.get_results():
+        model.remove_result(result)
+    model.add_results([results[name] for name in names])
+    return model
 
 
 def widen_groups(model: Any) -> int:

@@ -6,7 +6,7 @@ A backend is a module that is imported only when it is asked for. It offers
     unavailable() -> str | None                  why it cannot run here (None: it can), without importing the runtime
     unsupported(precision) -> str | None         why this machine cannot run that precision; may import the runtime
     version() -> str                             of the runtime that is installed
-    open_bundle(bundle, threads, precision, batch)  -> Engine
+    open_bundle(bundle, threads, precision, batch, embedding)  -> Engine
 
 To add one, write the module and add its line to `BACKENDS`.
 """
@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Probabilities
-from ser_batch.bundle.manifest import Branch
+from ser_batch.bundle.manifest import EMBEDDING, Branch
 from ser_batch.clips import Waveform
 from ser_batch.errors import EngineError
 from ser_batch.machine import cpu_limit
@@ -61,7 +61,8 @@ class Engine(EngineIdentity, Protocol):
     def run(self, waveform: Waveform) -> dict[str, Probabilities]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1.
 
-        A clip's probabilities do not depend on the others in its batch.
+        An engine that was opened for it also has `EMBEDDING` -> (B, D). A clip's rows do not depend on the others in
+        its batch.
 
         Raises:
             EngineError: the runtime failed.
@@ -88,7 +89,13 @@ def backend_version(backend: str) -> str:
 
 
 def open_engine(
-    bundle: Bundle, backend: str, threads: int | None = None, precision: str | None = None, batch: int = 1
+    bundle: Bundle,
+    backend: str,
+    threads: int | None = None,
+    precision: str | None = None,
+    batch: int = 1,
+    *,
+    embedding: bool = False,
 ) -> Engine:
     """Load the branches of `bundle` in a runtime.
 
@@ -98,8 +105,10 @@ def open_engine(
         precision: of the arithmetic ("fp32", "bf16"); None: the backend's default.
         batch: clips that will usually be scored together. Any number may be; on a CPU, an engine opened for a large
             batch scores it faster, and a single clip slower.
+        embedding: whether its results hold the embedding, too; where it is not asked for it costs nothing.
 
     Raises:
+        BundleError: the bundle has no graph in the precision, or no embedding and one is asked for.
         EngineError: no such backend or precision, it is not installed, or the runtime refuses a branch.
     """
     if threads is not None and threads < 1:
@@ -112,7 +121,9 @@ def open_engine(
         raise EngineError(
             f"backend {backend} has no such precision", got=precision, expected=" or ".join(module.PRECISIONS)
         )
-    engine: Engine = module.open_bundle(bundle, threads or cpu_limit(), precision, batch)
+    if embedding:
+        bundle.embedding()
+    engine: Engine = module.open_bundle(bundle, threads or cpu_limit(), precision, batch, embedding)
     return engine
 
 
@@ -135,39 +146,50 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(BACKENDS[name])
 
 
-def check_tensor(
-    branch: Branch,
-    kind: str,
-    tensors: Sequence[tuple[str, Sequence[Any], str]],
-    *,
-    columns: int,
-    bundle: Bundle,
-) -> None:
-    """Check that a graph has one input (or output) of the name, shape and type that its bundle states.
+Tensor = tuple[str, Sequence[Any], str]
+"""Name, shape and type ("float32") of a graph's input or output; a free dimension is any non-integer."""
 
-    Args:
-        kind: "input" or "output".
-        tensors: name, shape and type ("float32") of each the graph has; a free dimension is any non-integer.
-        columns: the second dimension: samples of a clip, or number of labels.
+
+def wanted_outputs(bundle: Bundle, branch: Branch, embedding: bool) -> dict[str, str]:
+    """What is asked of a branch's graph: the name it has in an engine's results -> the graph's output.
+
+    The embedding is where the caller asks for it, and where the bundle's answer is made of it.
+    """
+    wanted = {branch.name: branch.output}
+    if (embedding or bundle.answers_by_embedding) and branch.embedding is not None:
+        wanted[EMBEDDING] = branch.embedding.output
+    return wanted
+
+
+def output_columns(branch: Branch, bundle: Bundle) -> dict[str, int]:
+    """Every output that a branch's graph should have -> its second dimension."""
+    columns = {branch.output: len(bundle.branch_labels)}
+    if branch.embedding is not None:
+        columns[branch.embedding.output] = branch.embedding.size
+    return columns
+
+
+def check_tensors(branch: Branch, inputs: Sequence[Tensor], outputs: Sequence[Tensor], bundle: Bundle) -> None:
+    """Check that a graph has exactly the inputs and outputs, by name, shape and type, that its bundle states.
 
     Raises:
         EngineError: the graph has other tensors.
     """
-    name = branch.input if kind == "input" else branch.output
-    fits = (
-        len(tensors) == 1
-        and tensors[0][0] == name
-        and len(tensors[0][1]) == 2
-        and not isinstance(tensors[0][1][0], int)
-        and tensors[0][1][1] == columns
-        and tensors[0][2] == "float32"
+    samples = {branch.input: bundle.manifest.clip.samples}
+    for kind, tensors, columns in (("input", inputs, samples), ("output", outputs, output_columns(branch, bundle))):
+        if not _fits(tensors, columns):
+            raise EngineError(
+                f"{bundle.path(branch.file)} does not have the {kind} that its bundle states",
+                got=", ".join(f"{found} {list(shape)} {dtype}" for found, shape, dtype in tensors) or "none",
+                expected=", ".join(f"{name} ['batch', {size}] float32" for name, size in columns.items()),
+            )
+
+
+def _fits(tensors: Sequence[Tensor], columns: Mapping[str, int]) -> bool:
+    return {name for name, _, _ in tensors} == set(columns) and all(
+        len(shape) == 2 and not isinstance(shape[0], int) and shape[1] == columns[name] and dtype == "float32"
+        for name, shape, dtype in tensors
     )
-    if not fits:
-        raise EngineError(
-            f"{bundle.path(branch.file)} does not have the {kind} that its bundle states",
-            got=", ".join(f"{found} {list(shape)} {dtype}" for found, shape, dtype in tensors) or "none",
-            expected=f"{name} ['batch', {columns}] float32",
-        )
 
 
 def check_labels(branch: Branch, raw: str | None, bundle: Bundle) -> None:
@@ -182,11 +204,11 @@ def check_labels(branch: Branch, raw: str | None, bundle: Bundle) -> None:
         labels = json.loads(raw)
     except ValueError:
         labels = raw
-    if labels != list(bundle.labels):
-        permuted = isinstance(labels, list) and sorted(map(str, labels)) == sorted(bundle.labels)
+    if labels != list(bundle.branch_labels):
+        permuted = isinstance(labels, list) and sorted(map(str, labels)) == sorted(bundle.branch_labels)
         raise EngineError(
             f"{bundle.path(branch.file)} has {'permuted' if permuted else 'other'} labels",
             got=labels,
-            expected=f"{list(bundle.labels)} as in the manifest",
+            expected=f"{list(bundle.branch_labels)} as in the manifest",
             remedy="Export the bundle again; do not edit its labels by hand.",
         )

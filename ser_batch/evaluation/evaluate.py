@@ -121,9 +121,9 @@ def evaluate_predictions(predictions: str | Path, question: Question, *, seed: i
 
     Raises InputError for files that cannot be read, and where nothing was matched.
     """
-    table, meaning = _as_asked(read_predictions(predictions), question)
+    table, meaning = as_asked(read_predictions(predictions), question)
     inside, chosen = _part(table, question)
-    truth, matching = _truth(str(predictions), table, question)
+    truth, matching = find_truth(str(predictions), table, question)
     stated = [None if name is None else truth.labels[name] for name in matching.names]
     meant = [None if label is None else _among(meaning(label), table.labels) for label in stated]
     used = inside & _given(meant) & table.ok
@@ -174,7 +174,7 @@ def _coverage(
     )
 
 
-def _as_asked(table: PredictionTable, question: Question) -> tuple[PredictionTable, LabelMap]:
+def as_asked(table: PredictionTable, question: Question) -> tuple[PredictionTable, LabelMap]:
     """The table with its labels merged and limited, and what labels of the truth mean to it."""
     meaning = LabelMap(table.labels, question.label_map or {}, question.corpora)
     table = merged(table, meaning.merged()) if meaning.merged() else table
@@ -196,8 +196,14 @@ def _part(table: PredictionTable, question: Question) -> tuple[Rows, Matching]:
     return np.array([found is not None for found in chosen.names], dtype=bool), chosen
 
 
-def _truth(predictions: str, table: PredictionTable, question: Question) -> tuple[Truth, Matching]:
-    """What is stated, and which of it each row of the table is."""
+def find_truth(predictions: str, table: PredictionTable, question: Question) -> tuple[Truth, Matching]:
+    """What is stated, and which of it each row of the table is.
+
+    Args:
+        predictions: the path of the table, for messages.
+
+    Raises InputError where the labels cannot be read.
+    """
     if question.labels is None:
         return _handed_through(predictions, table, question.column or "")
     if question.labels.lower() in NAMED:
@@ -229,6 +235,21 @@ def _handed_through(predictions: str, table: PredictionTable, column: str) -> tu
     return Truth(dict(zip(keys, texts(table.others, found), strict=True)), {}, by_id=True), match(keys, keys, ids=True)
 
 
+def members_of(table: PredictionTable, by: str, truth: Truth, matching: Matching) -> list[str | None]:
+    """The group of every row, by a column of the predictions or of the labels; None where it has none.
+
+    Raises:
+        InputError: neither has the column.
+    """
+    column = find_column(table.others, [by])
+    if column is None and not truth.groups:
+        raise InputError(
+            f"neither the labels nor the predictions have a column {by!r} to group by",
+            got=f"predictions with {shown(table.others.column_names)}",
+        )
+    return texts(table.others, column) if column else [None if n is None else truth.groups[n] for n in matching.names]
+
+
 def _groups(
     table: PredictionTable,
     question: Question,
@@ -240,15 +261,7 @@ def _groups(
     """The fusion's figures for each group, in the order of their names; recordings without one are "none"."""
     if question.by is None:
         return ()
-    column = find_column(table.others, [question.by])
-    if column is None and not truth.groups:
-        raise InputError(
-            f"neither the labels nor the predictions have a column {question.by!r} to group by",
-            got=f"predictions with {shown(table.others.column_names)}",
-        )
-    members = (
-        texts(table.others, column) if column else [None if n is None else truth.groups[n] for n in matching.names]
-    )
+    members = members_of(table, question.by, truth, matching)
     groups = np.array([member or "none" for member in compress(members, used)])
     predicted = table.models[FUSED][used].argmax(axis=1)
     found = []

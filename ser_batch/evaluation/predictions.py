@@ -21,6 +21,10 @@ from ser_batch.output.schema import NAMESPACE, VERSION, handed_through
 from ser_batch.recordings.reader import ending, read_table
 
 Probabilities = npt.NDArray[np.float64]
+UNADAPTED = "unadapted"
+"""The model's own answer in a table that `ser_batch.adaptation` has adapted: `unadapted_p_<label>`, and so on."""
+ADAPTATION = f"{NAMESPACE}adaptation"
+"""Key of the metadata that says how a table was adapted."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class PredictionTable:
     statuses: tuple[str, ...]
     labels: tuple[str, ...]
     models: dict[str, Probabilities]
-    """FUSED and each branch that has columns: (N, C) probabilities, NaN where a recording was not scored."""
+    """FUSED, each branch that has columns, and UNADAPTED: (N, C) probabilities, NaN where not scored."""
     provenance: dict[str, str]
     """Bundle, backend, precision and version, if the file still says so."""
     others: pa.Table
@@ -98,10 +102,13 @@ def _checked_labels(table: PredictionTable) -> PredictionTable:
     return table
 
 
-def read_predictions(path: str | Path) -> PredictionTable:
+def read_predictions(path: str | Path, *, segments: bool = False) -> PredictionTable:
     """Read predictions: a Parquet file, a folder of parts, or a table of another kind that was made of them.
 
     The label order is the metadata's, or that of the columns `p_<label>` in files whose metadata is lost.
+
+    Args:
+        segments: whether a recording may have several rows.
 
     Raises InputError for a file that is no such table, holds a recording twice, or contradicts itself.
     """
@@ -113,11 +120,13 @@ def read_predictions(path: str | Path) -> PredictionTable:
     labels = _labels(path, ours, provenance)
     files, statuses = (tuple(table[name].to_pylist()) for name in ("file", "status"))
     ids = tuple(map(str, table["id"].to_pylist())) if "id" in names else None
-    _check_once(path, ids or files)
+    if not segments:
+        _check_once(path, ids or files)
     prefixes = _models(ours, labels, provenance)
     models = {name: _probabilities(path, table, f"{prefix}p_", labels) for name, prefix in prefixes.items()}
     taken = {f"{prefix}p_{label}" for prefix in prefixes.values() for label in labels}
-    others = table.drop_columns([name for name in ours if name in taken or name in ("label", "score", "status")])
+    said = {f"{prefix}{name}" for prefix in prefixes.values() for name in ("label", "score")}
+    others = table.drop_columns([name for name in ours if name in {*taken, *said, "status"}])
     found = PredictionTable(files, ids, statuses, labels, models, provenance, others)
     for name, rows in models.items():
         bad = found.ok & ~np.isfinite(rows).all(axis=1)
@@ -136,13 +145,25 @@ def is_predictions(table: pa.Table) -> bool:
 
 def _read(path: str) -> pa.Table:
     if not Path(path).is_dir() and ending(path) != ".parquet" and not _is_parquet(path):
-        table = read_table(path)
+        table = _with_provenance(read_table(path), path)
     else:
         table = _read_parquet(path)
     for name in ("file", "status"):
         if name not in table.column_names:
             raise InputError(f"{path} is no table of predictions", got=f"no column {name!r}")
     return table
+
+
+def _with_provenance(table: pa.Table, path: str) -> pa.Table:
+    """The table, with what the Parquet that a run leaves beside it says of both."""
+    beside = f"{path}.parquet"
+    if not Path(beside).is_file():
+        return table
+    try:
+        schema = pq.read_schema(beside)
+    except (OSError, pa.ArrowException):
+        return table
+    return table.replace_schema_metadata(schema.metadata) if schema.names == table.column_names else table
 
 
 def _is_parquet(path: str) -> bool:
@@ -190,11 +211,14 @@ def _labels(path: str | Path, columns: Sequence[str], provenance: dict[str, str]
 
 
 def _models(columns: Sequence[str], labels: Sequence[str], provenance: dict[str, str]) -> dict[str, str]:
-    """Name -> prefix of its columns, of the fusion and of each branch that has columns."""
+    """Name -> prefix of its columns, of the fusion and of each branch that has columns for the same labels."""
+    if "branch_labels" in provenance:
+        return {FUSED: ""}
     own, suffix = {f"p_{label}" for label in labels}, f"_p_{labels[0]}"
     branches = [c.removesuffix(suffix) for c in columns if c.endswith(suffix) and c not in own]
     if "branches" in provenance:
-        branches = [branch for branch in branches if branch in json.loads(provenance["branches"])]
+        known = {*json.loads(provenance["branches"]), *([UNADAPTED] if "adaptation" in provenance else [])}
+        branches = [branch for branch in branches if branch in known]
     return {FUSED: "", **{branch: f"{branch}_" for branch in branches}}
 
 

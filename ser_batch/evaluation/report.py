@@ -23,7 +23,7 @@ def format_evaluation(served: ServedEvaluation) -> str:
         ("predictions", served.predictions),
         ("made by", made_by or "unknown: the file has no provenance"),
         ("truth", served.truth),
-        *_coverage(served.coverage),
+        *coverage_lines(served.coverage),
         *([("read as", ", ".join(f"{a} → {b}" for a, b in served.read_as.items()))] if served.read_as else []),
     ]
     blocks = [
@@ -38,7 +38,8 @@ def format_evaluation(served: ServedEvaluation) -> str:
     return "\n".join(terminal_safe(line) for line in "\n\n".join(blocks).split("\n"))
 
 
-def _coverage(coverage: Coverage) -> list[tuple[str, str]]:
+def coverage_lines(coverage: Coverage) -> list[tuple[str, str]]:
+    """How many rows were evaluated, and what became of the others; only the first line has a name."""
     left_out, unscored = _counts(coverage.left_out), _counts(coverage.unscored)
     said = [
         (coverage.outside_part, "rows are not in the part"),

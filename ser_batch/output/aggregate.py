@@ -1,9 +1,9 @@
 """One row per recording from one row per segment.
 
-The rule: probabilities, the fusion's and each branch's, are the mean over the segments with status "ok", all with
-the same weight; label and score are those of the mean. A recording with an error row is an error; one without a
-single scored segment is silent if any of them is, else short. Columns that were handed through are those of its
-first row, untouched.
+The rule: probabilities, the fusion's and each branch's, and the embedding are the mean over the segments with status
+"ok", all with the same weight; label and score are those of the mean. A recording with an error row is an error; one
+without a single scored segment is silent if any of them is, else short. Columns that were handed through are those of
+its first row, untouched.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.arrow import take
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.output.parquet import row_groups, write
 from ser_batch.output.schema import handed_through, is_split
 from ser_batch.output.stores import Stored
@@ -27,8 +29,13 @@ ROWS = 2_000
 Row = dict[str, Any]
 
 
-def aggregate(tables: Sequence[Stored], key: str, labels: Sequence[str], out: Stored) -> None:
+def aggregate(
+    tables: Sequence[Stored], key: str, labels: Sequence[str], out: Stored, branch_labels: Sequence[str] = ()
+) -> None:
     """Write to `out` one row for each recording in `tables`, whose rows about a recording are together.
+
+    Args:
+        branch_labels: of the branches' own rows; none: `labels`.
 
     Raises:
         OutputError: it cannot be written.
@@ -36,11 +43,17 @@ def aggregate(tables: Sequence[Stored], key: str, labels: Sequence[str], out: St
     source = pq.read_schema(tables[0].source())
     whole = "segments" in source.names
     schema = source if whole else source.append(pa.field("segments", pa.int32(), nullable=False))
-    write(out, schema, _tables(tables, key, labels, schema, whole=whole))
+    write(out, schema, _tables(tables, key, labels, [*labels, *branch_labels], schema, whole=whole))
 
 
 def _tables(
-    tables: Sequence[Stored], key: str, labels: Sequence[str], schema: pa.Schema, *, whole: bool
+    tables: Sequence[Stored],
+    key: str,
+    labels: Sequence[str],
+    averaged: Sequence[str],
+    schema: pa.Schema,
+    *,
+    whole: bool,
 ) -> Iterator[pa.Table]:
     if whole:
         # Each recording, or each of its channels, is a row already.
@@ -50,7 +63,7 @@ def _tables(
     handed, split = handed_through(schema.names[:-1]), is_split(schema)
     own = [name for name in schema.names if name not in handed]
     # What a table of recordings brought may have any name.
-    means = [name for name in own if any(name.endswith(f"p_{label}") for label in labels)]
+    means = [name for name in own if name == EMBEDDING or any(name.endswith(f"p_{label}") for label in averaged)]
     held: list[tuple[Row, _Place]] = []
     for _, segments in groupby(_rows(tables, key, own[:-1], handed), key=lambda row: row[0]):
         if split:
@@ -108,8 +121,9 @@ def _merge(segments: Iterator[tuple[str, Row, _Place]], means: list[str], labels
     merged: Row = {}
     place: _Place | None = None
     statuses: set[str] = set()
-    sums = dict.fromkeys(means, 0.0)
+    sums: dict[str, Any] = dict.fromkeys(means, 0.0)
     count = scored = 0
+    seconds = clipped = 0.0
     for _, row, where in segments:
         place = place or where
         if not merged or row["start"] is None:
@@ -125,12 +139,15 @@ def _merge(segments: Iterator[tuple[str, Row, _Place]], means: list[str], labels
             merged["end"], merged["duration"] = row["end"], row["duration"]
             merged["bandwidth"] = max(merged.get("bandwidth") or 0.0, row.get("bandwidth") or 0.0) or None
             merged["channel"] = merged.get("channel") or row.get("channel")
+            seconds += row["end"] - row["start"]
+            clipped += (row["end"] - row["start"]) * (row.get("clipped") or 0.0)
         if row["status"] == "ok":
             scored += 1
             for name in means:
-                sums[name] += row[name]
+                sums[name] += np.array(row[name], np.float64) if name == EMBEDDING else row[name]
     status = next(each for each in PRECEDENCE if each in statuses)
     merged |= {"status": status, "segments": count, "level": None, "label": None, "score": None}
+    merged["clipped"] = clipped / seconds if seconds > 0 else None
     merged |= {name: sums[name] / scored if status == "ok" else None for name in means}
     if status == "ok":
         merged["score"], best = max((merged[f"p_{label}"], -number) for number, label in enumerate(labels))

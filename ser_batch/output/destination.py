@@ -1,4 +1,4 @@
-"""Where a run writes: one Parquet file, or a folder that keeps its parts; and what must not be replaced."""
+"""Where a run writes: one file, or a folder that keeps its parts; and what must not be replaced."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.errors import OutputError
+from ser_batch.output.formats import check_ending, is_rendered, render
 from ser_batch.output.schema import NAMESPACE
 from ser_batch.output.stores import LocalStore, Store, Stored, matching
 from ser_batch.storage.urls import is_url, split
@@ -24,9 +25,9 @@ class Output:
     """The place that `--out` names, on a disk or in an object store."""
 
     home: Store
-    """The folder that holds the Parquet file, or the parts that are kept."""
+    """The folder that holds the file, or the parts that are kept."""
     name: str | None
-    """Of the Parquet file; None: the parts are kept."""
+    """Of the file; None: the parts are kept."""
 
     @classmethod
     def parse(cls, out: str | os.PathLike[str]) -> Output:
@@ -39,7 +40,7 @@ class Output:
         return cls(open_store(folder), name)
 
     def __str__(self) -> str:
-        return str(self.home if self.name is None else self.file)
+        return str(self.home if self.name is None else self.home / self.name)
 
     @property
     def keeps_parts(self) -> bool:
@@ -48,10 +49,10 @@ class Output:
 
     @property
     def file(self) -> Stored:
-        """The Parquet file."""
+        """The Parquet file: the output itself, or what a CSV, JSON lines or Excel file is made of, beside it."""
         if self.name is None:
             raise AssertionError("a folder of parts has no file")
-        return Stored(self.home, self.name)
+        return Stored(self.home, f"{self.name}.parquet" if is_rendered(self.name) else self.name)
 
     @property
     def folder(self) -> Store:
@@ -62,6 +63,15 @@ class Output:
     def finished(self) -> Stored:
         """What exists once the output is whole."""
         return Stored(self.home, SUCCESS if self.name is None else self.name)
+
+    def render(self) -> None:
+        """Write the output from its Parquet file, if that is not the output itself.
+
+        Raises:
+            OutputError: it cannot be written, or cannot hold so many rows.
+        """
+        if self.name is not None and is_rendered(self.name):
+            render(self.file, self.finished)
 
     def part_files(self) -> list[Stored]:
         """The parts that there are, oldest first."""
@@ -99,8 +109,15 @@ def check_output(out: Output, *, overwrite: bool = False, resume: bool = False) 
         StoreError: an object store is away, refuses the keys or lacks the bucket.
     """
     out.home.check(may_be_made=out.keeps_parts)
-    exists = out.finished.size() is not None
+    exists = out.finished.size() is not None or (not out.keeps_parts and out.file.size() is not None)
+    if out.name is not None and (is_rendered(out.name) or not (exists or out.is_started())):
+        check_ending(out.name)
     if overwrite or resume:
+        if exists and not out.keeps_parts and out.file.size() is None:
+            raise OutputError(
+                f"{out} exists and {out.file} does not, so it is neither replaced nor resumed",
+                remedy="Choose another --out, or delete it yourself.",
+            )
         there = out.part_files()[:1] if out.keeps_parts else [out.file] if exists else []
         for file in there:
             _check_ours(file)
@@ -112,7 +129,7 @@ def check_output(out: Output, *, overwrite: bool = False, resume: bool = False) 
         )
     if exists:
         raise OutputError(
-            f"{out} exists already",
+            f"{out if out.finished.size() is not None else out.file} exists already",
             remedy="Choose another --out, add what is new: --resume, or replace it: --overwrite.",
         )
 

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ser_batch.arrow import take
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.errors import OutputError, StoreError
 from ser_batch.output.compaction import copied, reordered, replaced
 from ser_batch.output.counts import Counts
 from ser_batch.output.destination import PARTS, SUCCESS, Output
 from ser_batch.output.parquet import read, read_schema, unwritable, write
 from ser_batch.output.row_index import OPEN, RowIndex, Run, is_open, runs
-from ser_batch.output.schema import handed_through
+from ser_batch.output.schema import NAMESPACE, handed_through
 from ser_batch.output.stores import Stored
 
 PART_ROWS = 2_000
@@ -128,6 +129,7 @@ class Parts:
                 self.out.home.mark(SUCCESS)
             else:
                 self._compact()
+                self.out.render()
                 self._clear(everything=True)
                 self.files = []
         except (OSError, StoreError) as error:
@@ -232,6 +234,12 @@ class Parts:
         if found.names == self.table.names and theirs == ours:
             self._check_types(file, found)
             return
+        embedding = f"{NAMESPACE}{EMBEDDING}".encode()
+        if ours.get(embedding) != theirs.get(embedding):
+            raise OutputError(
+                f"{file} {_embeddings(theirs.get(embedding))}, where this run {_embeddings(ours.get(embedding))}",
+                remedy="Resume with the same --embeddings, or start anew with --overwrite.",
+            )
         keys = sorted(key for key in {*ours, *theirs} if theirs.get(key) != ours.get(key))
         differing = ", ".join(f"{key.decode()} {theirs.get(key, b'nothing').decode()}" for key in keys)
         raise OutputError(
@@ -264,6 +272,10 @@ def schema_before(out: Output) -> pa.Schema | None:
         there = [out.file]
     # What is wrong with one that cannot be read is said where it is gone on with.
     return read_schema(there[0]) if there else None
+
+
+def _embeddings(said: bytes | None) -> str:
+    return "has no embeddings" if said is None else f"has embeddings {said.decode()}"
 
 
 class _Order:

@@ -7,29 +7,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 import ser_batch
-from ser_batch.arrow import numbers, strings, take, words
+from ser_batch.arrow import numbers, strings, take, vectors, words
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.clips import SPLIT, Segmentation
 from ser_batch.engines.protocol import EngineIdentity
 from ser_batch.engines.scorer import Scores
+from ser_batch.errors import OutputError
 from ser_batch.recordings.recording import Segment
 
 STATUSES = ("ok", "silent", "short", "error")
 FACTS: dict[str, type[np.generic]] = {
     **dict.fromkeys(("start", "end", "duration"), np.float64),
     **dict.fromkeys(("sample_rate", "channels"), np.int32),
-    **dict.fromkeys(("level", "bandwidth"), np.float32),
+    **dict.fromkeys(("level", "bandwidth", "clipped"), np.float32),
     **dict.fromkeys(("channel", "segments"), np.int32),
 }
 """Columns of numbers about the segment, as in `ser_batch.recordings.recording.Segment`."""
 DECODERS = ("libsndfile", "ffmpeg")
-ADDED = ("bandwidth", "channel", "decoder")
-"""Columns that an output of version 0.1.0 lacks; it is gone on with without them."""
+ADDED = ("bandwidth", "clipped", "channel", "decoder")
+"""Columns that an output of an earlier version may lack; it is gone on with without them."""
 NAMESPACE = "ser_batch."
 """Prefix of the schema metadata's keys."""
+EMBEDDINGS: dict[str, pa.DataType] = {"float16": pa.float16(), "float32": pa.float32()}
+"""What the numbers of an embedding may be written as."""
+LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 VERSION = ("source_size", "source_mtime_ns")
 """Columns that say which version of the input a row is about."""
 
@@ -40,6 +46,7 @@ def schema(
     segmentation: Segmentation,
     *,
     branch_columns: bool = True,
+    embeddings: str | None = None,
     extra: pa.Schema | None = None,
     without: Sequence[str] = (),
 ) -> pa.Schema:
@@ -49,13 +56,17 @@ def schema(
     column by a tenth, and plain in every reader. `file`, `status` and the input's size and time are never null.
 
     Args:
+        embeddings: one of `EMBEDDINGS`: also a column `embedding`, a list of as many numbers as the embedding has.
         extra: columns that are handed through; they are the last.
         without: columns of our own that are left out.
+
+    Raises:
+        BundleError: embeddings are asked for, and the bundle has none.
     """
     word = pa.dictionary(pa.int16(), pa.string())
     names = [f"p_{label}" for label in bundle.labels]
     if branch_columns:
-        names += [f"{b.name}_p_{label}" for b in bundle.manifest.branches for label in bundle.labels]
+        names += [f"{b.name}_p_{label}" for b in bundle.manifest.branches for label in bundle.branch_labels]
     fields = [
         pa.field("file", pa.string(), nullable=False),
         *(
@@ -66,6 +77,10 @@ def schema(
         pa.field("decoder", word),
         pa.field("label", word),
         *(pa.field(name, pa.float32()) for name in ("score", *names)),
+        *(
+            pa.field(EMBEDDING, pa.list_(EMBEDDINGS[kind], bundle.embedding().size))
+            for kind in ([] if embeddings is None else [embeddings])
+        ),
         pa.field("status", word, nullable=False),
         pa.field("error", pa.string()),
         *(pa.field(name, pa.int64(), nullable=False) for name in VERSION),
@@ -80,7 +95,7 @@ def schema(
             name = f"given_{name}"
         names.append(name)
         fields.append(each.with_name(name))
-    return pa.schema(fields, metadata=_provenance(bundle, engine, segmentation))
+    return pa.schema(fields, metadata=_provenance(bundle, engine, segmentation, embeddings))
 
 
 def handed_through(names: Sequence[str]) -> list[str]:
@@ -88,7 +103,9 @@ def handed_through(names: Sequence[str]) -> list[str]:
     return list(names[names.index(VERSION[-1]) + 1 :])
 
 
-def _provenance(bundle: Bundle, engine: EngineIdentity, segmentation: Segmentation) -> dict[str, str]:
+def _provenance(
+    bundle: Bundle, engine: EngineIdentity, segmentation: Segmentation, embeddings: str | None
+) -> dict[str, str]:
     values = {
         "version": ser_batch.__version__,
         "bundle_id": bundle.id,
@@ -100,6 +117,11 @@ def _provenance(bundle: Bundle, engine: EngineIdentity, segmentation: Segmentati
         "device": engine.device,
         "clip": segmentation.to_json(),
     }
+    if embeddings is not None and (branch := bundle.manifest.embedding) is not None:
+        said = {"branch": branch.name, "size": bundle.embedding().size, "type": embeddings}
+        values[EMBEDDING] = json.dumps(said)
+    if bundle.branch_labels != bundle.labels:
+        values["branch_labels"] = json.dumps(bundle.branch_labels)
     return {NAMESPACE + key: value for key, value in values.items()}
 
 
@@ -115,6 +137,8 @@ def record_batch(
     segments: Sequence[Segment],
     scores: Scores,
     extra: pa.Table | None = None,
+    *,
+    branch_labels: Sequence[str] | None = None,
 ) -> Any:
     """Rows of the table, built column by column.
 
@@ -122,9 +146,13 @@ def record_batch(
         table: its `schema`.
         segments: one per row, in order; those with status "ok" have a row each in `scores`, in the same order.
         extra: columns handed through, with a row for each recording; they are the last of the table.
+        branch_labels: of the branches' own rows; None: `labels`.
 
     Returns:
         pyarrow.RecordBatch of `table`.
+
+    Raises:
+        OutputError: an embedding does not fit into float16.
     """
     ok = np.array([segment.status == "ok" for segment in segments], dtype=bool)
     columns = {
@@ -143,12 +171,31 @@ def record_batch(
     columns["decoder"] = words([DECODERS.index(name) for name in decoders if name is not None], DECODERS, known)
     for index, name in enumerate(VERSION):
         columns[name] = numbers([segment.version[index] for segment in segments], np.int64)
-    for prefix, rows in (("", scores.fused), *((f"{name}_", given) for name, given in scores.branches.items())):
-        for index, label in enumerate(labels):
-            columns[f"{prefix}p_{label}"] = numbers(rows[:, index], np.float32, ok)
+    for index, label in enumerate(labels):
+        columns[f"p_{label}"] = numbers(scores.fused[:, index], np.float32, ok)
+    for name, rows in scores.branches.items():
+        for index, label in enumerate(branch_labels or labels):
+            columns[f"{name}_p_{label}"] = numbers(rows[:, index], np.float32, ok)
+    if EMBEDDING in table.names:
+        columns[EMBEDDING] = _embedding_column(table.field(EMBEDDING).type, scores, segments, ok)
     handed = handed_through(table.names)
     arrays = [columns[name] for name in table.names[: len(table.names) - len(handed)]]
     if extra is not None:
         chosen = take(extra, [segment.recording.row for segment in segments])
         arrays += [column.combine_chunks() for column in chosen.columns]
     return pa.RecordBatch.from_arrays(arrays, schema=table)
+
+
+def _embedding_column(
+    kind: pa.FixedSizeListType, scores: Scores, segments: Sequence[Segment], ok: npt.NDArray[np.bool_]
+) -> pa.FixedSizeListArray:
+    rows = np.empty((0, kind.list_size), np.float32) if scores.embedding is None else scores.embedding
+    if kind.value_type == pa.float16() and (np.abs(rows) > LARGEST_FLOAT16).any():
+        first = int((np.abs(rows) > LARGEST_FLOAT16).any(axis=1).argmax())
+        raise OutputError(
+            "an embedding does not fit into float16",
+            got=f"{np.abs(rows).max():.3g} in {segments[int(np.flatnonzero(ok)[first])].recording.name}",
+            expected=f"at most {LARGEST_FLOAT16:g}",
+            remedy="Write them as --embeddings float32.",
+        )
+    return vectors(rows, kind.value_type.to_pandas_dtype(), ok)

@@ -75,6 +75,8 @@ class Segment(NamedTuple):
     """dBFS (RMS) of the sound from start to end."""
     bandwidth: float | None = None
     """Hz up to which there is sound from start to end; None: there is none."""
+    clipped: float | None = None
+    """Share of its samples that are at full scale or beyond."""
     channel: int | None = None
     """The number of the one channel that it is, from 1 on; None: the mix of all."""
     decoder: str | None = None

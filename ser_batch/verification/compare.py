@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import FUSED
-from ser_batch.bundle.manifest import Branch, graph_member
+from ser_batch.bundle.manifest import EMBEDDING, Branch, graph_member
 from ser_batch.bundle.reference import Reference
 from ser_batch.clips import Waveform
 from ser_batch.engines.protocol import (
@@ -30,7 +30,7 @@ from ser_batch.engines.protocol import (
 )
 from ser_batch.errors import BundleError, EngineError, SerError
 from ser_batch.verification.metadata import SOURCE_KEY, read_metadata
-from ser_batch.verification.records import EXACT, TOLERANCES, Difference
+from ser_batch.verification.records import EMBEDDING_TOLERANCES, EXACT, TOLERANCES, Difference
 
 Rows = npt.NDArray[np.floating[Any]]
 Key = tuple[str, str]
@@ -52,6 +52,8 @@ class Candidate:
     open: Callable[[], Engine]
     graphs: Mapping[str, str] = field(default_factory=dict)
     """File of the bundle → sha256, of each graph of lower precision that it reads."""
+    open_with_embedding: Callable[[], Engine] | None = None
+    """Opens it with the embedding, if the bundle has one; None: `open` does."""
 
     @property
     def key(self) -> Key:
@@ -107,11 +109,11 @@ class Comparison:
     engine: str
     precision: str
     output: str
-    """A branch, or "fused"."""
+    """A branch, "fused", or "embedding"."""
     rows: int
     """Rows compared: on the reference clips, every clip in one batch, and once more alone."""
     max_difference: float | None
-    """Largest |Δp| of the finite values; None if there is none."""
+    """Largest |Δp| of the finite values; of an embedding see `embedding_differences`; None if there is none."""
     mean_difference: float | None
     flips: int
     """Rows whose most probable label is another one, or unknown."""
@@ -125,6 +127,14 @@ class Comparison:
         return self.engine, self.precision
 
     @property
+    def bound(self) -> float | None:
+        """What `max_difference` may be; None: nothing is stated for this precision."""
+        tolerance = TOLERANCES.get(self.precision)
+        if self.output == EMBEDDING or tolerance is None:
+            return EMBEDDING_TOLERANCES.get(self.precision)
+        return tolerance.max_difference
+
+    @property
     def difference(self) -> Difference:
         """What a certificate says of it."""
         return Difference(
@@ -134,16 +144,15 @@ class Comparison:
     def failures(self) -> Iterator[str]:
         """Each reason why this comparison does not pass."""
         where = f"{self.engine} {self.precision}, {self.output}"
-        tolerance = TOLERANCES.get(self.precision)
-        if tolerance is None:
+        if self.bound is None:
             yield f"{where}: no tolerance is stated for this precision"
         if self.rows == 0:
             yield f"{where}: nothing was compared"
         if self.non_finite:
             yield f"{where}: {self.non_finite} values are not finite"
-        if tolerance is not None and self.max_difference is not None and self.max_difference > tolerance.max_difference:
-            bound = f"the tolerance of {tolerance.max_difference:.0e}"
-            yield f"{where}: max |Δp| {self.max_difference:.2e} is over {bound}"
+        if self.bound is not None and self.max_difference is not None and self.max_difference > self.bound:
+            what = "relative distance" if self.output == EMBEDDING else "|Δp|"
+            yield f"{where}: max {what} {self.max_difference:.2e} is over the tolerance of {self.bound:.0e}"
         if self.flips and self.precision == EXACT and not self.non_finite:
             yield f"{where}: {self.flips} labels are others, where none may be"
 
@@ -215,15 +224,41 @@ def compare(engine: str, precision: str, output: str, expected: Rows, found: Row
     )
 
 
+def compare_embedding(engine: str, precision: str, expected: Rows, found: Rows) -> Comparison:
+    """Compare `found` with `expected`, (N, D) embeddings each; EngineError if `found` is of another shape."""
+    if found.shape != expected.shape:
+        raise EngineError(f"the embedding has another shape on {engine}", got=found.shape, expected=expected.shape)
+    distances = embedding_differences(expected, found)
+    measured = distances[np.isfinite(distances)]
+    return Comparison(
+        engine=engine,
+        precision=precision,
+        output=EMBEDDING,
+        rows=len(expected),
+        max_difference=float(measured.max()) if measured.size else None,
+        mean_difference=float(measured.mean()) if measured.size else None,
+        flips=0,
+        non_finite=int((~np.isfinite(found)).sum()),
+    )
+
+
+def embedding_differences(expected: Rows, found: Rows) -> Rows:
+    """How far each of (N, D) embeddings is from the expected one, relative to the root mean square of their lengths."""
+    size = np.sqrt((expected.astype(np.float64) ** 2).sum(axis=1).mean())
+    distances: Rows = np.linalg.norm(found.astype(np.float64) - expected, axis=1) / max(size, np.finfo(float).tiny)
+    return distances
+
+
 def outputs_of(bundle: Bundle, engine: Engine, waveform: Waveform) -> dict[str, Rows]:
-    """Output (each branch, then "fused") → (B, C) rows of an engine for (B, samples).
+    """Output (each branch, "fused", and the embedding if there is one) → rows of an engine for (B, samples).
 
     The engine is asked directly: the scorer would refuse values that are not finite, where here they are counted.
     """
     found = engine.run(waveform)
     rows: dict[str, Rows] = {branch.name: found[branch.name] for branch in bundle.manifest.branches}
     with np.errstate(invalid="ignore"):
-        return {**rows, FUSED: bundle.fusion(found)}
+        fused = {FUSED: bundle.fusion(rows, found.get(EMBEDDING))}
+    return {**rows, **fused, **({EMBEDDING: found[EMBEDDING]} if EMBEDDING in found else {})}
 
 
 def label_failures(bundle: Bundle) -> Iterator[str]:
@@ -232,11 +267,11 @@ def label_failures(bundle: Bundle) -> Iterator[str]:
     No probability can show labels that were permuted consistently, so each graph must state them, and those that
     the training run recorded count as a further witness.
     """
-    expected = list(bundle.labels)
-    witnesses = {branch.file: _graph_labels(bundle, branch) for branch in bundle.manifest.branches}
+    of_graphs, of_record = list(bundle.branch_labels), list(bundle.labels)
+    witnesses = {branch.file: (_graph_labels(bundle, branch), of_graphs) for branch in bundle.manifest.branches}
     if "labels" in bundle.manifest.provenance:
-        witnesses["the training run's record"] = bundle.manifest.provenance["labels"]
-    for witness, labels in witnesses.items():
+        witnesses["the training run's record"] = (bundle.manifest.provenance["labels"], of_record)
+    for witness, (labels, expected) in witnesses.items():
         if labels is None:
             yield f"{witness} has no labels, so their order cannot be checked"
         elif labels != expected:
@@ -265,11 +300,14 @@ def _candidate(bundle: Bundle, backend: str, precision: str, threads: int | None
         backend_version(backend),
         open=lambda: open_engine(bundle, backend, threads, precision),
         graphs={} if (backend, precision) in FROM_FP32 else lower_graphs(bundle, precision),
+        open_with_embedding=None
+        if bundle.manifest.embedding is None
+        else lambda: open_engine(bundle, backend, threads, precision, embedding=True),
     )
 
 
 def _compare_candidate(bundle: Bundle, reference: Reference, candidate: Candidate) -> list[Comparison]:
-    engine, clips = candidate.open(), reference.waveform
+    engine, clips = (candidate.open_with_embedding or candidate.open)(), reference.waveform
     try:
         runs = [outputs_of(bundle, engine, batch) for batch in (clips, *np.split(clips, len(clips)))]
         compared = []
@@ -277,6 +315,10 @@ def _compare_candidate(bundle: Bundle, reference: Reference, candidate: Candidat
             # Twice: the reference was taken once, the engine ran the clips in a batch and alone.
             found = np.concatenate([run[output] for run in runs])
             compared.append(compare(*candidate.key, output, np.concatenate([rows, rows]), found))
+        if reference.embedding is not None:
+            rows, missing = reference.embedding, np.empty((0, 0), np.float32)
+            found = np.concatenate([run.get(EMBEDDING, missing) for run in runs])
+            compared.append(compare_embedding(*candidate.key, np.concatenate([rows, rows]), found))
         return [replace(comparison, device=engine.device) for comparison in compared]
     finally:
         engine.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.verification.records import BundleCertificate, BundleEntry, Difference, Tolerance
 
 
@@ -58,9 +59,12 @@ def _speech_lines(entries: Sequence[BundleEntry]) -> Iterator[str]:
             if e.speech is None or _set(e) != (clips, corpus, sha256):
                 continue
             for o in e.speech.outputs:
+                share, change = o.accuracy, o.accuracy_difference
+                accuracy = "–" if share is None else f"{share:.2%}"
+                difference = "–" if change is None else f"{100 * change:+.2f} points"
                 yield (
                     f"| {e.backend} | {e.precision} | {_differences(o)} | {o.flips} ({o.flip_rate:.2%}) "
-                    f"| {o.non_finite} | {o.accuracy:.2%} | {100 * o.accuracy_difference:+.2f} points | {_verdict(e)} |"
+                    f"| {o.non_finite} | {accuracy} | {difference} | {_verdict(e)} |"
                 )
 
 
@@ -74,6 +78,8 @@ def _reference_lines(entries: Sequence[BundleEntry]) -> Iterator[str]:
         for o in e.reference:
             figures = f"{o.rows} | {o.flips} | {o.non_finite} | {_verdict(e)}"
             yield f"| {e.backend} | {e.precision} | {_differences(o)} | {figures} |"
+    if any(o.output == EMBEDDING for e in entries for o in e.reference):
+        yield from ("", "Of an embedding, max and mean are those of its distance, relative to the size of embeddings.")
 
 
 def _failure_lines(entries: Sequence[BundleEntry]) -> Iterator[str]:

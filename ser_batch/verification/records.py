@@ -50,16 +50,19 @@ On the reference clips, which are few and synthetic, |Δp| from torch shows arit
 changes shows on labelled speech alone, against onnxruntime in fp32.
 """
 
+EMBEDDING_TOLERANCES: Mapping[str, float] = {"fp32": 1e-3, "fp16": 5e-2, "bf16": 1e-1, "int8": 3e-1}
+"""Largest distance of a reference clip's embedding from torch's, relative to the size of embeddings."""
+
 
 @dataclass(frozen=True)
 class Difference:
     """One output of one runtime beside what it should be."""
 
     output: str
-    """A branch, or "fused"."""
+    """A branch, "fused", or "embedding"."""
     rows: int
     max_difference: float | None
-    """Largest |Δp| of the finite values; None if there is none."""
+    """Largest |Δp| of the finite values; of an embedding, the largest relative distance; None if there is none."""
     mean_difference: float | None
     flips: int
     """Rows whose most probable label is another one, or unknown."""
@@ -72,8 +75,9 @@ class SpeechDifference(Difference):
     """The same on labelled speech."""
 
     flip_rate: float
-    accuracy: float
-    accuracy_difference: float
+    accuracy: float | None
+    """None: of a branch whose labels are others than the bundle's."""
+    accuracy_difference: float | None
     """From that of onnxruntime in fp32."""
 
 

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ser_batch.verification.compare import Report
-from ser_batch.verification.records import TOLERANCES
 from ser_batch.verification.speech import SpeechReport
 from ser_batch.verification.verify import Verification
 
@@ -35,9 +34,7 @@ def _reference_table(report: Report) -> Table:
     numeric = ("rows", "max |Δp|", "mean |Δp|", "tolerance", "flips", "not finite")
     table = _table(f"{report.bundle} against the probabilities torch gave", ("runtime", "precision", "output"), numeric)
     for c in report.comparisons:
-        tolerance = TOLERANCES.get(c.precision)
-        bound = tolerance.max_difference if tolerance is not None else None
-        figures = [_scientific(x) for x in (c.max_difference, c.mean_difference, bound)]
+        figures = [_scientific(x) for x in (c.max_difference, c.mean_difference, c.bound)]
         table.add_row(c.engine, c.precision, c.output, str(c.rows), *figures, str(c.flips), str(c.non_finite))
     return table
 
@@ -51,7 +48,8 @@ def _speech_table(report: SpeechReport) -> Table:
         c = result.comparison
         figures = [_scientific(x) for x in (c.max_difference, c.mean_difference)]
         flips = f"{c.flips} ({c.flips / c.rows:.2%})"
-        accuracy = (f"{result.accuracy:.2%}", f"{100 * result.accuracy_difference:+.2f}")
+        share, change = result.accuracy, result.accuracy_difference
+        accuracy = ("–" if share is None else f"{share:.2%}", "–" if change is None else f"{100 * change:+.2f}")
         table.add_row(c.engine, c.precision, c.output, *figures, flips, str(c.non_finite), *accuracy)
     return table
 

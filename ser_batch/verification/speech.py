@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ser_batch.audio.reader import read_clip
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import FUSED
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import BundleError, InputError, SerError
 from ser_batch.evaluation.truth import RAVDESS, match, ravdess_labels, read_labels
@@ -113,8 +114,9 @@ class SpeechComparison:
 
     comparison: Comparison
     """With the baseline."""
-    accuracy: float
-    accuracy_difference: float
+    accuracy: float | None
+    """None: of a branch whose labels are others than the bundle's."""
+    accuracy_difference: float | None
     """From the baseline's."""
 
     @property
@@ -178,12 +180,14 @@ def compare_speech(
         failures.append(f"nothing was compared on labelled speech: {' '.join(BASELINE)} is not there")
         return SpeechReport(speech, (), tuple(failures))
     targets, results = np.array(speech.targets), []
-    accuracies = {output: _accuracy(found, targets) for output, found in rows[BASELINE].items()}
+    measured = rows[BASELINE] if bundle.branch_labels == bundle.labels else {FUSED: rows[BASELINE][FUSED]}
+    accuracies = {output: _accuracy(found, targets) for output, found in measured.items()}
     for key, outputs in rows.items():
         for output, probabilities in outputs.items():
-            accuracy = _accuracy(probabilities, targets)
+            accuracy = _accuracy(probabilities, targets) if output in accuracies else None
             comparison = compare(*key, output, rows[BASELINE][output], probabilities)
-            results.append(SpeechComparison(comparison, accuracy, accuracy - accuracies[output]))
+            change = None if accuracy is None else accuracy - accuracies[output]
+            results.append(SpeechComparison(comparison, accuracy, change))
     failures += [reason for result in results for reason in result.failures()]
     failures += _accuracy_failures(bundle, speech, accuracies[FUSED])
     return SpeechReport(speech, tuple(results), tuple(failures))
@@ -210,7 +214,8 @@ def _score(
         for waveform in read_batches(speech.recordings, bundle.manifest.clip, _BATCH):
             for key, engine in list(engines.items()):
                 try:
-                    batches[key].append(outputs_of(bundle, engine, waveform))
+                    outputs = outputs_of(bundle, engine, waveform)
+                    batches[key].append({name: rows for name, rows in outputs.items() if name != EMBEDDING})
                 except SerError as error:
                     failures.append(f"{' '.join(key)}: {error}")
                     del engines[key], batches[key]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ser_batch.bundle.bundle import Bundle, load_bundle
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.clips import Waveform
 from ser_batch.engines.protocol import BACKENDS, Engine, available_backends, backend_version, open_engine
 from ser_batch.errors import InputError, OutputError
@@ -145,7 +146,8 @@ def certify_machine(bundle: Bundle, report: Report, threads: int | None = None) 
             found.setdefault(comparison.key, []).append(comparison)
     speeds, now, entries = relative_speeds(bundle, list(found), threads), _now(), []
     for (backend, precision), comparisons in found.items():
-        differences = [c.max_difference for c in comparisons if c.max_difference is not None]
+        probabilities = [c for c in comparisons if c.output != EMBEDDING]
+        differences = [c.max_difference for c in probabilities if c.max_difference is not None]
         entry = MachineEntry(
             backend=backend,
             precision=precision,
@@ -155,8 +157,8 @@ def certify_machine(bundle: Bundle, report: Report, threads: int | None = None) 
             created=now,
             passed=labels_are_sound and not any(reason for c in comparisons for reason in c.failures()),
             max_difference=max(differences, default=None),
-            flips=sum(c.flips for c in comparisons),
-            rows=sum(c.rows for c in comparisons),
+            flips=sum(c.flips for c in probabilities),
+            rows=sum(c.rows for c in probabilities),
             speed=speeds.get((backend, precision)),
         )
         entries.append(entry)

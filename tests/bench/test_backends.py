@@ -47,6 +47,26 @@ def test_a_precision_that_the_bundle_has_no_graphs_for_is_left_out_unless_asked_
         check_bundle(toy_bundle, ("onnxruntime:fp32", "onnxruntime:int8"))
 
 
+def test_a_gpu_backend_is_measured_unasked_and_one_that_refuses_costs_itself_alone(toy_bundle, monkeypatch):
+    installed = {"onnxruntime": None, "trt": None, "onnxruntime-cuda": None}
+    monkeypatch.setattr("bench.backends.available_backends", lambda: installed)
+    monkeypatch.setattr("bench.backends.precisions", lambda name: {"fp32": None})
+
+    def open_backend(bundle, backend, threads):
+        if backend == "onnxruntime-cuda:fp32":
+            raise EngineError("libcublas is missing")
+        return open_engine(bundle, "onnxruntime", 1)
+
+    monkeypatch.setattr("bench.backends.open_backend", open_backend)
+    able, absent = check_bundle(toy_bundle, ())
+    assert able == ("onnxruntime:fp32", "trt:fp32") and absent == {"onnxruntime-cuda:fp32": "libcublas is missing"}
+    with pytest.raises(EngineError, match="libcublas"):
+        check_bundle(toy_bundle, ("onnxruntime-cuda",))
+    installed |= {"onnxruntime": "not installed", "trt": "not installed"}
+    with pytest.raises(EngineError, match=r"no backend can run this bundle here; got .*libcublas"):
+        check_bundle(toy_bundle, ())
+
+
 def test_a_batch_larger_than_a_fixed_profile_is_refused():
     class Engine:
         name, max_batch = "fake", 8

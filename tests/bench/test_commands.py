@@ -26,6 +26,18 @@ def test_latency_writes_json_and_parquet(toy_bundle: Bundle, noises, tmp_path, m
     assert "Latency, ms per batch" in capsys.readouterr().out
 
 
+def test_latency_without_audio_times_the_reference_clips_and_says_so(toy_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bench.peak.measure_peaks", lambda *_: [])
+    arguments = ["--backend", "onnxruntime:fp32", "--target", "fused", "--iterations", "3", "--warmup", "1"]
+    out = tmp_path / "a.json"
+    assert main(["latency", "--bundle", str(toy_bundle.root), "--json", str(out), *arguments]) == 0
+    said = f"no AUDIO given: the 8 reference clips of {toy_bundle.id}, synthetic, no files decoded"
+    found = results.read(out)
+    assert found["clips"] == said and f"Latency, ms per batch: {said}" in capsys.readouterr().out
+    assert [m["batch"] for m in found["measurements"]] == [1, 2, 4, 8, 16]
+    assert all("from_file" not in m["stages"] for m in found["measurements"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

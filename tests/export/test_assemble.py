@@ -12,7 +12,8 @@ import export.assemble
 from export.assemble import assemble, training_command
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Fusion
-from ser_batch.errors import ExportError, OutputError
+from ser_batch.bundle.trust import trust_of
+from ser_batch.errors import BundleError, ExportError, OutputError
 from ser_batch.verification.metadata import read_metadata
 from support.toy_run import CLIP, CONFIG, make_toy_run
 from training.config import load_config
@@ -75,6 +76,21 @@ def test_licence_and_card_are_in_the_bundle(exported_bundle: Bundle) -> None:
     assert exported_bundle.manifest.licence in card
 
 
+def test_what_is_known_of_unseen_corpora_is_in_the_manifest_and_on_the_card(tmp_path: Path, toy_run: Path) -> None:
+    path = tmp_path / "trust.json"
+    path.write_text('{"unseen": {"ua": 0.5, "labels": 8, "clips": 9, "corpora": ["EmoDB"]}, "bandwidth_hz": 3400}')
+    run = load_run(toy_run)
+    bundle = assemble(run, tmp_path / "bundle", trust=path).bundle
+    assert bundle.manifest.metrics["trust"] == json.loads(path.read_text())
+    assert trust_of(bundle).narrow == 3400
+    card = (bundle.root / "MODEL_CARD.md").read_text()
+    assert "## Unseen corpora\n\nUA 50.0 % on corpora that it was not trained on: EmoDB" in card
+    assert "nothing above 3.4 kHz" in card
+    path.write_text('{"unseen": {"ua": 50}}')
+    with pytest.raises(BundleError, match="missing clips, corpora, labels"):
+        assemble(run, tmp_path / "other", trust=path)
+
+
 def test_an_unknown_corpus_needs_a_licence(tmp_path: Path, run: Run) -> None:
     unknown = dataclasses.replace(run, provenance={**run.provenance, "data": "mine"})
     with pytest.raises(ExportError, match="--licence"):
@@ -118,3 +134,14 @@ def test_nothing_is_left_where_an_export_fails(tmp_path: Path, toy_run: Path, mo
 
 def test_a_toy_run_is_what_training_reads(tmp_path: Path) -> None:
     assert load_run(make_toy_run(tmp_path / "run")).config == CONFIG
+
+
+def test_the_bandwidth_that_a_run_was_trained_for_is_stated_unless_a_file_states_it(
+    toy_run: Path, tmp_path: Path
+) -> None:
+    run = load_run(toy_run)
+    assert export.assemble._stated(run, None) == {}
+    measured = dataclasses.replace(run, provenance={**run.provenance, "bandwidth_hz": 3400.0})
+    assert export.assemble._stated(measured, None) == {"trust": {"bandwidth_hz": 3400.0}}
+    (tmp_path / "trust.json").write_text(json.dumps({"bandwidth_hz": 8000.0}))
+    assert export.assemble._stated(measured, tmp_path / "trust.json") == {"trust": {"bandwidth_hz": 8000.0}}

@@ -12,6 +12,7 @@ from export.float_precision import FRAGILE, TYPES, fp32_nodes, frontend_tensor, 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.errors import ExportError
+from ser_batch.verification.compare import embedding_differences
 from support.graphs import chain
 from support.toy import LABELS, toy_graph, toy_weights
 
@@ -55,9 +56,13 @@ def test_it_is_close_to_what_was_trained_and_really_rounds(
 ) -> None:
     reference = exported_bundle.reference()
     model = to_float_precision(graph(exported_bundle, branch), precision)
-    (rows,) = session(emulated(model, precision), 1).run(None, {"waveform": reference.waveform})
+    rows, *embedding = session(emulated(model, precision), 1).run(None, {"waveform": reference.waveform})
     difference = np.abs(rows - reference.branches[branch]).max()
     assert 1e-7 < difference < {"fp16": 4e-3, "bf16": 2e-2}[precision]
+    assert len(embedding) == (branch == "wav2vec2")
+    for found in embedding:
+        assert reference.embedding is not None and types_of(model)["embedding"] == TensorProto.FLOAT
+        assert 1e-7 < embedding_differences(reference.embedding, found).max() < {"fp16": 1e-2, "bf16": 4e-2}[precision]
 
 
 def test_loud_quiet_and_silent_clips_stay_finite_in_fp16(exported_bundle: Bundle) -> None:
@@ -67,7 +72,7 @@ def test_loud_quiet_and_silent_clips_stay_finite_in_fp16(exported_bundle: Bundle
     clips = np.concatenate([clips, square, whisper, -np.ones_like(square)])
     for branch in ("wav2vec2", "spectrogram"):
         model = emulated(to_float_precision(graph(exported_bundle, branch), "fp16"), "fp16")
-        (rows,) = session(model, 1).run(None, {"waveform": clips})
+        rows, *_ = session(model, 1).run(None, {"waveform": clips})
         assert np.isfinite(rows).all()
         np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-4)
 

@@ -76,9 +76,9 @@ def test_it_is_close_and_a_clip_does_not_depend_on_its_batch(
     branch, _, model = pair
     reference = exported_bundle.reference()
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (rows,) = session.run(None, {"waveform": reference.waveform})
+    (rows,) = session.run(["probabilities"], {"waveform": reference.waveform})
     assert 1e-6 < np.abs(rows - reference.branches[branch]).max() < 5e-2
-    (alone,) = session.run(None, {"waveform": reference.waveform[1:2]})
+    (alone,) = session.run(["probabilities"], {"waveform": reference.waveform[1:2]})
     np.testing.assert_allclose(alone, rows[1:2], atol=1e-5)
 
 

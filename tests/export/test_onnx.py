@@ -14,6 +14,7 @@ import training
 from export.emulation import emulated, session
 from export.float_precision import to_float_precision
 from export.onnx import OPSET, TOLERANCE, Exported, export_branch, frontend_output
+from ser_batch.bundle.manifest import Embedding
 from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.clips import ClipRule
 from ser_batch.errors import ExportError
@@ -64,17 +65,20 @@ def test_the_graph_equals_the_branch_in_torch(case: tuple[nn.Module, Exported]) 
     branch.train()
     session = ort.InferenceSession(exported.path)
     for batch in (1, 3, 6):
-        (found,) = session.run(None, {"waveform": waveform[:batch]})
+        found, *embedding = session.run(None, {"waveform": waveform[:batch]})
         np.testing.assert_allclose(found, expected[:batch], atol=TOLERANCE / 10, rtol=0)
+        for rows in embedding:
+            assert exported.embedding is not None
+            np.testing.assert_allclose(rows, exported.embedding[:batch], atol=1e-3)
     np.testing.assert_allclose(exported.probabilities, expected, atol=1e-6, rtol=0)
     assert exported.max_difference <= TOLERANCE
 
 
 def test_neither_level_nor_offset_change_what_the_graph_says(case: tuple[nn.Module, Exported]) -> None:
     session, clips = ort.InferenceSession(case[1].path), synthetic_clips(CLIP)[[0, 3, 4]] / 4
-    (expected,) = session.run(None, {"waveform": clips})
+    (expected,) = session.run(["probabilities"], {"waveform": clips})
     for changed in (clips * np.float32(0.01), clips * np.float32(4), clips + np.float32(0.05)):
-        (found,) = session.run(None, {"waveform": changed})
+        (found,) = session.run(["probabilities"], {"waveform": changed})
         np.testing.assert_allclose(found, expected, atol=1e-3, rtol=0)
 
 
@@ -86,8 +90,23 @@ def test_the_graph_is_one_valid_file_with_the_stated_tensors(case: tuple[nn.Modu
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
     tensors = [*model.graph.input, *model.graph.output]
     shapes = {t.name: [d.dim_param or d.dim_value for d in t.type.tensor_type.shape.dim] for t in tensors}
-    assert shapes == {"waveform": ["batch", CLIP.samples], "probabilities": ["batch", len(LABELS)]}
+    expected = {"waveform": ["batch", CLIP.samples], "probabilities": ["batch", len(LABELS)]}
+    width = {"wav2vec2": 32, "whisper": 16}.get(exported.name)
+    assert shapes == expected | ({} if width is None else {"embedding": ["batch", width]})
+    assert exported.branch.embedding == (None if width is None else Embedding("embedding", width))
     assert len(model.graph.node) == exported.nodes
+
+
+def test_the_embedding_is_what_the_classifier_sees(case: tuple[nn.Module, Exported]) -> None:
+    branch, exported = case
+    if not isinstance(branch, ContextBranch):
+        assert exported.embedding is None
+        return
+    branch.eval()
+    with torch.no_grad():
+        rows = branch.classifier(torch.from_numpy(exported.embedding)).softmax(dim=1).numpy()
+    branch.train()
+    np.testing.assert_allclose(rows, exported.probabilities, atol=1e-6)
 
 
 def test_the_graph_says_what_it_is_and_nothing_of_this_machine(case: tuple[nn.Module, Exported]) -> None:

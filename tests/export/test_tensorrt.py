@@ -19,6 +19,7 @@ from export.tensorrt_builder import Request, Target, build_engine, parse_target,
 from ser_batch.bundle.bundle import Bundle, default_root, load_bundle
 from ser_batch.clips import ClipRule
 from ser_batch.engines.cuda import no_gpu
+from ser_batch.engines.tensorrt.engine import open_on
 from ser_batch.engines.tensorrt.library import NATIVE, RTX, load
 from ser_batch.engines.tensorrt.sidecar import read_sidecars
 from ser_batch.errors import BundleError, EngineError, ExportError, OutputError
@@ -237,7 +238,8 @@ def test_auto_takes_rtx_where_native_is_not() -> None:
 
 def test_where_no_library_is_both_are_offered(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"no TensorRT is installed. .*ser-batch\[trt\].*ser-batch\[trt-rtx\]"):
+    missing = r"no TensorRT is installed.*\. Native .*ser-batch\[trt\].*without a GPU: .*ser-batch\[trt-rtx\]"
+    with pytest.raises(ExportError, match=missing):
         choose_library("auto")
     with pytest.raises(EngineError, match=r"TensorRT is not installed. Install it: pip install 'ser-batch\[trt\]'"):
         build(bundle, runtime="trt")
@@ -274,9 +276,53 @@ def test_a_copy_gets_the_engines_and_the_bundle_stays(bundle: Bundle, native: Fa
     assert len(native.built) == 2
 
 
-def test_the_embedded_bundle_is_copied_or_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["trt"]) == USAGE
-    assert "the embedded bundle is a part of the program. Give --out" in capsys.readouterr().err
+@pytest.fixture
+def embedded(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bundle:
+    """A small bundle as the embedded one, and a data folder of its own."""
+    monkeypatch.setattr("ser_batch.bundle.bundle.default_root", lambda: bundle.root)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return bundle
+
+
+def test_engines_of_the_embedded_bundle_go_to_the_users_data_and_are_found_there(
+    embedded: Bundle, native: FakeTensorRt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BundleError, match=r"has no TensorRT engines in fp32. Build them: ser-export trt --precision"):
+        open_on(native.device, load_bundle(), "fp32")
+    assert main(["trt"]) == 0
+    home = tmp_path / "data" / "ser-batch" / "bundles" / embedded.id
+    shown = capsys.readouterr().out
+    assert f"in {home}/engines/trt-fp32-sm89" in shown
+    assert "next: ser-batch run AUDIO --out preds.parquet --backend trt\n" in shown
+    assert load_bundle().manifest == embedded.manifest, "the program is not written to"
+    assert load_bundle(home).id == embedded.id
+    engine = open_on(native.device, load_bundle(), "fp32")
+    assert engine.precision == "fp32"
+    engine.close()
+    assert main(["trt", "--batch", "2"]) == USAGE
+    assert "already. Build it again: --replace" in capsys.readouterr().err
+    assert main(["trt", "--batch", "2", "--replace"]) == 0
+    assert read_sidecars(load_bundle(home))[0].profiles == (2,)
+
+
+def test_engines_for_elsewhere_say_how_to_get_there(
+    embedded: Bundle, native: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(load_bundle(), runtime="trt")
+    monkeypatch.setattr(export.tensorrt, "no_gpu", lambda: "there is no NVIDIA driver; install one")
+    assert built.next_step == (
+        "next, on a machine with such a GPU (here there is no NVIDIA driver): "
+        f"copy {built.bundle.root} there, and ser-batch run AUDIO --out preds.parquet --backend trt --bundle COPY"
+    )
+
+
+@needs_rtx
+def test_rtx_builds_the_embedded_bundle_without_a_word(
+    embedded: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["trt", "--runtime", "trt-rtx"]) == 0
+    (sidecar,) = read_sidecars(load_bundle(tmp_path / "data" / "ser-batch" / "bundles" / embedded.id))
+    assert (sidecar.target, sidecar.profiles) == ("ampere-ada-blackwell", (1, 8, 64))
 
 
 def test_batch_sizes_are_parsed(capsys: pytest.CaptureFixture[str]) -> None:

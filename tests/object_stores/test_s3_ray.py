@@ -17,10 +17,10 @@ import pytest
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import EngineError
 from ser_batch.output.destination import Output
-from ser_batch.run.progress import Progress
-from ser_batch.run.ray.cluster import Placement
-from ser_batch.run.ray.executor import RayExecutor
-from ser_batch.run.run import run as run_it
+from ser_batch.pipeline.progress import Progress
+from ser_batch.pipeline.ray.cluster import Placement
+from ser_batch.pipeline.ray.executor import RayExecutor
+from ser_batch.pipeline.run import run as run_it
 from ser_batch.storage.bucket import PATIENCE, open_bucket
 from support.commands import run
 from support.processes import mortal

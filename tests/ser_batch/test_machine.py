@@ -12,7 +12,7 @@ from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import open_engine, protocol
 from ser_batch.engines.streams import Layout, layout
 from ser_batch.machine import cpu_limit, cpu_quotas, usable_cpus
-from ser_batch.run.local import default_batch, default_workers
+from ser_batch.pipeline.local import default_batch, default_workers
 
 
 def system(root: Path, groups: str, **files: str) -> list[float]:

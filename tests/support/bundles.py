@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.writing import add_artefacts
+from ser_batch.bundle.head import Head
+from ser_batch.bundle.writing import add_artefacts, write_bundle
 from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar
 
 
@@ -46,3 +49,28 @@ def sidecar_of(bundle: Bundle, **changes: object) -> Sidecar:
 def sealed(bundle: Bundle, sidecar: Sidecar) -> Bundle:
     engines = {sidecar.engine(branch.name): b"code" for branch in bundle.manifest.branches}
     return add_artefacts(bundle, {sidecar.folder + SIDECAR_FILE: sidecar.to_json(), **engines})
+
+
+def with_head(bundle: Bundle, root: Path, labels: tuple[str, ...] = ("bored", "happy", "tense")) -> Bundle:
+    """A bundle of the same graphs at `root` whose answer is a head with random weights."""
+    rng = np.random.default_rng(5)
+    branches = tuple(branch.name for branch in bundle.manifest.branches)
+    size = bundle.embedding().size
+    weight = rng.normal(size=(len(labels), size + len(branches) * len(bundle.labels)))
+    head = Head(weight, rng.normal(size=len(labels)), branches, size)
+    reference = bundle.reference()
+    return write_bundle(
+        root,
+        name="head",
+        labels=labels,
+        branch_labels=bundle.labels,
+        clip=bundle.manifest.clip,
+        branches=bundle.manifest.branches,
+        fusion=head,
+        reference=dataclasses.replace(reference, fused=head(reference.branches, reference.embedding)),
+        files={branch.file: bundle.path(branch.file) for branch in bundle.manifest.branches},
+        provenance={"labels": list(labels)},
+        metrics={},
+        licence="Apache-2.0",
+        model_card="# Toy head\n",
+    )

@@ -39,7 +39,7 @@ class _Context:
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
-        return name in ("waveform", "probabilities")
+        return name in (tensor.name for tensor in self.engine.tensors)
 
     def set_device_memory(self, address: int, size: int) -> None:
         self.scratch = (address, size)
@@ -56,8 +56,9 @@ class _Context:
         def compute() -> None:
             waveform = device.view(addresses["waveform"], shape).copy()
             self.engine.trt.computed.append(waveform)
-            (rows,) = self.engine.session.run(None, {"waveform": waveform})
-            device.view(addresses["probabilities"], rows.shape)[:] = rows
+            outputs = self.engine.session.run(None, {"waveform": waveform})
+            for tensor, rows in zip(self.engine.session.get_outputs(), outputs, strict=True):
+                device.view(addresses[tensor.name], rows.shape)[:] = rows
 
         device.enqueue(stream, compute)
         return True
@@ -65,7 +66,6 @@ class _Context:
 
 class _Engine:
     device_memory_size_v2 = 4096
-    num_io_tensors = 2
 
     def __init__(self, trt: Any, plan: dict[str, Any], log: Any) -> None:
         self.trt, self.log = trt, log
@@ -73,13 +73,14 @@ class _Engine:
         self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self.profiles = plan["profiles"]
         self.num_optimization_profiles = len(self.profiles)
-        self._tensors = [self.session.get_inputs()[0], self.session.get_outputs()[0]]
+        self.tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
+        self.num_io_tensors = len(self.tensors)
 
     def get_tensor_name(self, index: int) -> str:
-        return str(self._tensors[index].name)
+        return str(self.tensors[index].name)
 
     def get_tensor_shape(self, name: str) -> Dims:
-        return Dims((-1, next(tensor.shape[1] for tensor in self._tensors if tensor.name == name)))
+        return Dims((-1, next(tensor.shape[1] for tensor in self.tensors if tensor.name == name)))
 
     def get_tensor_dtype(self, name: str) -> str:
         return "FLOAT"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.run.config import RunConfig
-from ser_batch.run.progress import Listener
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.progress import Listener
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ser_batch.engines.scorer import Scorer
+from ser_batch.pipeline.config import RunConfig
+from ser_batch.pipeline.local import LocalExecutor
+from ser_batch.pipeline.progress import Listener
+from ser_batch.pipeline.run import run
+from ser_batch.pipeline.summary import RunSummary
 from ser_batch.recordings.recording import Recording
 from ser_batch.recordings.table import Recordings
-from ser_batch.run.config import RunConfig
-from ser_batch.run.local import LocalExecutor
-from ser_batch.run.progress import Listener
-from ser_batch.run.run import run
-from ser_batch.run.summary import RunSummary
 
 
 def score(

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ser_batch.bundle import Branch, Bundle, write_bundle
 from ser_batch.bundle.fusion import Fusion
+from ser_batch.bundle.manifest import Embedding
 from ser_batch.bundle.reference import Reference, synthetic_clips
 from ser_batch.clips import ClipRule
 
@@ -42,6 +43,12 @@ def toy_probabilities(waveform: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
+def toy_embedding(waveform: np.ndarray) -> np.ndarray:
+    """The toy graph's second output in numpy, (B, BLOCKS) float64: max(log(energy + floor) + centre, 0)."""
+    blocks = waveform.astype(np.float64).reshape(len(waveform), BLOCKS, -1)
+    return np.maximum(np.log((blocks**2).mean(axis=2) + LOG_FLOOR) + LOG_CENTRE, 0)
+
+
 def toy_graph(
     weights: np.ndarray,
     samples: int = 144_000,
@@ -51,10 +58,12 @@ def toy_graph(
     output_name: str = "probabilities",
     last: str = "Softmax",
     frontend: str | None = "features",
+    embedding: bool = False,
 ) -> onnx.ModelProto:
     """An ONNX model of `toy_probabilities`; `last` replaces its softmax, to make graphs that are wrong.
 
-    `frontend` is the tensor that the metadata, where there are labels, name as the end of the front-end.
+    `frontend` is the tensor that the metadata, where there are labels, name as the end of the front-end. With
+    `embedding` the graph has a second output, `toy_embedding`.
     """
     constants = {
         "shape": np.array([0, BLOCKS, samples // BLOCKS], dtype=np.int64),
@@ -71,14 +80,19 @@ def toy_graph(
         helper.make_node("Add", ["energy", "floor"], ["floored"]),
         helper.make_node("Log", ["floored"], ["level"]),
         helper.make_node("Add", ["level", "centre"], ["features"]),
+        helper.make_node("Relu", ["features"], ["embedding"]),
         helper.make_node("MatMul", ["features", "weights"], ["logits"]),
         helper.make_node(last, ["logits"], [output_name], **attributes),
     ]
+    if not embedding:
+        nodes = [node for node in nodes if node.op_type != "Relu"]
+    sizes = {output_name: weights.shape[1]} | ({"embedding": BLOCKS} if embedding else {})
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", size]) for n, size in sizes.items()]
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, ["batch", samples])],
-        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, ["batch", weights.shape[1]])],
+        outputs,
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
@@ -104,11 +118,13 @@ def make_toy_bundle(
     branches: tuple[str, ...] = BRANCHES,
     seed: int = 0,
     edit: Callable[[dict[str, Any]], None] | None = None,
+    embedding: bool = False,
     **graph: Any,
 ) -> Bundle:
     """Write a toy bundle to `path`; `clip.samples` must be a multiple of 8.
 
     Args:
+        embedding: whether the first branch has one.
         edit: changes the keyword arguments of `write_bundle` in place, to make a bundle that is wrong.
         graph: goes to `toy_graph` (e.g. `labels` of the ONNX metadata as `metadata_labels=`).
     """
@@ -117,18 +133,24 @@ def make_toy_bundle(
     waveform = synthetic_clips(clip)
     rows = {name: toy_probabilities(waveform, weights[name]).astype(np.float32) for name in branches}
     fusion = toy_fusion(branches, len(labels), seed)
+    second = Embedding("embedding", BLOCKS) if embedding else None
+    known = toy_embedding(waveform).astype(np.float32) if embedding else None
     metadata = graph.pop("metadata_labels", labels)
     with tempfile.TemporaryDirectory() as folder:
         files = {f"{name}.onnx": Path(folder) / f"{name}.onnx" for name in branches}
         for name in branches:
-            onnx.save(toy_graph(weights[name], clip.samples, labels=metadata, **graph), files[f"{name}.onnx"])
+            own = {"embedding": True} if embedding and name == branches[0] else {}
+            model = toy_graph(weights[name], clip.samples, labels=metadata, **own, **graph)
+            onnx.save(model, files[f"{name}.onnx"])
         arguments: dict[str, Any] = {
             "name": "toy",
             "labels": labels,
             "clip": clip,
-            "branches": tuple(Branch(name, f"{name}.onnx") for name in branches),
+            "branches": tuple(
+                Branch(name, f"{name}.onnx", embedding=second if name == branches[0] else None) for name in branches
+            ),
             "fusion": fusion,
-            "reference": Reference(waveform, rows, fusion(rows)),
+            "reference": Reference(waveform, rows, fusion(rows), known),
             "files": files,
             "provenance": {"made_by": "tests/support/toy.py", "seed": seed},
             "metrics": {},

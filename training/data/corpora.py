@@ -148,6 +148,7 @@ class Corpora:
             examples=examples,
             roots={member.name: member.corpus.root for member in members},
             sets={member.name: member.meanings for member in members},
+            licences={member.name: member.entry.licence for member in members},
         )
 
     def for_training(self, leave_out: Sequence[str] = ()) -> Corpus:

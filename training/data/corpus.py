@@ -48,6 +48,8 @@ class Corpus:
     """Of joined corpora: the name of each → its root; an example's file begins with that name."""
     sets: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     """Of joined corpora: the name of each → each label that it has → the classes that this label may mean."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Of joined corpora: the name of each → its terms."""
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:

@@ -165,8 +165,12 @@ class ContextBranch(nn.Module):
 
     def head(self, features: Tensor) -> Tensor:
         """Logits (B, classes) of `features`."""
+        return self.classifier(self.pooled(features))
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """The classifier's input (B, D) of `features`: the branch's embedding."""
         if self.cut == self.depth:
-            return self.classifier(self.pooled(features))
+            return self._weigh(features) if self.config.layer_weights else features
         hidden, known = features, 0
         if self.cut < 0:
             if self.cut == FROM_INPUT:
@@ -178,15 +182,16 @@ class ContextBranch(nn.Module):
         outputs = self._outputs(hidden, max(self.cut, 0), self.depth)
         if not self.config.layer_weights:
             *_, last = outputs
-            return self.classifier(self._pool(last))
+            return self._pool(last)
         if known:
             next(outputs)  # the pooled output of the layer below is among the features already
         rows = torch.stack([row for output in outputs for row in self._normed_rows(output)], dim=1)
-        return self.classifier(self._weigh(torch.cat([features[:, :known], rows], dim=1) if known else rows))
+        return self._weigh(torch.cat([features[:, :known], rows], dim=1) if known else rows)
 
-    def pooled(self, features: Tensor) -> Tensor:
-        """The classifier's input (B, …) of `features`, where no layer is trained."""
-        return self._weigh(features) if self.config.layer_weights else features
+    def logits_and_embedding(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) of `waveform`, and what the classifier made them of (B, D)."""
+        embedding = self.pooled(self.features(waveform))
+        return self.classifier(embedding), embedding
 
     @property
     def takes_standardised_waveforms(self) -> bool:

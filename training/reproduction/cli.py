@@ -98,7 +98,7 @@ def unfreeze(layers: list[int], **given: Any) -> None:
 
 @click.command()
 @experiment_options
-@click.option("--protocol", "name", type=PROTOCOLS, default="paper", show_default=True)
+@click.option("--protocol", "name", type=PROTOCOLS, default="paper", show_default=True, help="How to split.")
 @click.option("--seeds", type=NUMBERS, default="0-4", show_default=True, help="Such as 0,1,2 or 0-4.")
 @click.option(
     "--variants", type=PATH, help="TOML file, one table of changed fields per variant.  [default: the recipe's]"
@@ -138,7 +138,14 @@ def out_of_fold(run_folder: Path, **given: Any) -> None:
 @experiment_options
 @click.option("--seeds", type=NUMBERS, default="0-4", show_default=True, help="Of the paper's protocol.")
 @click.option("--layers", type=NUMBERS, default="1,3,5,9", show_default=True, help="Of Table IV.")
-@click.option("--protocols", type=PROTOCOLS, multiple=True, default=["emobox", "sentence"], show_default=True)
+@click.option(
+    "--protocols",
+    type=PROTOCOLS,
+    multiple=True,
+    default=["emobox", "sentence"],
+    show_default=True,
+    help="Others to measure; repeatable.",
+)
 @click.option("--out-of-fold", "folds", is_flag=True, help="Also fit fusions on out-of-fold probabilities.")
 @context_epochs
 @spectrogram_epochs

@@ -23,7 +23,13 @@ NOT_KEPT = 1
 @corpus_options
 @click.option("--split", type=PATH, help="A run's folder or split.json; only the recordings of --part are scored.")
 @click.option("--protocol", type=PROTOCOLS, help="Instead of --split: the first split of this protocol.")
-@click.option("--part", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option(
+    "--part",
+    type=click.Choice(["train", "validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Of --split or --protocol.",
+)
 @click.option("--map", "meanings", default="", help="What labels mean, such as anger=angry,exc=happy.")
 @click.option("--street", type=PATH, help="Recording of a street, or folder of some.  [default: synthesised]")
 @click.option("--backend", default="onnxruntime", show_default=True, help="Runtime.")

@@ -6,7 +6,7 @@ TensorRT's advice for CUDA graphs is a context for each graph, all of them shari
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +25,7 @@ class CompiledBranch:
     Args:
         plan: the engine's file, which the caller has checked against the bundle's sha256: it is code.
         profiles: batch sizes of its optimisation profiles.
-        columns: samples of a clip and number of labels.
+        columns: second dimension of its input and of each of its outputs.
 
     Raises:
         EngineError: the runtime refuses it, or it has other tensors or profiles.
@@ -37,10 +37,12 @@ class CompiledBranch:
         branch: Branch,
         plan: bytes,
         profiles: Sequence[int],
-        columns: tuple[int, int],
+        columns: Mapping[str, int],
         device: Device,
     ) -> None:
-        self.name, self.profiles, self.classes = branch.name, tuple(profiles), columns[1]
+        self.name, self.profiles = branch.name, tuple(profiles)
+        self.outputs = {name: size for name, size in columns.items() if name != branch.input}
+        """Output -> its second dimension."""
         self.stream: Handle = device.stream()
         self._trt, self._branch, self._device = trt, branch, device
         self._log = make_log(trt)
@@ -54,8 +56,8 @@ class CompiledBranch:
         self._scratch_size = max(int(self._engine.device_memory_size_v2), 1)
         self._scratch = device.allocate(self._scratch_size)
 
-    def context(self, profile: int, waveform: int, probabilities: int) -> Any:
-        """A context for a batch of `profiles[profile]` clips from one address of the GPU to another."""
+    def context(self, profile: int, waveform: int, outputs: Mapping[str, int]) -> Any:
+        """A context for a batch of `profiles[profile]` clips from one address of the GPU to one for each output."""
         context = self._create_context()
         if context is None:
             raise self._refused("gives no context")
@@ -65,7 +67,7 @@ class CompiledBranch:
             context.set_optimization_profile_async(profile, self.stream)
             and context.set_input_shape(self._branch.input, (batch, samples))
             and context.set_tensor_address(self._branch.input, waveform)
-            and context.set_tensor_address(self._branch.output, probabilities)
+            and all(context.set_tensor_address(name, address) for name, address in outputs.items())
         )
         if not done:
             raise self._refused(f"does not take a batch of {batch}")
@@ -106,12 +108,12 @@ class CompiledBranch:
         return EngineError(f"the engine of branch {self.name} {what}", got=lines[0] if lines else None, remedy=remedy)
 
 
-def _check(trt: ModuleType, engine: Any, branch: Branch, profiles: tuple[int, ...], columns: tuple[int, int]) -> None:
+def _check(trt: ModuleType, engine: Any, branch: Branch, profiles: tuple[int, ...], columns: Mapping[str, int]) -> None:
     """Check an engine's tensors and profiles against what its sidecar and the bundle state."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     float32 = trt.DataType.FLOAT
     found = {name: (tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name) == float32) for name in names}
-    expected = {branch.input: ((-1, columns[0]), True), branch.output: ((-1, columns[1]), True)}
+    expected = {name: ((-1, size), True) for name, size in columns.items()}
     if found != expected:
         raise EngineError(f"the engine of branch {branch.name} has other tensors", got=found, expected=expected)
     batches = tuple(

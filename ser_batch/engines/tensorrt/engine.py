@@ -13,15 +13,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.compiled import with_engines
 from ser_batch.clips import Waveform
 from ser_batch.engines.cuda import Device, Handle, Rows, no_gpu, open_cuda_device
+from ser_batch.engines.protocol import output_columns, wanted_outputs
 from ser_batch.engines.tensorrt.branch import CompiledBranch
 from ser_batch.engines.tensorrt.library import LIBRARIES, load
 from ser_batch.engines.tensorrt.library import version as library_version
@@ -56,7 +58,9 @@ def version() -> str:
     return ", ".join(f"{library.name} {library_version(load(library))}" for library in installed)
 
 
-def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int = 1) -> TensorRtEngine:
+def open_bundle(
+    bundle: Bundle, threads: int | None, precision: str, batch: int = 1, embedding: bool = False
+) -> TensorRtEngine:
     """Load the engines of `bundle` that were built for this machine.
 
     Raises:
@@ -65,27 +69,30 @@ def open_bundle(bundle: Bundle, threads: int | None, precision: str, batch: int 
     """
     device = open_cuda_device()
     try:
-        return open_on(device, bundle, precision)
+        return open_on(device, bundle, precision, embedding)
     except BaseException:
         device.close()
         raise
 
 
-def open_on(device: Device, bundle: Bundle, precision: str) -> TensorRtEngine:
+def open_on(device: Device, bundle: Bundle, precision: str, embedding: bool = False) -> TensorRtEngine:
     """Load them on `device`, which the engine then owns."""
-    sidecar, trt = _choose(device, bundle, precision)
-    columns = (bundle.manifest.clip.samples, len(bundle.labels))
-    branches = [
-        CompiledBranch(trt, branch, _plan(bundle, sidecar.engine(branch.name)), sidecar.profiles, columns, device)
-        for branch in bundle.manifest.branches
-    ]
-    return TensorRtEngine(branches, precision, columns[0], device)
+    held = with_engines(bundle)
+    sidecar, trt = _choose(device, bundle, held, precision)
+    samples, branches = bundle.manifest.clip.samples, []
+    for branch in bundle.manifest.branches:
+        columns = {branch.input: samples, **output_columns(branch, bundle)}
+        plan = _plan(held, sidecar.engine(branch.name))
+        branches.append(CompiledBranch(trt, branch, plan, sidecar.profiles, columns, device))
+    wanted = {branch.name: wanted_outputs(bundle, branch, embedding) for branch in bundle.manifest.branches}
+    return TensorRtEngine(branches, wanted, precision, samples, device)
 
 
 class TensorRtEngine:
     """All branches of one bundle on one GPU.
 
     Args:
+        wanted: for each branch, the name of a result -> the output that it is; others stay on the GPU.
         samples: of a clip.
         device: closed with the engine.
     """
@@ -93,12 +100,20 @@ class TensorRtEngine:
     name = "trt"
     device = "cuda"
 
-    def __init__(self, branches: Sequence[CompiledBranch], precision: str, samples: int, device: Device) -> None:
+    def __init__(
+        self,
+        branches: Sequence[CompiledBranch],
+        wanted: Mapping[str, Mapping[str, str]],
+        precision: str,
+        samples: int,
+        device: Device,
+    ) -> None:
         self.precision = precision
         self._branches, self._device = list(branches), device
         self._sizes = self._branches[0].profiles
         upload_stream = device.stream()
-        self._buffers = [Buffers(self._branches, samples, device, upload_stream) for _ in range(_COPIES)]
+        self._columns = {n: b.outputs[output] for b in self._branches for n, output in wanted[b.name].items()}
+        self._buffers = [Buffers(self._branches, wanted, samples, device, upload_stream) for _ in range(_COPIES)]
         self._open = True
 
     @property
@@ -110,7 +125,7 @@ class TensorRtEngine:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""
         if not self._open:
             raise EngineError("this engine has been closed")
-        results = {b.name: np.empty((len(waveform), b.classes), np.float32) for b in self._branches}
+        results = {name: np.empty((len(waveform), size), np.float32) for name, size in self._columns.items()}
         waiting: deque[tuple[Buffers, MicroBatch]] = deque()
         try:
             for index, part in enumerate(micro_batches(len(waveform), self._sizes)):
@@ -166,7 +181,14 @@ class Buffers:
         EngineError: the GPU has no memory left, or refuses an engine.
     """
 
-    def __init__(self, branches: Sequence[CompiledBranch], samples: int, device: Device, upload_stream: Handle) -> None:
+    def __init__(
+        self,
+        branches: Sequence[CompiledBranch],
+        wanted: Mapping[str, Mapping[str, str]],
+        samples: int,
+        device: Device,
+        upload_stream: Handle,
+    ) -> None:
         self._device, self._branches, self._upload_stream = device, branches, upload_stream
         self._sizes = branches[0].profiles
         largest = self._sizes[-1]
@@ -174,7 +196,14 @@ class Buffers:
         self._on_device = device.allocate(largest * samples * _FLOAT)
         self._uploaded = device.event()
         self._done = {branch.name: device.event() for branch in branches}
-        self._rows = {branch.name: device.page_locked((largest, branch.classes)) for branch in branches}
+        self._rows = {
+            branch.name: {
+                name: device.page_locked((largest, branch.outputs[output]))
+                for name, output in wanted[branch.name].items()
+            }
+            for branch in branches
+        }
+        self._wanted = wanted
         self.graphs = 0
         """How many of its steps are CUDA graphs; the others are put on their stream call by call."""
         self._steps = {branch.name: self._prepare(branch) for branch in branches}
@@ -195,22 +224,30 @@ class Buffers:
 
     def collect(self, part: MicroBatch, results: dict[str, Rows]) -> None:
         """Wait for a part and put its rows where they belong, without the padding."""
-        for name, rows in self._rows.items():
-            self._device.synchronize(self._done[name])
-            results[name][part.start : part.stop] = rows[: part.stop - part.start]
+        for branch, outputs in self._rows.items():
+            self._device.synchronize(self._done[branch])
+            for name, rows in outputs.items():
+                results[name][part.start : part.stop] = rows[: part.stop - part.start]
 
     def _prepare(self, branch: CompiledBranch) -> list[Callable[[], None]]:
         """What to call for each profile."""
-        output = self._device.allocate(self._sizes[-1] * branch.classes * _FLOAT)
-        return [self._step(branch, profile, output) for profile in range(len(self._sizes))]
+        # TensorRT writes every output of an engine; what nobody asked for is never copied back.
+        outputs = {
+            name: self._device.allocate(self._sizes[-1] * size * _FLOAT) for name, size in branch.outputs.items()
+        }
+        return [self._step(branch, profile, outputs) for profile in range(len(self._sizes))]
 
-    def _step(self, branch: CompiledBranch, profile: int, output: int) -> Callable[[], None]:
-        device, rows = self._device, self._rows[branch.name][: self._sizes[profile]]
-        context = branch.context(profile, self._on_device, output)
+    def _step(self, branch: CompiledBranch, profile: int, outputs: Mapping[str, int]) -> Callable[[], None]:
+        device, size = self._device, self._sizes[profile]
+        context = branch.context(profile, self._on_device, outputs)
+        copies = [
+            (outputs[self._wanted[branch.name][name]], rows[:size]) for name, rows in self._rows[branch.name].items()
+        ]
 
         def compute() -> None:
             branch.enqueue(context)
-            device.download(output, rows, branch.stream)
+            for address, rows in copies:
+                device.download(address, rows, branch.stream)
 
         # Once before it is captured: the first run allocates, and compiles kernels.
         compute()
@@ -227,9 +264,9 @@ def _collect(waiting: deque[tuple[Buffers, MicroBatch]], results: dict[str, Rows
     buffers.collect(part, results)
 
 
-def _choose(device: Device, bundle: Bundle, precision: str) -> tuple[Sidecar, ModuleType]:
-    """The engines of `precision` that fit this machine, and the library that runs them."""
-    built = [sidecar for sidecar in read_sidecars(bundle) if sidecar.precision == precision]
+def _choose(device: Device, bundle: Bundle, held: Bundle, precision: str) -> tuple[Sidecar, ModuleType]:
+    """The engines of `precision`, among those that `held` holds, that fit this machine, and the library for them."""
+    built = [sidecar for sidecar in read_sidecars(held) if sidecar.precision == precision]
     if not built:
         raise BundleError(
             f"bundle {bundle.id} has no TensorRT engines in {precision}",
@@ -244,7 +281,7 @@ def _choose(device: Device, bundle: Bundle, precision: str) -> tuple[Sidecar, Mo
         trt = load(library)
         here = Here(library.name, library_version(trt), device.name, device.compute_capability)
         for sidecar in own:
-            reasons = list(misfits(sidecar, bundle, here))
+            reasons = list(misfits(sidecar, held, here))
             if not reasons:
                 return sidecar, trt
             refused.append(f"{sidecar.built_for}: {', '.join(reasons)} (here: {here})")

@@ -116,7 +116,8 @@ def misfits(sidecar: Sidecar, bundle: Bundle, here: Here) -> Iterator[str]:
 def rebuild_command(bundle: Bundle, precision: str, sidecar: Sidecar | None = None) -> str:
     """The command that builds engines of `precision` here, with the batch sizes of those that do not fit."""
     batches = f" --batch {','.join(map(str, sidecar.profiles))}" if sidecar else ""
-    return f"ser-export trt {bundle.as_argument} --precision {precision}{batches} --replace"
+    named = "" if bundle.is_embedded else f" {bundle.root}"
+    return f"ser-export trt{named} --precision {precision}{batches} --replace"
 
 
 def _read(bundle: Bundle, member: str) -> Sidecar:

@@ -258,7 +258,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path, kind: str) -> N
 def test_ffmpeg_is_not_even_imported_for_what_libsndfile_reads(tmp_path: Path) -> None:
     write(tmp_path / "x.flac", 4.0, kind="flac")
     code = (
-        "import sys; import ser_batch.run.run; from ser_batch.audio.reader import read_clip; "
+        "import sys; import ser_batch.pipeline.run; from ser_batch.audio.reader import read_clip; "
         f"from ser_batch.clips import ClipRule; read_clip({str(tmp_path / 'x.flac')!r}, ClipRule()); "
         "sys.exit('av' in sys.modules)"
     )

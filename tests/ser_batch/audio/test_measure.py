@@ -7,8 +7,9 @@ import pytest
 import soundfile
 import soxr
 
-from ser_batch.audio.measure import bandwidth
+from ser_batch.audio.measure import bandwidth, clipped
 from ser_batch.audio.reader import read_clip
+from ser_batch.output.counts import CLIPPED
 from support.encoded import encode
 from support.recordings import RULE
 
@@ -51,6 +52,17 @@ def test_nothing_has_no_bandwidth() -> None:
         assert bandwidth(np.full(9_000, value, np.float32), 48_000, 48_000) is None
     noise_of_16_bits = np.random.default_rng(0).integers(-1, 2, 144_000).astype(np.float32) / 32_768 / 2
     assert (bandwidth(noise_of_16_bits, 48_000, 48_000) or 0) >= 0
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_what_was_cut_off_at_full_scale_is_told_from_what_reaches_it(tmp_path: Path, rate: int) -> None:
+    voice = soxr.resample(speech_like(), 48_000, rate)
+    voice = voice / np.abs(voice).max()
+    soundfile.write(tmp_path / "full.wav", voice, rate)
+    soundfile.write(tmp_path / "cut.wav", np.clip(2 * voice, -1, 1), rate)
+    full, cut = (read_clip(tmp_path / f"{name}.wav", RULE) for name in ("full", "cut"))
+    assert full.clipped < CLIPPED / 3 and cut.clipped > 2 * CLIPPED
+    assert clipped(np.array([1.0, -1.5, 0.5, 0.0], np.float32)) == 0.5 and clipped(np.zeros(0, np.float32)) == 0
 
 
 def test_an_offset_has_no_bandwidth_of_its_own() -> None:

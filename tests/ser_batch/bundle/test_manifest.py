@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ser_batch.bundle.manifest import Branch, Manifest, check_member, parse_manifest
+from ser_batch.bundle.manifest import Branch, Embedding, Manifest, check_member, parse_manifest
 from ser_batch.clips import ClipRule
 from ser_batch.errors import BundleError
 
@@ -139,3 +139,20 @@ def test_paths_that_leave_or_confuse_are_refused(path: str) -> None:
 @pytest.mark.parametrize("path", ["a", "a.onnx", "engines/trt-fp16/w.plan", "..a", "a..b", "ü.txt"])
 def test_plain_paths_pass(path: str) -> None:
     check_member(path)
+
+
+def test_an_embedding_is_optional_and_bundles_without_one_keep_their_identity() -> None:
+    assert "embedding" not in MANIFEST.to_json() and MANIFEST.embedding is None
+    first, second = MANIFEST.branches
+    stated = replace(MANIFEST, branches=(first, replace(second, embedding=Embedding("e", 4))))
+    assert parse_manifest(stated.to_json().encode()) == stated
+    assert stated.embedding is not None and stated.embedding.name == "spectrogram"
+    assert stated.identity != MANIFEST.identity
+    with pytest.raises(BundleError, match="one embedding at most; got of branches wav2vec2, spectrogram"):
+        replace(stated, branches=(replace(first, embedding=Embedding("e", 4)), stated.branches[1]))
+    with pytest.raises(BundleError, match=r"no identifier; got 'embedding'"):
+        Branch("embedding", "w.onnx")
+    with pytest.raises(BundleError, match="one output for its probabilities and its embedding"):
+        replace(first, embedding=Embedding("probabilities", 4))
+    with pytest.raises(BundleError, match="name of an output and a size"):
+        Embedding("e", 0)

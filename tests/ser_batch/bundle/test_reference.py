@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_nothing_to_compare_is_refused() -> None:
     ("rows", "message"),
     [
         (np.full((2, 2), 0.5), "do not fit"),
-        (np.full((1, 3), 1 / 3), "do not fit"),
+        (np.full((1, 3, 1), 1 / 3), "do not fit"),
         (np.array([[0.7, 0.7]]), "not distributions"),
         (np.array([[-0.5, 1.5]]), "not distributions"),
         (np.array([[np.nan, 1.0]]), "not distributions"),
@@ -97,3 +98,25 @@ def test_a_file_of_other_branches_or_types_is_refused(tmp_path: Path) -> None:
     write_arrays(path, {"pcm": np.zeros((1, 4), np.float32), "fused": rows, "branch:x": rows})
     with pytest.raises(BundleError, match="does not hold reference clips"):
         load_reference(path, ("x",))
+
+
+def test_an_embedding_travels_with_the_clips(tmp_path: Path) -> None:
+    plain = make_reference()
+    embedding = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
+    given, path = replace(plain, embedding=embedding), tmp_path / "reference.npz"
+    save_reference(given, path)
+    np.testing.assert_array_equal(load_reference(path, ("x", "y")).embedding, embedding)
+    save_reference(plain, path)
+    assert load_reference(path, ("x", "y")).embedding is None
+    with pytest.raises(BundleError, match=r"embedding does not fit; got \(7, 5\); expected \(8, D\)"):
+        replace(plain, embedding=embedding[:7])
+    with pytest.raises(BundleError, match="embedding holds values that are not finite"):
+        replace(plain, embedding=embedding * np.float32(np.nan))
+
+
+def test_branches_all_have_the_same_labels(tmp_path: Path) -> None:
+    plain = make_reference()
+    two = np.full((8, 2), 0.5, np.float32)
+    assert replace(plain, fused=two).fused.shape == (8, 2)  # a head's
+    with pytest.raises(BundleError, match="reference probabilities of y do not fit"):
+        replace(plain, branches=dict(plain.branches) | {"y": two})

@@ -17,7 +17,7 @@ from ser_batch.engines.cuda import no_gpu
 from ser_batch.engines.onnxruntime_cuda import BoundEngine, open_bundle, unavailable
 from ser_batch.errors import BundleError, EngineError
 from ser_batch.machine import package_version
-from support.toy import make_toy_bundle
+from support.toy import make_toy_bundle, toy_embedding
 
 SMALL = ClipRule(sample_rate=8_000, samples=800)
 
@@ -37,6 +37,14 @@ def test_bound_memory_gives_what_numpy_gives(toy_bundle: Bundle) -> None:
     assert set(engine.timings()) == {"host_to_device", "compute", "device_to_host"}
     assert all(seconds > 0 for seconds in engine.timings().values())
     assert (engine.name, engine.device, engine.precision) == ("onnxruntime bound", "cpu", "fp32")
+
+
+def test_the_embedding_is_bound_where_it_is_asked_for(embedding_bundle: Bundle) -> None:
+    clips = embedding_bundle.reference().waveform
+    rows = BoundEngine(embedding_bundle, "cpu", embedding=True).run(clips)
+    assert list(rows) == ["wav2vec2", "embedding", "spectrogram"]
+    np.testing.assert_allclose(rows["embedding"], toy_embedding(clips), atol=1e-3)
+    assert list(BoundEngine(embedding_bundle, "cpu").run(clips)) == ["wav2vec2", "spectrogram"]
 
 
 def test_a_result_is_not_changed_by_the_next_run(toy_bundle: Bundle) -> None:

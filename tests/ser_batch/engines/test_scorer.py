@@ -6,8 +6,8 @@ import pytest
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer
-from ser_batch.errors import EngineError, InputError
-from support.toy import LABELS, make_toy_bundle, toy_probabilities, toy_weights
+from ser_batch.errors import BundleError, EngineError, InputError
+from support.toy import LABELS, make_toy_bundle, toy_embedding, toy_probabilities, toy_weights
 
 
 class StubEngine:
@@ -148,3 +148,29 @@ def test_a_graph_that_ends_in_logits_is_refused(tmp_path_factory: pytest.TempPat
     bundle = make_toy_bundle(tmp_path_factory.mktemp("logits") / "bundle", last="Identity")
     with pytest.raises(EngineError, match="other than probabilities"):
         Scorer(bundle, open_engine(bundle, "onnxruntime", threads=1)).score(bundle.reference().waveform)
+
+
+def test_scores_hold_the_embedding_where_it_was_asked_for(embedding_bundle: Bundle, noise: np.ndarray) -> None:
+    engine = open_engine(embedding_bundle, "onnxruntime", threads=1, embedding=True)
+    scorer = Scorer(embedding_bundle, engine, embedding=True)
+    scores = scorer.score(noise)
+    assert scores.embedding is not None and scores.embedding.dtype == np.float32
+    np.testing.assert_allclose(scores.embedding, toy_embedding(noise), atol=1e-4)
+    empty = scorer.score(noise[:0]).embedding
+    assert empty is not None and empty.shape == (0, 8)
+    assert Scorer(embedding_bundle, engine).score(noise).embedding is None
+
+
+def test_an_embedding_that_is_missing_or_wrong_is_refused(toy_bundle: Bundle, embedding_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="has no embedding"):
+        Scorer(toy_bundle, StubEngine({}), embedding=True)
+    waveform, rows = np.zeros((2, 144_000), np.float32), {"wav2vec2": GOOD, "spectrogram": GOOD}
+    good = np.zeros((2, 8), np.float32)
+    for given, message in (
+        ({}, "stub was opened without the embedding"),
+        ({"embedding": good[:, :7]}, r"returned another array; got \(2, 7\) float32; expected \(2, 8\)"),
+        ({"embedding": good + np.float32(np.nan)}, "not finite; got clip 0"),
+    ):
+        scorer = Scorer(embedding_bundle, StubEngine(rows | given), embedding=True)
+        with pytest.raises(EngineError, match=message):
+            scorer.score(waveform)

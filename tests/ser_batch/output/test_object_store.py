@@ -17,6 +17,7 @@ import ser_batch.storage.bucket
 from ser_batch.errors import OutputError, StoreError
 from ser_batch.output.destination import SUCCESS, Output, check_output, open_store
 from ser_batch.output.object_store import ObjectStore
+from ser_batch.recordings.reader import read_table
 from ser_batch.storage.bucket import PATIENCE, Bucket
 from support.failing_store import AWAY, Failing
 from support.parts import TABLE, batch, done, fill, opened, small_parts  # noqa: F401 — a fixture
@@ -82,6 +83,18 @@ def test_a_part_is_one_request_and_the_table_is_whole_at_the_end(disk: Made, tmp
     parts.finish()
     assert names(tmp_path) == ["results/out.parquet"]
     assert rows(OUT) == "abcdefghi"
+
+
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".xlsx"])
+def test_other_formats_are_made_there_of_the_parquet_beside_them(disk: Made, tmp_path: Path, kind: str) -> None:
+    out = f"s3://b/results/out{kind}"
+    fill(out, "abcdefghi").finish()
+    assert names(tmp_path) == [f"results/out{kind}", f"results/out{kind}.parquet"] and rows(out) == "abcdefghi"
+    made = tmp_path / "b" / "results" / f"out{kind}"
+    assert read_table(str(made))["file"].to_pylist() == [*"abcdefghi"]
+    check_output(Output.parse(out), resume=True)
+    fill(out, "jk", order="abcdefghijk", resume=True).finish()
+    assert read_table(str(made))["file"].to_pylist() == [*"abcdefghijk"]
 
 
 def _parts(count: int) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import ClipRule, Segmentation
 from ser_batch.engines.scorer import Scores
+from ser_batch.errors import OutputError
 from ser_batch.output.schema import ADDED, record_batch, schema
 from ser_batch.recordings.recording import Recording, Segment
 
@@ -20,7 +22,7 @@ class Recorder:
 
 
 def outcome(name: str, error: str | None = None) -> Segment:
-    known = () if error else (0.5, 3.25, 3.25, 44_100, 2, -20.0, 8_000.0, None, "ffmpeg")
+    known = () if error else (0.5, 3.25, 3.25, 44_100, 2, -20.0, 8_000.0, 0.25, None, "ffmpeg")
     return Segment(Recording(f"/x/{name}", name), (len(name), 12), "error" if error else "ok", error, True, *known)
 
 
@@ -35,14 +37,14 @@ def scores(rows: int, seed: int = 0) -> Scores:
 def test_columns_are_those_documented(toy_bundle: Bundle) -> None:
     labels = [f"p_{label}" for label in toy_bundle.labels]
     full = schema(toy_bundle, Recorder(), WHOLE)
-    facts = ["start", "end", "duration", "sample_rate", "channels", "level", "bandwidth", "channel", "decoder"]
+    facts = ["start", "end", "duration", "sample_rate", "channels", "level", *ADDED]
     head = ["file", *facts, "label", "score"]
     tail = ["status", "error", "source_size", "source_mtime_ns"]
     branches = [f"{branch}_{label}" for branch in ("wav2vec2", "spectrogram") for label in labels]
     assert full.names == [*head, *labels, *branches, *tail]
     assert schema(toy_bundle, Recorder(), WHOLE, branch_columns=False).names == [*head, *labels, *tail]
     before = schema(toy_bundle, Recorder(), WHOLE, branch_columns=False, without=ADDED).names
-    assert before == [name for name in [*head, *labels, *tail] if name not in ("bandwidth", "channel", "decoder")]
+    assert before == [name for name in [*head, *labels, *tail] if name not in ADDED]
     assert {str(full.field(name).type) for name in (*labels, *branches, "score")} == {"float"}
     assert all(pa.types.is_dictionary(full.field(name).type) for name in ("label", "status"))
 
@@ -80,7 +82,7 @@ def test_rows_hold_what_was_scored_and_failures_nothing(toy_bundle: Bundle) -> N
         assert row["score"] == given.fused[number].max()
         assert (row["start"], row["end"], row["duration"]) == (0.5, 3.25, 3.25)
         assert (row["sample_rate"], row["channels"], row["level"]) == (44_100, 2, -20)
-        assert (row["bandwidth"], row["channel"], row["decoder"]) == (8_000, None, "ffmpeg")
+        assert [row[name] for name in ADDED] == [8_000, 0.25, None, "ffmpeg"]
         for index, label in enumerate(toy_bundle.labels):
             assert row[f"p_{label}"] == given.fused[number, index]
             for name, values in given.branches.items():
@@ -132,3 +134,14 @@ def test_columns_handed_through_keep_the_names_that_an_earlier_version_gave_them
     written = record_batch(table, toy_bundle.labels, rows, scores(2), extra).to_pylist()
     assert [row["channel"] for row in written] == ["right", "left"]
     assert schema(toy_bundle, Recorder(), WHOLE, extra=extra.schema).names[-1] == "given_channel"
+
+
+def test_an_embedding_beyond_float16_is_refused_not_made_infinite(embedding_bundle: Bundle) -> None:
+    segments, rows = [outcome("a.wav"), outcome("b.wav", "broken"), outcome("c.wav")], np.zeros((2, 8), np.float32)
+    rows[1, 3] = 1e5
+    given = replace(scores(2), embedding=rows)
+    half, full = (schema(embedding_bundle, Recorder(), WHOLE, embeddings=kind) for kind in ("float16", "float32"))
+    found = record_batch(full, embedding_bundle.labels, segments, given).column("embedding").to_pylist()
+    assert found == [[0.0] * 8, None, [0, 0, 0, 1e5, 0, 0, 0, 0]]
+    with pytest.raises(OutputError, match=r"does not fit into float16; got 1e\+05 in c.wav.*--embeddings float32"):
+        record_batch(half, embedding_bundle.labels, segments, given)

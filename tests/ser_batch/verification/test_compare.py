@@ -228,3 +228,19 @@ def test_compare_measures_by_hand() -> None:
 def test_compare_refuses_another_shape() -> None:
     with pytest.raises(EngineError, match="another shape"):
         compare("engine", "fp32", "fused", np.zeros((2, 8)), np.zeros((1, 8)))
+
+
+def test_an_embedding_is_compared_with_the_reference(tmp_path: Path) -> None:
+    report = verify(make_toy_bundle(tmp_path / "sound", clip=CLIP, embedding=True), ["onnxruntime"])
+    assert report.passed
+    found = [c for c in report.comparisons if c.output == "embedding"]
+    assert [c.rows for c in found] == [16] * len(found) and found
+    assert all(c.max_difference is not None and c.max_difference < 1e-5 for c in found)
+
+    def shift(arguments: dict[str, Any]) -> None:
+        reference = arguments["reference"]
+        arguments["reference"] = dataclasses.replace(reference, embedding=reference.embedding * np.float32(1.01))
+
+    report = verify(make_toy_bundle(tmp_path / "wrong", clip=CLIP, embedding=True, edit=shift), ["onnxruntime"])
+    assert any("fp32, embedding: max relative distance " in failure for failure in report.failures)
+    assert len(report.failures) == 1

@@ -15,8 +15,8 @@ from ser_batch.bundle.fusion import FUSED
 from ser_batch.bundle.writing import add_artefacts, copy_bundle
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import AudioError, EngineError, InputError
-from ser_batch.verification.compare import Candidate, Comparison, candidates, compare_reference
-from ser_batch.verification.records import TOLERANCES
+from ser_batch.verification.compare import Candidate, Comparison, Report, candidates, compare_reference
+from ser_batch.verification.records import TOLERANCES, read_bundle_certificate
 from ser_batch.verification.speech import (
     LabelledSpeech,
     SpeechComparison,
@@ -26,6 +26,7 @@ from ser_batch.verification.speech import (
     find_speech,
     read_batches,
 )
+from ser_batch.verification.verify import certify_bundle
 from support.toy import BRANCHES, LABELS, make_toy_bundle, toy_graph, toy_probabilities, toy_weights
 from support.toy_speech import write_speech
 
@@ -246,3 +247,23 @@ def test_a_graph_made_from_another_model_fails(tmp_path: Path, bundle: Bundle) -
         "precisions/int8/wav2vec2.onnx was not made from this bundle's wav2vec2.onnx"
         in compare_reference(changed, candidates(changed)).failures
     )
+
+
+def test_branches_of_other_labels_have_flips_and_no_accuracy(tmp_path: Path, head_bundle: Bundle) -> None:
+    folder = write_speech(tmp_path / "speech", ClipRule())
+    table = "".join(f"{path.relative_to(folder)},happy\n" for path in sorted(folder.rglob("*.wav")))
+    (tmp_path / "labels.csv").write_text("path,label\n" + table)
+    speech = find_labelled(folder, str(tmp_path / "labels.csv"), head_bundle.labels)
+    report = compare_speech(head_bundle, candidates(head_bundle, ["onnxruntime"]).found, speech)
+    assert not report.failures
+    known = {result.comparison.output: result.accuracy for result in report.results}
+    assert known["wav2vec2"] is None and known["spectrogram"] is None and known[FUSED] is not None
+    certify_bundle(copied := copy_bundle(head_bundle, tmp_path / "copy"), *certified(copied, speech))
+    page = (copied.root / "CERTIFICATE.md").read_text()
+    assert "| – | – | passed |" in page
+    assert read_bundle_certificate(copied) is not None
+
+
+def certified(bundle: Bundle, speech: LabelledSpeech) -> tuple[list[Candidate], Report, SpeechReport]:
+    listed = candidates(bundle, ["onnxruntime"])
+    return listed.found, compare_reference(bundle, listed), compare_speech(bundle, listed.found, speech)

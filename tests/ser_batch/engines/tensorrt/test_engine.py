@@ -25,7 +25,7 @@ from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE
 from ser_batch.errors import BundleError, EngineError
 from support.fake_gpu import FakeDevice
 from support.fake_tensorrt import FakeTensorRt
-from support.toy import make_toy_bundle, toy_probabilities, toy_weights
+from support.toy import make_toy_bundle, toy_embedding, toy_probabilities, toy_weights
 
 SMALL = ClipRule(sample_rate=8_000, samples=800)
 SIZES = (1, 4, 8)
@@ -243,6 +243,16 @@ def test_engines_with_other_profiles_than_they_say_are_refused(bundle: Bundle, g
     trt = gpu()
     with pytest.raises(EngineError, match=r"other profiles; got \(1, 4, 8\); expected \(1, 2\)"):
         open_on(trt.device, edited(built(bundle), profiles=[1, 2]), "fp32")
+
+
+def test_the_embedding_is_copied_back_where_it_is_asked_for(tmp_path: Path, gpu: Any) -> None:
+    bundle, trt, waveform = make_toy_bundle(tmp_path / "bundle", clip=SMALL, embedding=True), gpu(seed=1), clips(11)
+    both = open_on(trt.device, built(bundle), "fp32", embedding=True).run(waveform)
+    assert sorted(both) == ["embedding", "spectrogram", "wav2vec2"]
+    np.testing.assert_allclose(both["embedding"], toy_embedding(waveform), atol=1e-4)
+    np.testing.assert_allclose(both["wav2vec2"], expected(waveform, "wav2vec2"), atol=1e-5)
+    plain = open_on(gpu(seed=1).device, load_bundle(bundle.root), "fp32").run(waveform)
+    assert list(plain) == ["wav2vec2", "spectrogram"]
 
 
 def test_an_engine_with_other_tensors_is_refused(tmp_path: Path, gpu: Any) -> None:

@@ -1,0 +1,124 @@
+"""What `ser-export onnx` and `verify` do, as functions: a run to a bundle, and the proof that they are equal."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ser_batch.bundle import Bundle
+from ser_batch.errors import SerError
+from ser_batch.verification.verify import Verification
+from ser_batch.verification.verify import verify as verify_bundle
+
+if TYPE_CHECKING:
+    from export.onnx import Exported
+    from export.precision import Lowered
+
+
+def export_run(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    licence: str | None = None,
+    overwrite: bool = False,
+    evaluations: Sequence[str | os.PathLike[str]] = (),
+    robustness: str | os.PathLike[str] | None = None,
+    trust: str | os.PathLike[str] | None = None,
+    precisions: Sequence[str] = (),
+    calibration: str | os.PathLike[str] | None = None,
+    progress: Callable[[Exported | Lowered], None] | None = None,
+) -> Bundle:
+    """Export a finished run to a bundle of ONNX graphs, each compared with its branch in torch.
+
+    Args:
+        run: folder of the run.
+        out: folder of the bundle, which appears whole.
+        name: of the bundle; None: the run's recipe.
+        licence: of the weights; None: what the run's corpus asks, where that is known.
+        overwrite: replace an existing bundle.
+        evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
+        robustness: what `ser-train robustness --out` wrote of an earlier export, for the model card.
+        trust: JSON file of what is known of unseen corpora, for the manifest: docs/bundle-format.md.
+        precisions: "fp16", "bf16", "int8": graphs to add to those in fp32.
+        calibration: folder or glob of recorded speech, for int8.
+        progress: called after each graph.
+
+    Raises:
+        SerError: torch is missing, the run is not finished, a graph is not equal to its branch, `out` exists.
+    """
+    _need_torch()
+    from export.assemble import assemble
+    from export.precision import check_request, quantize
+    from ser_batch.verification.speech import find_speech
+    from training.runs import load_run
+
+    speech = None if calibration is None else Path(calibration)
+    check_request(precisions, speech)
+    if speech is not None:
+        find_speech(speech)  # if there is none, the bundle should not be made first
+    bundle = assemble(
+        load_run(Path(run)),
+        Path(out),
+        name=name,
+        licence=licence,
+        overwrite=overwrite,
+        evaluations=[Path(each) for each in evaluations],
+        robustness=None if robustness is None else Path(robustness),
+        trust=None if trust is None else Path(trust),
+        progress=progress,
+    ).bundle
+    if precisions:
+        return quantize(bundle, precisions, calibration=speech, progress=progress)
+    return bundle
+
+
+def verify(
+    bundle: str | os.PathLike[str] | None = None,
+    *,
+    run: str | os.PathLike[str] | None = None,
+    backends: Sequence[str] | None = None,
+    audio: str | os.PathLike[str] | None = None,
+    labels: str = "ravdess",
+    threads: int | None = None,
+) -> Verification:
+    """Compare a bundle in every runtime and precision here with what was trained, and write what was found.
+
+    Args:
+        bundle: folder; None: the embedded default bundle.
+        run: folder of the trained run, to compare with torch itself, too.
+        backends: runtimes to compare; None: all that are installed.
+        audio, labels: labelled recordings to compare on, too: a folder, and a corpus or a table path,label.
+        threads: CPU threads of a runtime; None: its own choice.
+
+    Returns:
+        `.passed`, and `.failures`: each reason why it did not; `.certificates` are the files written.
+
+    Raises:
+        SerError: the bundle, the run or the speech cannot be read.
+    """
+    from export.candidates import extend_with
+
+    asked = None if backends is None else list(backends)
+    return verify_bundle(
+        None if bundle is None else Path(bundle),
+        backends=asked,
+        threads=threads,
+        audio=None if audio is None else Path(audio),
+        labels=labels,
+        extend=extend_with(None if run is None else Path(run), asked, threads),
+    )
+
+
+def _need_torch() -> None:
+    needed = ("torch", "transformers", "onnx", "onnxscript")
+    missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    if missing:
+        raise SerError(
+            "an export needs what trained the model",
+            got=f"no {', '.join(missing)}",
+            remedy="Install it: pip install 'ser-batch[export,cpu]'.",
+        )

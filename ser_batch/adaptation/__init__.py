@@ -1,0 +1,1 @@
+"""A model's answers fitted to one archive, from the table of probabilities alone."""

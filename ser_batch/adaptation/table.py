@@ -1,0 +1,137 @@
+"""A table of predictions with adapted answers, and in its metadata how they were made.
+
+`p_<label>`, `label` and `score` are the adapted answer, so that whatever reads predictions reads that one; the model's
+own stay as `unadapted_p_<label>`, `unadapted_label` and `unadapted_score`. All other columns are as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+import ser_batch
+from ser_batch.adaptation.adapt import Adaptation, Fitted, apply, fit
+from ser_batch.adaptation.archive import Archive, read_archive
+from ser_batch.arrow import numbers, words
+from ser_batch.errors import OutputError
+from ser_batch.evaluation.predictions import ADAPTATION, UNADAPTED
+from ser_batch.output.destination import Output, check_output
+from ser_batch.output.parquet import row_groups, write
+
+GROUPS_TOLD = 1000
+"""Groups whose bias is in the metadata; of more, it is the difference between the columns."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What an adaptation did to a table."""
+
+    fitted: Fitted
+    rows: int
+    scored: int
+    changed: int
+    """Rows whose label is another now."""
+    mean_before: tuple[float, ...]
+    """(C,) probability, over the scored rows."""
+    said_before: tuple[float, ...]
+    """Share of the scored rows with each label, as is `said_after`."""
+    said_after: tuple[float, ...]
+
+
+def adapt_table(
+    predictions: str | os.PathLike[str], out: str | os.PathLike[str], asked: Adaptation, *, overwrite: bool = False
+) -> Adapted:
+    """Write to `out` the table `predictions`, a file or a folder of parts, with adapted answers.
+
+    Raises:
+        InputError: the predictions, the shares or the labels cannot be read, or do not fit.
+        OutputError: `out` cannot be written, exists, or is `predictions`.
+    """
+    place = _place(predictions, out, overwrite=overwrite)
+    archive = read_archive(predictions)
+    fitted = fit(archive, asked)
+    answers = apply(archive, fitted, archive.column(asked.by) if asked.by else None)
+    write(place.file, _schema(archive.schema, fitted, asked), _tables(archive, answers, fitted, asked))
+    before, after = (rows[archive.ok].argmax(axis=1) for rows in (archive.probabilities, answers))
+    said = [np.bincount(labels, minlength=len(archive.labels)) / len(labels) for labels in (before, after)]
+    return Adapted(
+        fitted,
+        rows=len(answers),
+        scored=len(before),
+        changed=int((before != after).sum()),
+        mean_before=tuple(archive.probabilities[archive.ok].mean(axis=0, dtype=np.float64).tolist()),
+        said_before=tuple(said[0].tolist()),
+        said_after=tuple(said[1].tolist()),
+    )
+
+
+def _place(predictions: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool) -> Output:
+    place = Output.parse(out)
+    if place.keeps_parts:
+        raise OutputError(f"{out} is a folder", expected="the name of a Parquet file")
+    if str(place.file) in map(str, Output.parse(predictions).tables()):
+        raise OutputError(
+            f"{out} is what is to be adapted", remedy="Choose another --out: the model's own table stays."
+        )
+    check_output(place, overwrite=overwrite)
+    return place
+
+
+def _schema(own: pa.Schema, fitted: Fitted, asked: Adaptation) -> pa.Schema:
+    """The columns of `own`, the model's answer once more before `status`, and the provenance."""
+    answer = [own.field(name) for name in ("label", "score", *(f"p_{label}" for label in fitted.labels))]
+    fields, place = list(own), own.names.index("status")
+    fields[place:place] = [field.with_name(f"{UNADAPTED}_{field.name}") for field in answer]
+    said = json.dumps(_provenance(fitted, asked), ensure_ascii=False)
+    return pa.schema(fields, metadata={**(own.metadata or {}), ADAPTATION: said})
+
+
+def _provenance(fitted: Fitted, asked: Adaptation) -> dict[str, Any]:
+    """How the answers were made, as plain JSON types; the bias of a label that is no answer is null."""
+
+    def plain(bias: npt.NDArray[np.float64]) -> list[float | None]:
+        return [round(float(value), 6) if np.isfinite(value) else None for value in bias]
+
+    found = fitted.correction
+    return {
+        "version": ser_batch.__version__,
+        "rule": "softmax(log p / temperature + bias)",
+        "asked": {
+            **{"shares": asked.shares, "decide": asked.decide, "by": asked.by, "min_rows": asked.min_rows},
+            **{"labels": asked.labels, "label_column": asked.label_column, "speaker": asked.speaker},
+        },
+        "shares": None if fitted.shares is None else [round(share, 6) for share in fitted.shares],
+        "temperature": round(fitted.temperature, 6),
+        "bias": plain(fitted.bias),
+        "groups": {name: plain(bias) for name, bias in list(fitted.groups.items())[:GROUPS_TOLD]},
+        "groups_with_their_own": len(fitted.groups),
+        "groups_too_small": fitted.small_groups,
+        "labelled_rows": None if found is None else found.rows,
+        "kept_of_labelled_rows": None if found is None else found.kept,
+    }
+
+
+def _tables(
+    archive: Archive, answers: npt.NDArray[np.float32], fitted: Fitted, asked: Adaptation
+) -> Iterator[pa.Table]:
+    """The row groups of the table, each with its rows of `answers` (N, C)."""
+    schema, start = _schema(archive.schema, fitted, asked), 0
+    for part in row_groups(archive.tables, archive.schema.names):
+        part = part.cast(archive.schema)
+        rows = slice(start, start + len(part))
+        start = rows.stop
+        ok, found = archive.ok[rows], answers[rows]
+        columns = {name: part[name] for name in part.column_names}
+        columns |= {name: part[name.removeprefix(f"{UNADAPTED}_")] for name in schema.names if name not in columns}
+        columns["label"] = words(found[ok].argmax(axis=1), archive.labels, ok)
+        columns["score"] = numbers(found[ok].max(axis=1, initial=0), np.float32, ok)
+        for index, label in enumerate(archive.labels):
+            columns[f"p_{label}"] = numbers(found[ok, index], np.float32, ok)
+        yield pa.table([columns[name] for name in schema.names], names=schema.names).cast(schema)

@@ -1,0 +1,1 @@
+"""A table of predictions as one HTML page that opens offline."""

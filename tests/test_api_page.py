@@ -1,0 +1,34 @@
+"""Every snippet of docs/api.md runs, in order, as one script, where its files are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.recordings import write
+from support.toy_table import write_table_corpus
+
+pytest.importorskip("torch")
+
+PAGE = Path(__file__).parents[1] / "docs" / "api.md"
+
+
+def test_the_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(snippets) >= 6
+    monkeypatch.chdir(tmp_path)
+    for folder in ("talks", "audio"):
+        Path(folder).mkdir()
+        write(Path(folder, "b.flac"), 7.0, 16_000, kind="flac")
+    write(Path("a.wav"), 2.0)
+    write_table_corpus(tmp_path)
+    names: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, str(PAGE), "exec"), names)
+    said = capsys.readouterr().out
+    assert "Channels come first: give x.T" in said
+    assert "4 predictions, 0 of recordings that failed" in said
+    assert "output    preds.parquet" in said and Path("preds.parquet").is_file()
+    assert re.search(r"toy-[0-9a-f]{12} True \(\)", said)
