@@ -322,10 +322,19 @@ def end_to_end(
 
 @measurement(
     click.option("--size", default="compact", show_default=True, help="Size of the model: small, compact or base."),
-    *(_count("--clips", 64, "Clips per epoch."), _count("--epochs", 3, "Epochs timed, after one of warm-up."), DEVICE),
+    click.option("--recipe", help="Instead of a size: a recipe's name or .toml file, with its augmentation."),
+    click.option("--backbone", help="Folder or hub name of the recipe's speech encoder.  [default: the recipe's]"),
+    *(
+        _count("--clips", 64, "Recordings per epoch."),
+        _count("--epochs", 3, "Epochs timed, after one of warm-up."),
+        DEVICE,
+    ),
 )
 def training(size: str, **options: Any) -> dict[str, Any]:
-    """Time epochs of training of each branch, and the features that are computed once before."""
+    """Time epochs of training of each branch, and the features that are computed once before.
+
+    `bench compare BEFORE.json AFTER.json` says what a change did to them.
+    """
     from bench.peers.training import measure_training
 
     return {"branches": list(measure_training(size, **options))}

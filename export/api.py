@@ -26,6 +26,7 @@ def export_run(
     licence: str | None = None,
     overwrite: bool = False,
     evaluations: Sequence[str | os.PathLike[str]] = (),
+    robustness: str | os.PathLike[str] | None = None,
     trust: str | os.PathLike[str] | None = None,
     precisions: Sequence[str] = (),
     calibration: str | os.PathLike[str] | None = None,
@@ -40,6 +41,7 @@ def export_run(
         licence: of the weights; None: what the run's corpus asks, where that is known.
         overwrite: replace an existing bundle.
         evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
+        robustness: what `ser-train robustness --out` wrote of an earlier export, for the model card.
         trust: JSON file of what is known of unseen corpora, for the manifest: docs/bundle-format.md.
         precisions: "fp16", "bf16", "int8": graphs to add to those in fp32.
         calibration: folder or glob of recorded speech, for int8.
@@ -65,6 +67,7 @@ def export_run(
         licence=licence,
         overwrite=overwrite,
         evaluations=[Path(each) for each in evaluations],
+        robustness=None if robustness is None else Path(robustness),
         trust=None if trust is None else Path(trust),
         progress=progress,
     ).bundle

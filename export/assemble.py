@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.model_card import licence_note, model_card, read_evaluation
+from export.model_card import licence_note, model_card, read_evaluation, read_robustness
 from export.onnx import OPSET, Exported, export_branch, reference_of
 from ser_batch.bundle import Bundle, write_bundle
 from ser_batch.bundle.fusion import FUSED
@@ -42,6 +42,7 @@ def assemble(
     licence: str | None = None,
     overwrite: bool = False,
     evaluations: Sequence[Path] = (),
+    robustness: Path | None = None,
     trust: Path | None = None,
     progress: Progress | None = None,
 ) -> Assembled:
@@ -51,6 +52,7 @@ def assemble(
         name: of the bundle; the run's recipe if None.
         licence: of the weights; None takes the corpus's, where it is known.
         evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
+        robustness: what `ser-train robustness --out` wrote of an earlier export, for the model card.
         trust: JSON of the manifest's `metrics.trust`: see `ser_batch.bundle.trust`.
         progress: called after each branch.
 
@@ -61,7 +63,7 @@ def assemble(
     """
     _check(run, out, overwrite)
     note, test = licence_note(run.provenance, licence), test_figures(run)
-    stated = {} if trust is None else {KEY: read_trust(trust)}
+    stated = _stated(run, trust)
     other_speech = [read_evaluation(path, run.labels, tuple(run.branches)) for path in evaluations]
     card = model_card(
         test,
@@ -71,6 +73,7 @@ def assemble(
         command=training_command(run),
         other_speech=other_speech,
         unheard=unheard_figures(run),
+        robustness=None if robustness is None else read_robustness(robustness, run.labels, tuple(run.branches)),
         trust=parse_trust(stated.get(KEY, {}), KEY),
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +94,13 @@ def assemble(
             overwrite=overwrite,
         )
     return Assembled(bundle, tuple(exports))
+
+
+def _stated(run: Run, trust: Path | None) -> dict[str, Any]:
+    """The manifest's `metrics.trust`: what the file says, and, unless that does, what bandwidth was trained on."""
+    measured = run.provenance.get("bandwidth_hz")
+    found = ({"bandwidth_hz": measured} if measured else {}) | ({} if trust is None else read_trust(trust))
+    return {KEY: found} if found else {}
 
 
 def _export_branches(run: Run, folder: Path, progress: Progress | None) -> list[Exported]:

@@ -70,6 +70,11 @@ def _precision_options(required: bool) -> Callable[[Command], Command]:
     help="JSON of ser-batch evaluate on other speech, by an earlier export of RUN, for the model card; repeatable.",
 )
 @click.option(
+    "--robustness",
+    type=click.Path(path_type=Path),
+    help="JSON of ser-train robustness, by an earlier export of RUN, for the model card.",
+)
+@click.option(
     "--trust", type=click.Path(path_type=Path), help="JSON of the figure on unseen corpora, for the manifest."
 )
 @_precision_options(required=False)

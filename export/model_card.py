@@ -11,6 +11,7 @@ from ser_batch import strict_json
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.bundle.trust import Trust
 from ser_batch.errors import ExportError, InputError
+from training.robustness.report import Report, markdown, read
 
 Figures = Mapping[str, Any]
 """One output's `ser_batch.evaluation.metrics.Evaluation` as plain values."""
@@ -39,6 +40,7 @@ PROTOCOLS: Mapping[str, str] = {
     ),
     "emobox": "A speaker-independent fold of EmoBox: no test actor is in training.",
     "sentence": "One of the two sentences is trained on and the other tested; the actors are the same.",
+    "speakers": "No speaker of the test is in training.",
     "given": "The parts that the corpus' own manifest states.",
 }
 CORPUS_LIMITS: Mapping[str, Sequence[str]] = {
@@ -53,6 +55,7 @@ PROTOCOL_LIMITS: Mapping[str, Sequence[str]] = {
         "on new speakers, other languages or spontaneous speech: expect less.",
     ),
     "emobox": ("The figures above hold for new actors of the same corpus, not for spontaneous speech.",),
+    "speakers": ("The figures above hold for new speakers of the same corpus, not for another one.",),
     "sentence": ("The figures above do not say how the model does on new speakers or spontaneous speech.",),
 }
 LIMITS: Sequence[str] = (
@@ -79,6 +82,7 @@ def model_card(
     command: str,
     other_speech: Sequence[Mapping[str, Any]] = (),
     unheard: Mapping[str, Mapping[str, Figures]] | None = None,
+    robustness: Report | None = None,
     trust: Trust | None = None,
 ) -> str:
     """The model card as Markdown.
@@ -88,6 +92,7 @@ def model_card(
         command: what trains the run again.
         other_speech: evaluations of other speech, as `read_evaluation` gives them.
         unheard: corpus that the run was tested on and not trained on → output → its figures.
+        robustness: what `ser-train robustness` measured, as `read_robustness` gives it.
         trust: what is known of corpora that the model was not trained on.
     """
     sections = {
@@ -95,6 +100,7 @@ def model_card(
         "Test figures": f"{_figures(test)}\n\n{_recalls(test)}",
         "Unseen corpora": "\n\n".join([_trust(trust or Trust()), *([_unheard(unheard)] if unheard else [])]),
         **({"Other speech": _other_speech(other_speech)} if other_speech else {}),
+        **({"Recordings as users have them": markdown(robustness)} if robustness else {}),
         "Data and split": _data(provenance),
         "Training": _training(provenance, command),
         "Licence": licence,
@@ -161,6 +167,19 @@ def read_evaluation(path: Path, labels: Sequence[str], branches: Sequence[str]) 
     ours = {"labels": list(labels), "branches": list(branches)}
     if theirs != ours or outputs != {FUSED, *branches}:
         raise InputError(f"{path} is an evaluation of another model", got=theirs, expected=ours)
+    return found
+
+
+def read_robustness(path: Path, labels: Sequence[str], branches: Sequence[str]) -> Report:
+    """What `ser-train robustness --out` wrote of a model with these labels and branches.
+
+    Raises:
+        InputError: the file cannot be read, is no such report, or is one of another model.
+    """
+    found = read(path)
+    ours, theirs = (tuple(labels), {FUSED, *branches}), (found.labels, set(found.rows[0].outputs))
+    if theirs != ours:
+        raise InputError(f"{path} is a report on another model", got=theirs, expected=ours)
     return found
 
 

@@ -77,6 +77,11 @@ def git_commit() -> str | None:
         return None
 
 
+def short_commit(commit: str | None) -> str:
+    """Twelve digits of what `git_commit` gave, and its "+"."""
+    return "unknown" if commit is None else commit.rstrip("+")[:12] + "+" * commit.endswith("+")
+
+
 def package_version(name: str) -> str | None:
     """The version of an installed distribution; None where it is not installed."""
     from importlib.metadata import PackageNotFoundError, version

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ser_batch.errors import TrainingError
 from training.config import load_config
 from training.data.corpora import load_corpora
-from training.data.table import load_corpus, states_split
+from training.data.table import load_corpus, own_protocol
 from training.runtime import Runtime, find_device, tune_cpu
 from training.stages import train as train_stages
 
@@ -47,7 +47,7 @@ def train(
         leave_out: corpora of that file to test on instead of training on them.
         labels: order of a table's classes; None: sorted.
         backbone: folder or hub name of the speech encoder; None: the recipe's. `seed`, `protocol` and `fold` alike,
-            but that a table with a column `split` has the protocol "given".
+            but that a table with a column `split` has the protocol "given", one with all speakers "speakers".
         device: "cpu", "cuda" or "cuda:N".
         compile: torch.compile the branches.
         cache: folder of features that several runs share.
@@ -67,8 +67,8 @@ def train(
     else:
         corpus = load_corpus(Path(str(data)), None if labels is None else tuple(labels))
     overrides = {name: value for name, value in {"seed": seed, "fold": fold}.items() if value is not None}
-    if protocol is not None or states_split(corpus):
-        overrides["protocol"] = protocol or "given"
+    if asked := protocol or own_protocol(corpus):
+        overrides["protocol"] = asked
     config = load_config(recipe, **overrides)
     if backbone:
         config = replace(config, context=replace(config.context, backbone=backbone))

@@ -22,6 +22,7 @@ from training.options import (
     runtime_options,
 )
 from training.reproduction.cli import ablate, fusion, loco, out_of_fold, protocol, reproduce, unfreeze
+from training.robustness.cli import robustness
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,7 +40,9 @@ def cli() -> None:
 @click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
 @click.option("--seed", type=int, help="Seed of split, augmentation, weights and order.  [default: the recipe's]")
 @click.option(
-    "--protocol", type=PROTOCOLS, help="How to split.  [default: given if a table has a split column, or the recipe's]"
+    "--protocol",
+    type=PROTOCOLS,
+    help="How to split.  [default: given if a table has a split column, speakers if it names them, or the recipe's]",
 )
 @click.option("--fold", type=int, help="Which of the protocol's splits, from 0.  [default: the recipe's]")
 @runtime_options
@@ -105,7 +108,7 @@ def tables(page: Path, results: Path, figures: Path | None, check: bool) -> None
         draw(load(results), figures)
 
 
-for _command in (protocol, loco, unfreeze, ablate, fusion, out_of_fold, reproduce):
+for _command in (protocol, loco, unfreeze, ablate, fusion, out_of_fold, reproduce, robustness):
     cli.add_command(_command)
 
 

@@ -122,7 +122,12 @@ class SpectrogramConfig:
 
     mel: LogMelConfig = field(default_factory=LogMelConfig, metadata=paper("III-D.1", "The front-end."))
     channels: tuple[int, ...] = field(
-        default=(16, 32, 64, 64), metadata=paper("III-D.2a", "Channels of the four residual blocks.")
+        default=(16, 32, 64, 64),
+        metadata=paper("III-D.2a", "Channels of the four residual blocks.")
+        | ours(
+            "Order within a block: convolution, batch norm, ReLU, convolution, batch norm, plus a 1×1 skip, then ReLU, "
+            "2×2 max-pooling, dropout."
+        ),
     )
     cnn_dropout: float = field(default=0.3, metadata=ancestor("After each block."))
     pool: tuple[int, int] = field(
@@ -330,7 +335,13 @@ class AugmentConfig:
     crop_jitter: float = field(
         default=0.0, metadata=ours("With `fresh`: seconds by which the crop's start moves, either way.")
     )
-    gain: float = field(default=0.0, metadata=ours("With `fresh`: dB by which the level changes, either way."))
+    gain: float = field(
+        default=0.0,
+        metadata=ours(
+            "With `fresh`: dB by which the level changes, either way; of no effect on branches that take every clip at "
+            "one level (`context.level` and `spectrogram.mel.reference` clip)."
+        ),
+    )
     speeds: tuple[float, ...] = field(
         default=(1.0,), metadata=ours("With `fresh`: speeds, pitch included, one drawn per clip.")
     )
@@ -457,8 +468,8 @@ class FusionConfig:
     fit_on: Literal["training", "validation", "out-of-fold"] = field(
         default="training",
         metadata=ours(
-            "Whose probabilities the fusion is fitted on, which the paper does not say; training ones are "
-            "overconfident."
+            "Whose probabilities are the fusion's rows, which the paper does not say: training clips', of which the "
+            "branches are surer than of others, validation clips', which chose their epochs, or `out-of-fold`."
         ),
     )
     folds: int = field(
@@ -503,7 +514,7 @@ class RunConfig:
     seed: int = field(
         default=0, metadata=ours("Of the split, the augmentation, the initial weights and the order of batches.")
     )
-    protocol: Literal["paper", "emobox", "sentence", "given"] = field(
+    protocol: Literal["paper", "emobox", "sentence", "speakers", "given"] = field(
         default="paper",
         metadata=paper("Table I", "The random split.") | ours("The other splits (training.data.splits)."),
     )

@@ -34,6 +34,7 @@ from training.data.corpora import Corpora, balanced_weights
 from training.data.corpus import Corpus
 from training.data.examples import TrainingSet
 from training.data.features import FeatureCache, Features
+from training.data.prefetch import run_ahead
 from training.files import read_json
 from training.loop import autocast, fit, seed_everything
 from training.models.backbones import ENCODER_RATE, EncoderInput, ZeroMeanUnitVariance
@@ -262,6 +263,9 @@ class DistillationSet(TrainingSet):
 
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Degraded clips (b, 48000) and the teacher's frames (b, layers, frames, D) float16; the same for an epoch."""
+        return run_ahead(self._drawn(epoch, size))
+
+    def _drawn(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng((self.seed, epoch))
         drawn = rng.choice(len(self.rows), size=len(self), p=self.weights)
         for start in range(0, len(self), size):

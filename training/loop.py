@@ -26,7 +26,7 @@ from ser_batch.files import temporary_pattern, write_atomically
 from training.config import Stage
 from training.data.examples import TrainingSet
 from training.files import read_tensors, write_tensors
-from training.runtime import Runtime
+from training.runtime import Runtime, fast_products, has_room, upload
 
 EVALUATION_BATCH = 64
 """Clips per forward pass outside training."""
@@ -96,6 +96,9 @@ def fit(
     runtime, objective = runtime or Runtime(), objective or CrossEntropy()
     device = runtime.device
     branch.to(device)
+    train = train.on(device)
+    if validation and has_room(validation[0], device):
+        validation = (validation[0].to(device), validation[1])
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = build_optimizer(branch, stage)
     frozen = _frozen_sha256(branch)
@@ -179,16 +182,36 @@ def _train_epoch(
     for step, (features, targets) in enumerate(train.batches(epoch, stage.batch_size)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(stage, epoch, step / steps) * group["rate"]
-        with autocast(device):
-            loss = objective.loss(head, features.to(device), targets.to(device), stage)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norms.append(nn.utils.clip_grad_norm_(branch.parameters(), stage.clip_norm or math.inf))
-        optimizer.step()
-        losses.append(loss.detach())
+        batch = upload(features, device), upload(targets, device)
+        loss, norm = training_step(branch, head, batch, stage, optimizer, objective)
+        losses.append(loss)
+        norms.append(norm)
         if step % CHECKED == CHECKED - 1 or step == steps - 1:  # asked for rarely: it waits for the device
             _check_finite(name, epoch, losses[-CHECKED:], step)
     return {"train_loss": float(torch.stack(losses).mean()), "gradient_norm": float(torch.stack(norms).median())}
+
+
+def training_step(
+    branch: nn.Module,
+    head: Callable[[Tensor], Tensor],
+    batch: tuple[Tensor, Tensor],
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
+) -> tuple[Tensor, Tensor]:
+    """One step on a batch, features and targets, on the branch's device; loss () and gradient norm () before clipping.
+
+    Nothing in it asks the device for a value, so that a GPU is given the next step while it works on this one.
+    """
+    features, targets = batch
+    with fast_products(features.device):
+        with autocast(features.device):
+            loss = objective.loss(head, features, targets, stage)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(branch.parameters(), stage.clip_norm or math.inf)
+        optimizer.step()
+    return loss.detach(), norm
 
 
 def _check_finite(name: str, epoch: int, losses: list[Tensor], step: int) -> None:
@@ -249,8 +272,8 @@ def logits_of(branch: nn.Module, features: Tensor, device: torch.device) -> Tens
     """Logits (N, classes) float32 of cached `features` (N, …), in evaluation mode and full precision."""
     branch.eval()
     with torch.no_grad():
-        parts = [branch.head(part.float().to(device)).cpu() for part in features.split(EVALUATION_BATCH)]
-    return torch.cat(parts)
+        parts = [branch.head(part.float().to(device)) for part in features.split(EVALUATION_BATCH)]
+    return torch.cat(parts).cpu()
 
 
 def evaluate(branch: nn.Module, features: Tensor, targets: Tensor, device: torch.device) -> dict[str, float]:

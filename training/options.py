@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-PROTOCOLS = click.Choice(["paper", "emobox", "sentence", "given"])
+PROTOCOLS = click.Choice(["paper", "emobox", "sentence", "speakers", "given"])
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

@@ -6,6 +6,7 @@ runs/<id>/
   <branch>/      metrics.jsonl (one line per epoch), best.safetensors, state.pt (to resume from): only what trains
   fusion.npz     the fusion matrix, as it is served
   predictions.npz  part by part: file names, targets, probabilities of each branch and of the fusion
+  bandwidth.json up to which frequency there is sound in what it was trained on
   result.json    metrics of each part
 """
 
@@ -43,6 +44,7 @@ from training.runtime import Runtime
 
 SPECTROGRAM = "spectrogram"
 """Name of the spectrogram branch in folders, bundles and columns."""
+BANDWIDTH = "bandwidth.json"
 NEITHER_NOISE_NOR_CHANNEL: dict[str, Any] = {
     "snrs": (),
     "keep_original": True,
@@ -260,6 +262,7 @@ def _load_branches(folder: Path, config: RunConfig, classes: int) -> dict[str, n
 
 def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[str, Any]:
     backbone = read_json(folder / "backbone.json") if (folder / "backbone.json").is_file() else {}
+    measured = folder / BANDWIDTH  # which earlier versions did not
     return {
         "recipe": config.recipe,
         "seed": config.seed,
@@ -270,4 +273,5 @@ def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[
         **({"distillation": backbone["origin"]} if "origin" in backbone else {}),
         "config": to_dict(config),
         "environment": read_json(folder / "environment.json"),
+        **({"bandwidth_hz": read_json(measured)["hertz"]} if measured.is_file() else {}),
     }

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ser_batch.errors import TrainingError
 
@@ -44,7 +46,36 @@ def find_device(name: str) -> torch.device:
     known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name not in known and not (name == "cuda" and len(known) > 1):
         raise TrainingError("this machine has no such device", got=name, expected=f"one of {', '.join(known)}")
+    if name != "cpu":
+        # Features and figures are exact; `fast_products` says where a training step is not.
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
     return torch.device(name)
+
+
+@contextmanager
+def fast_products(device: torch.device) -> Iterator[None]:
+    """TF32 for what a GPU multiplies in float32: for training steps, where autocast to bf16 leaves some."""
+    parts = (torch.backends.cuda.matmul, torch.backends.cudnn.conv) if device.type == "cuda" else ()
+    before = [part.fp32_precision for part in parts]
+    for part in parts:
+        part.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; a GPU copies it while the CPU goes on, from memory that is locked for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def has_room(tensor: Tensor, device: torch.device) -> bool:
+    """Whether a tensor leaves half of a GPU's free memory to the training; a CPU has it already."""
+    return device.type != "cuda" or tensor.nbytes < torch.cuda.mem_get_info(device)[0] / 2
 
 
 def tune_cpu() -> None:

@@ -17,6 +17,7 @@ from ser_batch.bundle.fusion import FUSED, Fusion, save_fusion
 from ser_batch.evaluation.metrics import evaluate
 from ser_batch.files import write_json
 from training import runs
+from training.bandwidth import trained_bandwidth
 from training.config import RunConfig, Stage
 from training.data.corpora import by_corpus
 from training.data.corpus import Corpus
@@ -221,6 +222,7 @@ def report(run: TrainingRun, probabilities: dict[str, dict[str, np.ndarray]], fu
         arrays |= {f"{part}/{name}": p for name, p in scored.items()} | {f"{part}/targets": truth}
         arrays[f"{part}/files"] = np.array([run.corpus.examples[i].file for i in getattr(run.split, part)])
     write_arrays(run.folder / "predictions.npz", arrays)
+    write_json(run.folder / runs.BANDWIDTH, {"hertz": trained_bandwidth(run)})
     write_json(run.folder / "result.json", metrics)
     return metrics
 

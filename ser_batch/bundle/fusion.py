@@ -1,6 +1,6 @@
 """Decision-level fusion: one multinomial logistic regression over the branches' probabilities.
 
-Source: paper, section III-D and equation 12: P = softmax(W [p_1; ...; p_K] + b).
+Source: paper, section III-E and equation 9: P = softmax(W [p_1; ...; p_K] + b).
 """
 
 from __future__ import annotations

@@ -152,3 +152,14 @@ def test_a_run_over_several_corpora_names_each_with_its_terms(tmp_path: Path) ->
     card = (tmp_path / "bundle/MODEL_CARD.md").read_text()
     assert "| coarse | 8 | 2 |" in card and "| fine | calm, neutral | CC0 |" in card
     assert "--corpora CORPORA.toml" in card
+
+
+def test_the_bandwidth_that_a_run_was_trained_for_is_stated_unless_a_file_states_it(
+    toy_run: Path, tmp_path: Path
+) -> None:
+    run = load_run(toy_run)
+    assert export.assemble._stated(run, None) == {}
+    measured = dataclasses.replace(run, provenance={**run.provenance, "bandwidth_hz": 3400.0})
+    assert export.assemble._stated(measured, None) == {"trust": {"bandwidth_hz": 3400.0}}
+    (tmp_path / "trust.json").write_text(json.dumps({"bandwidth_hz": 8000.0}))
+    assert export.assemble._stated(measured, tmp_path / "trust.json") == {"trust": {"bandwidth_hz": 8000.0}}

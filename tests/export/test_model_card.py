@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.model_card import licence_note, model_card, read_evaluation
+from export.model_card import licence_note, model_card, read_evaluation, read_robustness
 from ser_batch.errors import InputError
 from ser_batch.evaluation.metrics import evaluate
+from training.robustness.measure import Output, Row
+from training.robustness.report import Report, write
 
 LABELS = ("calm", "angry")
 
@@ -22,7 +24,7 @@ def figures(correct: int, clips: int = 40) -> dict[str, Any]:
     return evaluate(truth, np.eye(2)[predicted] * 0.8 + 0.1, LABELS).to_dict()
 
 
-def card(other_speech: Sequence[dict[str, Any]] = (), **changes: Any) -> str:
+def card(other_speech: Sequence[dict[str, Any]] = (), robustness: Report | None = None, **changes: Any) -> str:
     context = {"backbone": "scratch", "name": "wav2vec2"}
     provenance: dict[str, Any] = {
         "recipe": "compact",
@@ -41,6 +43,7 @@ def card(other_speech: Sequence[dict[str, Any]] = (), **changes: Any) -> str:
         licence="the note",
         command="ser-train run compact",
         other_speech=other_speech,
+        robustness=robustness,
     )
 
 
@@ -157,3 +160,17 @@ def test_licence_note_prefers_what_is_given_then_the_run_s_own() -> None:
     assert licence_note({"data": "ravdess", "licence": "its own"}, "given") == "given"
     assert licence_note({"data": "ravdess", "licence": "its own"}) == "its own"
     assert "RAVDESS" in licence_note({"data": "ravdess"})
+
+
+def test_what_is_left_under_degradations_is_in_the_card(tmp_path: Path) -> None:
+    outputs = {name: Output(0.5, 0.5, 1, 0, 0.25) for name in ("fused", "wav2vec2", "spectrogram")}
+    rows = tuple(Row(name, outputs, ()) for name in ("as it is", "8 kHz"))
+    measured = {"command": "ser-train robustness", "date": "2020-01-01", "git": None}
+    corpus = {"name": "toy", "recordings": 2, "sha256": ""}
+    report = Report("toy-0", "onnxruntime fp32", corpus, "all", 2, LABELS, {"street": "synthesised"}, rows, measured)
+    write(report, tmp_path / "report.json")
+    found = read_robustness(tmp_path / "report.json", LABELS, ("wav2vec2", "spectrogram"))
+    assert "| 8 kHz | 50.0 | +0.0 |" in card(robustness=found) and "8 kHz" not in card()
+    for labels, branches in ((("calm", "sad"), ("wav2vec2", "spectrogram")), (LABELS, ("wav2vec2",))):
+        with pytest.raises(InputError, match="another model"):
+            read_robustness(tmp_path / "report.json", labels, branches)

@@ -62,8 +62,9 @@ def protocol(name: str = "paper", backbone: str = "toy") -> Experiment:
 
 def unfreezing() -> Experiment:
     stage = run(0, 0, 1, 1, 1)["stages"]["wav2vec2"]
+    stages = {k: stage | {"validation_accuracy": [0.5, best]} for k, best in ((0, 0.4), (1, 0.8), (3, 0.9))}
     runs = {
-        f"layers{k:02}": {"layers": k, "seed": 0, "trained_parameters": 9, "stage": stage, "figures": model(right)}
+        f"layers{k:02}": {"layers": k, "seed": 0, "trained_parameters": 9, "stage": stages[k], "figures": model(right)}
         for k, right in ((0, 10), (1, 18), (3, 15))
     }
     return experiment("unfreezing", {"depth": 6, "labels": list(LABELS), "runs": runs})

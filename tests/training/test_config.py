@@ -169,3 +169,15 @@ def test_unknown_recipes_and_unreadable_files_are_refused(tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(content)
         with pytest.raises(TrainingError, match=name):
             load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_recipes_of_ours_do_not_fit_the_fusion_on_clips_that_chose_or_were_trained_on(name: str) -> None:
+    assert load_config(name).fusion.fit_on == ("training" if name == "paper" else "out-of-fold")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_no_recipe_changes_a_level_that_its_branches_do_not_hear(name: str) -> None:
+    config = load_config(name)
+    deaf = config.context.level == "clip" == config.spectrogram.mel.reference
+    assert not (deaf and config.augment.gain)

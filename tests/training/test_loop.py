@@ -13,9 +13,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ser_batch.errors import TrainingError  # noqa: E402
+from support.no_values import NoValues  # noqa: E402
 from training.config import Stage  # noqa: E402
 from training.data.examples import CachedSet  # noqa: E402
 from training.loop import (  # noqa: E402
+    CrossEntropy,
     build_optimizer,
     cross_entropy,
     evaluate,
@@ -25,6 +27,7 @@ from training.loop import (  # noqa: E402
     load_weights,
     seed_everything,
     trained_state,
+    training_step,
 )
 from training.runtime import Runtime  # noqa: E402
 
@@ -377,3 +380,19 @@ def test_sets_of_one_class_are_the_cross_entropy_of_class_indices() -> None:
     for smoothing in (0.0, 0.2):
         expected = torch.nn.functional.cross_entropy(logits, classes, label_smoothing=smoothing)
         assert float(cross_entropy(logits, sets, smoothing)) == pytest.approx(float(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("stage", [STAGE, replace(STAGE, optimizer="sgd"), replace(STAGE, optimizer="adam", mixup=0.2)])
+@pytest.mark.parametrize("sets", [False, True])
+def test_no_step_waits_for_the_device(stage: Stage, sets: bool) -> None:
+    branch, (features, targets) = toy(), next(TRAIN.batches(0, 16))
+    optimizer = build_optimizer(branch.train(), stage)
+    if sets:
+        targets = torch.nn.functional.one_hot(targets, CLASSES).to(torch.int8)
+    steps = (branch, branch.head, (features, targets), stage, optimizer, CrossEntropy())
+    training_step(*steps)  # the optimiser makes its state
+    with NoValues():
+        loss, norm = training_step(*steps)
+    assert loss.shape == norm.shape == () and float(norm) > 0
+    with pytest.raises(AssertionError), NoValues():
+        float(loss)

@@ -12,11 +12,13 @@ pytest.importorskip("transformers")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from support.no_values import NoValues  # noqa: E402
 from support.toy_corpus import CONFIG, write_corpora, write_corpus  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
 from training.data.corpora import Corpora  # noqa: E402
+from training.loop import CrossEntropy, build_optimizer, training_step  # noqa: E402
 from training.models.spectrogram import SpectrogramBranch  # noqa: E402
-from training.runs import begin  # noqa: E402
+from training.runs import begin, build_branches  # noqa: E402
 from training.stages import clean_features, train, training_set  # noqa: E402
 
 LINEAR = replace(
@@ -76,3 +78,18 @@ def test_corpora_with_other_labels_train_one_model(context: str, corpora: Corpor
     assert result["test"]["fused"]["ua"] == pytest.approx((found["fine"]["ua"] + found["coarse"]["ua"]) / 2)
     left = train(config, corpora.for_training(["coarse"]), tmp_path / "left")
     assert left and left["test"]["fused"]["corpora"]["coarse"]["clips"] == 24
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "spectrogram"])
+def test_no_step_of_a_branch_waits_for_the_device(name: str) -> None:
+    context = replace(
+        CONFIG.context, architecture={**CONFIG.context.architecture, "layerdrop": 0.0}
+    )  # drawn on the CPU
+    branch = build_branches(replace(CONFIG, context=context), 8)[name].train()
+    with torch.no_grad():
+        features = branch.features(torch.randn(4, CONFIG.clip.samples))
+    batch, stage = (features, torch.arange(4)), CONFIG.context_stage
+    steps = (branch, branch.head, batch, stage, build_optimizer(branch, stage), CrossEntropy())
+    training_step(*steps)
+    with NoValues():
+        training_step(*steps)

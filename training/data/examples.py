@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,13 @@ from ser_batch.clips import ClipRule, Waveform
 from training.config import AugmentConfig
 from training.data.augment import degraded, fresh_version
 from training.data.features import Encoding, Features
+from training.data.prefetch import ahead
+from training.runtime import has_room, upload
 
-Rows = Callable[[np.ndarray], Tensor]
-"""Indices (b,) of examples → their features (b, …)."""
+Draw = Callable[[int, np.ndarray], Any]
+"""Number of a batch in its epoch, indices (b,) of its examples → what is drawn of them, in any order and any thread."""
+Finish = Callable[[Any], Tensor]
+"""What was drawn → features (b, …), batch by batch in order."""
 
 
 class TrainingSet:
@@ -33,13 +37,18 @@ class TrainingSet:
 
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled (features (b, …), targets (b, …)) of one epoch; the same for the same epoch."""
-        rows = self.epoch(epoch)
-        for index in shuffled(len(self), size, (self.seed, epoch), self.weights):
-            yield rows(index), self.targets[index]
+        draw, finish = self.epoch(epoch)
+        numbered = enumerate(shuffled(len(self), size, (self.seed, epoch), self.weights))
+        for index, drawn in ahead(lambda each: (each[1], draw(*each)), numbered):
+            yield finish(drawn), self.targets[index]
 
-    def epoch(self, epoch: int) -> Rows:
-        """What gives the features of one epoch's batches, asked for in their order."""
+    def epoch(self, epoch: int) -> tuple[Draw, Finish]:
+        """What makes the features of one epoch's batches: the work of threads ahead of the steps, and what is left."""
         raise NotImplementedError
+
+    def on(self, device: torch.device) -> TrainingSet:
+        """The same examples, on the device where they are ready and it has room for them."""
+        return self
 
     def examples(self) -> tuple[Tensor, Tensor]:
         """All features (N, …) and class indices (N,), for what is fitted without batches."""
@@ -63,14 +72,23 @@ class CachedSet(TrainingSet):
     """Features that no gradient reaches, computed once and kept in memory."""
 
     features: Tensor
-    """(N, …), on the CPU."""
+    """(N, …)"""
     targets: Tensor
     seed: int
     weights: np.ndarray | None = None
 
-    def epoch(self, epoch: int) -> Rows:
-        """The same features in every epoch."""
-        return lambda index: self.features[index].float()
+    def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As every training set's. The order goes to the device once an epoch, so that no step waits for a copy."""
+        order = list(shuffled(len(self), size, (self.seed, epoch), self.weights))
+        indices = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *order])).to(self.features.device)
+        for index in indices.split([len(batch) for batch in order]):
+            yield self.features[index].float(), self.targets[index]
+
+    def on(self, device: torch.device) -> CachedSet:
+        """The features on the device, if it has room for them."""
+        if not has_room(self.features, device):
+            return self
+        return replace(self, features=self.features.to(device), targets=self.targets.to(device))
 
     def examples(self) -> tuple[Tensor, Tensor]:
         """All features (N, …) and class indices (N,)."""
@@ -92,18 +110,21 @@ class FreshSet(TrainingSet):
     """Whether the features are a spectrogram, which SpecAugment can mask."""
     weights: np.ndarray | None = None
 
-    def epoch(self, epoch: int) -> Rows:
+    def epoch(self, epoch: int) -> tuple[Draw, Finish]:
         """Features of versions that are drawn for this epoch."""
-        numbers = count()
 
-        def rows(index: np.ndarray) -> Tensor:
-            rng = np.random.default_rng((self.seed, epoch, next(numbers)))
+        def draw(number: int, index: np.ndarray) -> tuple[Tensor, np.random.Generator]:
+            rng = np.random.default_rng((self.seed, epoch, number))
             versions = [fresh_version(self.recordings[i], self.rule, self.augment, rng) for i in index]
+            return torch.from_numpy(np.stack(versions)), rng
+
+        def finish(drawn: tuple[Tensor, np.random.Generator]) -> Tensor:
+            versions, rng = drawn
             with torch.no_grad():
-                features = self.branch.features(torch.from_numpy(np.stack(versions)).to(self.device))
+                features = self.branch.features(upload(versions, self.device))
             return mask_spectrogram(features, self.augment, rng) if self.masked else features
 
-        return rows
+        return draw, finish
 
 
 @dataclass(frozen=True)
@@ -121,19 +142,19 @@ class VersionedSet(TrainingSet):
     """Hz of features that are waveforms, which noise and channel are drawn for each time; 0: they are none."""
     weights: np.ndarray | None = None
 
-    def epoch(self, epoch: int) -> Rows:
+    def epoch(self, epoch: int) -> tuple[Draw, Finish]:
         """Features of the version that this epoch draws for each recording, or for each batch that it is drawn in."""
         rng = np.random.default_rng((self.seed, epoch, 1))
         drawn = rng.integers(len(self.versions), size=len(self))
 
-        def rows(index: np.ndarray) -> Tensor:
+        def draw(number: int, index: np.ndarray) -> Tensor:
             found = [np.float32(self.versions[drawn[i]][i]) for i in index]
             if self.rate:
-                found = [standardised(degraded(waveform, self.rate, self.augment, rng)) for waveform in found]
-            features = torch.from_numpy(np.stack(found))
-            return mask_spectrogram(features, self.augment, rng) if self.masked else features
+                own = np.random.default_rng((self.seed, epoch, 2, number))
+                found = [standardised(degraded(waveform, self.rate, self.augment, own)) for waveform in found]
+            return torch.from_numpy(np.stack(found))
 
-        return rows
+        return draw, lambda features: mask_spectrogram(features, self.augment, rng) if self.masked else features
 
     def examples(self) -> tuple[Tensor, Tensor]:
         """Every version of every recording, unmasked: features (V · N, …) and class indices (V · N,)."""

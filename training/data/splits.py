@@ -4,6 +4,7 @@
   training, so its figures do not say how the model does on a new speaker.
 - `emobox`: EmoBox's six speaker-independent folds of RAVDESS (Ma et al., Interspeech 2024).
 - `sentence`: one of the two sentences is trained on, the other one tested.
+- `speakers`: a tenth of the speakers, or one, is tested, another one validates.
 - `given`: the parts in the split column of a table.
 """
 
@@ -27,6 +28,9 @@ EMOBOX_TEST_ACTORS = (
     (6, 13, 17, 22),
 )
 """Test actors of EmoBox's folds 1 … 6 (reading notes, "The protocol question")."""
+
+DRAWS = 100
+"""Splits by speakers that are drawn until one has every label in each part."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,30 @@ def sentence_split(corpus: Corpus, sentence: str, seed: int = 0) -> Split:
     return _split(f"sentence-{sentence}", corpus, part_of).check(corpus)
 
 
+def speaker_split(corpus: Corpus, seed: int = 0) -> Split:
+    """A tenth of the speakers, one at least, tests, as many validate; drawn until each part has every label.
+
+    Raises TrainingError where no draw does, or a speaker is not stated.
+    """
+    nameless = next((e.file for e in corpus.examples if e.speaker is None), None)
+    if nameless is not None:
+        raise TrainingError("speakers are kept apart, so each recording's must be known", got=f"none of {nameless}")
+    speakers, rng = sorted({str(e.speaker) for e in corpus.examples}), np.random.default_rng(seed)
+    share = max(1, len(speakers) // 10)
+    for _ in range(DRAWS if len(speakers) > 2 else 0):
+        order = [speakers[i] for i in rng.permutation(len(speakers))]
+        home = dict.fromkeys(order, "train") | dict.fromkeys(order[:share], "test")
+        home |= dict.fromkeys(order[share : 2 * share], "validation")
+        found = _split(f"speakers-seed{seed}", corpus, [home[str(e.speaker)] for e in corpus.examples])
+        if not any(_absent(corpus, getattr(found, part)) for part in PARTS):
+            return found.check(corpus, speakers_apart=True)
+    raise TrainingError(
+        "no split keeps the speakers apart and has every label in each part",
+        got=f"{len(speakers)} speakers, {DRAWS} draws",
+        remedy="State a split in the table, or take --protocol paper, which does not keep them apart.",
+    )
+
+
 def given_split(corpus: Corpus) -> Split:
     """The parts in the table's split column; refused if a known speaker is in two of them."""
     unknown = {e.part for e in corpus.examples} - set(PARTS)
@@ -134,16 +162,18 @@ def given_split(corpus: Corpus) -> Split:
 
 
 def splits_of(protocol: str, corpus: Corpus, seed: int = 0) -> list[Split]:
-    """Every split of a protocol: one for `paper` and `given`, six for `emobox`, one per sentence for `sentence`."""
+    """Every split: one for `paper`, `speakers` and `given`, six for `emobox`, one per sentence for `sentence`."""
     if protocol == "paper":
         return [paper_split(corpus, seed)]
     if protocol == "emobox":
         return [emobox_split(corpus, fold, seed) for fold in range(1, len(EMOBOX_TEST_ACTORS) + 1)]
     if protocol == "sentence":
         return [sentence_split(corpus, s, seed) for s in sorted({str(e.sentence) for e in corpus.examples})]
+    if protocol == "speakers":
+        return [speaker_split(corpus, seed)]
     if protocol == "given":
         return [given_split(corpus)]
-    raise TrainingError("unknown protocol", got=protocol, expected="paper, emobox, sentence or given")
+    raise TrainingError("unknown protocol", got=protocol, expected="paper, emobox, sentence, speakers or given")
 
 
 def folds_of(

@@ -71,6 +71,17 @@ def states_split(corpus: Corpus) -> bool:
     return any(example.part is not None for example in corpus.examples)
 
 
+def own_protocol(corpus: Corpus) -> str | None:
+    """The protocol that a table asks for: the split that it states, or else one that keeps its speakers apart.
+
+    None for RAVDESS, whose protocols are its own, and where some speakers are not stated.
+    """
+    if states_split(corpus):
+        return "given"
+    known = corpus.name != ravdess.NAME and all(example.speaker is not None for example in corpus.examples)
+    return "speakers" if known and not corpus.sets else None
+
+
 def read_rows(path: Path, called: Mapping[str, str]) -> list[dict[str, str]]:
     """The rows as text, without empty values; TrainingError for a table without the required columns.
 

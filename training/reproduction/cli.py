@@ -57,7 +57,7 @@ def protocol(name: Any, seeds: list[int], only: Any, **given: Any) -> None:
     """Train and test every split of a protocol with every seed; write the result as JSON.
 
     paper: one random split per seed. emobox: six speaker-independent folds of RAVDESS. sentence: one sentence held
-    out after the other. given: the parts in a table's split column.
+    out after the other. speakers: a tenth of the speakers held out. given: the parts in a table's split column.
     """
     from training.reproduction.experiments import measure_protocol
 
@@ -163,15 +163,15 @@ def reproduce(seeds: list[int], layers: list[int], protocols: tuple[Any, ...], f
 
 def _setting(given: dict[str, Any]) -> Setting:
     """What the shared options of an experiment say."""
-    from training.data.table import states_split
+    from training.data.table import own_protocol
     from training.reproduction.experiments import configure
     from training.reproduction.protocols import Setting
     from training.reproduction.results import backbone_name
 
     caps = given.get("context_epochs"), given.get("spectrogram_epochs")
     config, corpus = configure(given["recipe"], given["backbone"], *caps), corpus_of(given)
-    if states_split(corpus):
-        config = replace(config, protocol="given")
+    if asked := own_protocol(corpus):
+        config = replace(config, protocol=asked)
     names = {given["data"]: corpus.name.upper(), given["out"]: "RUNS", given["backbone"]: backbone_name(config)}
     command = _recorded(names | {given["results"]: "RESULTS", given["cache"]: "CACHE"})
     return Setting(config, corpus, given["out"], runtime_of(given), given["results"], command)

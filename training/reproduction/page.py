@@ -30,6 +30,7 @@ from training.reproduction.tables import (
     table_iv,
     table_v,
 )
+from training.robustness.report import ROBUSTNESS, Report, markdown, read_all
 
 ASSUMED = ("ancestor", "ours")
 """Origins of a value that the paper does not give, as the fields of the configuration name them."""
@@ -78,12 +79,13 @@ REGIONS: dict[str, Region] = {
     "settings": settings,
     "assumptions": lambda _: assumptions_table(config_fields()),
 }
+"""What is made of experiments; `ROBUSTNESS` is made of its own reports."""
 
 
 def renew(page: Path, results: Path) -> bool:
     """Fill every generated region of a page from a folder of results; returns whether it changed."""
     before = _text(page)
-    after = filled(before, load(results))
+    after = filled(before, load(results), read_all(results))
     if after != before:
         write_atomically(page, after)
     return after != before
@@ -92,7 +94,7 @@ def renew(page: Path, results: Path) -> bool:
 def is_current(page: Path, results: Path) -> bool:
     """Whether the page is what `renew` would leave."""
     text = _text(page)
-    return filled(text, load(results)) == text
+    return filled(text, load(results), read_all(results)) == text
 
 
 def _text(page: Path) -> str:
@@ -101,14 +103,16 @@ def _text(page: Path) -> str:
     return page.read_text()
 
 
-def filled(text: str, experiments: Sequence[Experiment]) -> str:
+def filled(text: str, experiments: Sequence[Experiment], reports: Sequence[Report] = ()) -> str:
     """A page's text with its regions generated anew; TrainingError for a region nobody generates, or an open one."""
-    unknown = sorted(set(re.findall(r"<!-- generated: ([\w-]+) -->", text)) - set(REGIONS))
+    known = {name: partial(region, experiments) for name, region in REGIONS.items()}
+    known[ROBUSTNESS] = lambda: "\n\n".join(map(markdown, reports)) or "Nothing was measured."
+    unknown = sorted(set(re.findall(r"<!-- generated: ([\w-]+) -->", text)) - set(known))
     if unknown:
-        raise TrainingError(f"no such generated region: {unknown[0]}", expected=", ".join(REGIONS))
+        raise TrainingError(f"no such generated region: {unknown[0]}", expected=", ".join(known))
     if len(REGION.findall(text)) != text.count("<!-- generated: "):
         raise TrainingError("a generated region is not closed", expected="<!-- end of NAME -->")
-    return REGION.sub(lambda match: f"{match[1]}{REGIONS[match['name']](experiments)}\n{match[3]}", text)
+    return REGION.sub(lambda match: f"{match[1]}{known[match['name']]()}\n{match[3]}", text)
 
 
 def draw(experiments: Sequence[Experiment], folder: Path) -> list[str]:

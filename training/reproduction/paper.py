@@ -115,7 +115,19 @@ def claims_table(experiments: Sequence[Experiment]) -> str:
 
 
 def _title(experiment: Experiment) -> str:
-    return f"{experiment.backbone}/{experiment.recipe}"
+    capped = caps(experiment)
+    return f"{experiment.backbone}/{experiment.recipe}" + (f" ({capped})" if capped else "")
+
+
+def caps(experiment: Experiment) -> str:
+    """Which stages were stopped short of the paper's epochs, on its own schedule: "spectrogram 40 of 500 epochs"."""
+    changed, found = experiment.changed, []
+    for stage in ("spectrogram", "context"):
+        paper, here = changed.get(f"{stage}_stage.epochs", (0, 0))
+        own = {f"{stage}_stage.{name}" for name in ("schedule", "optimizer")} & changed.keys()
+        if here < paper and not own:
+            found.append(f"{stage} {here} of {paper} epochs")
+    return ", ".join(found)
 
 
 def _runs(experiments: Sequence[Experiment]) -> Iterable[tuple[Experiment, list[dict[str, Any]]]]:
@@ -155,8 +167,10 @@ def _best_depth(experiments: Sequence[Experiment]) -> list[tuple[str, str, str]]
     found = []
     for experiment in select(experiments, "unfreezing", "paper"):
         runs = list(experiment.results["runs"].values())
-        top = max(runs, key=lambda run: run["figures"]["accuracy"])
-        text = f"{top['layers']} of {experiment.results['depth']} ({100 * top['figures']['accuracy']:.2f} %)"
+        top = max(runs, key=lambda run: max(run["stage"]["validation_accuracy"]))
+        validation, test = max(top["stage"]["validation_accuracy"]), top["figures"]["accuracy"]
+        text = f"{top['layers']} of {experiment.results['depth']} by validation ({100 * validation:.2f} %; "
+        text += f"test {100 * test:.2f} %)"
         found.append((_title(experiment), text, "none" if top["layers"] == best else f"the paper's best is {best}"))
     return found
 

@@ -10,8 +10,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ser_batch.machine import short_commit
 from ser_batch.text import markdown_table
-from training.reproduction.paper import EMOBOX, TABLE_III, TABLE_IV, TABLE_V, TO_COMMITTED, Scores
+from training.reproduction.paper import EMOBOX, TABLE_III, TABLE_IV, TABLE_V, TO_COMMITTED, Scores, caps
 from training.reproduction.protocols import averaged, by_seed, calibration, pooled, pooled_mcnemar, pooled_speakers
 from training.reproduction.results import Experiment, Kind, select, spread
 from training.reproduction.studies import WHOLE
@@ -23,7 +24,7 @@ TITLE = "Settings of the recipes"
 """Of the section that `settings` fills; the notes link to it."""
 COMMANDS: dict[Kind, str] = {
     "protocol": f"ser-train protocol {{protocol}} --recipe paper --data RAVDESS --out RUNS {TO_COMMITTED}",
-    "unfreezing": f"ser-train unfreeze --recipe paper --data RAVDESS --out RUNS {TO_COMMITTED}",
+    "unfreezing": f"ser-train unfreeze --recipe paper --layers 1,3,5,9 --data RAVDESS --out RUNS {TO_COMMITTED}",
     "fusion": f"ser-train fusion RUN {TO_COMMITTED}",
     "loco": f"ser-train loco RUN --corpora training/configs/corpora/default.toml {TO_COMMITTED}",
     "ablation": f"ser-train ablate --recipe RECIPE --data RAVDESS --out RUNS {TO_COMMITTED}",
@@ -268,8 +269,9 @@ def _points(measured: float, paper: float) -> str:
 
 
 def title(experiment: Experiment) -> str:
-    """Backbone and recipe, as results are named."""
-    return f"{experiment.backbone}, recipe {experiment.recipe}"
+    """Backbone and recipe, as results are named, and how short of the paper's epochs its figures were stopped."""
+    capped = caps(experiment)
+    return f"{experiment.backbone}, recipe {experiment.recipe}" + (f" ({capped})" if capped else "")
 
 
 def notes(found: Iterable[Experiment], experiments: Sequence[Experiment]) -> list[str]:
@@ -281,7 +283,7 @@ def notes(found: Iterable[Experiment], experiments: Sequence[Experiment]) -> lis
         other = _differences(listed[e.backbone, e.recipe].changed, e.changed)
         lines.append(
             f"- {title(e)}: `{e.measured['command']}`, {e.measured['seconds']:.0f} s, {e.measured['date']}, "
-            f"commit {str(e.measured['git'])[:12]}, {e.measured['processor']}. "
+            f"commit {short_commit(e.measured['git'])}, {e.measured['processor']}. "
             f"[{TITLE}](#{anchor})" + (f", but for {'; '.join(other)}." if other else ".")
         )
     return ["\n".join(lines)] if lines else []

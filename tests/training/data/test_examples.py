@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from ser_batch.clips import ClipRule  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
+from training.data import prefetch  # noqa: E402
 from training.data.examples import CachedSet, FreshSet, VersionedSet, mask_spectrogram, shuffled  # noqa: E402
 from training.data.features import encode  # noqa: E402
 
@@ -96,3 +97,25 @@ def test_nothing_is_masked_unless_asked_or_where_there_is_no_spectrogram() -> No
     features, waveforms = torch.randn(2, 8, 9), torch.randn(2, 100)
     assert mask_spectrogram(features, AugmentConfig(), rng) is features
     assert mask_spectrogram(waveforms, AugmentConfig(fresh=True, time_mask=3), rng) is waveforms
+
+
+def test_how_many_threads_draw_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = ClipRule(sample_rate=8000, samples=800, offset=0.0)
+    config = AugmentConfig(fresh=True, speeds=(0.9, 1.1), noises=("white", "coloured"), channels=("lowpass", "room"))
+    clips = [np.random.default_rng(i).standard_normal(900).astype(np.float32) for i in range(20)]
+    fresh = FreshSet(clips, torch.arange(20), Level(), rule, config, seed=0, device=CPU)
+    drawn = VersionedSet([np.stack(clips)], torch.arange(20), config, seed=0, rate=8000)
+    masks = AugmentConfig(fresh=True, versions=1, time_mask=3, band_mask=3)
+    spectrograms = [np.random.default_rng(i).standard_normal((20, 8, 9)).astype(np.float32) for i in range(2)]
+    masked = VersionedSet(spectrograms, torch.arange(20), masks, seed=0, masked=True)
+    found = []
+    for workers in (1, 7):
+        monkeypatch.setattr(prefetch.ahead, "__defaults__", (workers,))
+        found.append([list(data.batches(2, 3)) for data in (fresh, drawn, masked)])
+    for one, many in zip(*found, strict=True):
+        assert all(torch.equal(f, g) and torch.equal(t, u) for (f, t), (g, u) in zip(one, many, strict=True))
+    assert len({float(features.sum()) for features, _ in found[0][1]}) == 7  # no batch is drawn as another one
+
+
+def test_too_few_examples_for_a_batch_are_none() -> None:
+    assert not list(CachedSet(torch.zeros(1, 2), torch.zeros(1), seed=0).batches(0, 4))

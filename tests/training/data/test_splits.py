@@ -25,6 +25,7 @@ from training.data.splits import (
     other_take_share,
     paper_split,
     sentence_split,
+    speaker_split,
     splits_of,
 )
 
@@ -229,3 +230,22 @@ def test_the_shared_recordings_are_the_official_names(ravdess: Path) -> None:
     found = ravdess_corpus.load(ravdess)
     assert [Path(e.file).stem for e in found.examples] == sorted(Path(f).stem for f in official_names())
     found.check_files()
+
+
+def test_speakers_are_kept_apart(corpus: Corpus) -> None:
+    (split,) = splits_of("speakers", corpus, seed=3)
+    parts = {part: speakers(corpus, split, part) for part in PARTS}
+    assert [len(parts[part]) for part in PARTS] == [20, 2, 2] and len(set().union(*parts.values())) == 24
+    assert speaker_split(corpus, 3) == split != speaker_split(corpus, 4)
+
+
+def test_a_split_by_speakers_has_every_label_in_every_part() -> None:
+    rows = [(f"{who}{label}.wav", label, who, None) for who in "vwxyz" for label in "ab"]
+    lame = tiny([row for row in rows if row[0] not in ("va.wav", "wb.wav", "xa.wav")])
+    for seed in range(10):
+        split = speaker_split(lame, seed)
+        assert all({lame.examples[i].label for i in getattr(split, part)} == {"a", "b"} for part in PARTS)
+    with pytest.raises(TrainingError, match="keeps the speakers apart"):
+        speaker_split(tiny(rows[:4]))
+    with pytest.raises(TrainingError, match="none of q"):
+        speaker_split(tiny([*rows, ("q", "a", None, None)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 from ser_batch.errors import TrainingError
 from training.data.corpus import Example
 from training.data.splits import splits_of
-from training.data.table import load_corpus, load_table, states_split
+from training.data.table import load_corpus, load_table, own_protocol, states_split
 
 ROWS = """path,label,speaker,split,sentence,utterance,note
 a/1.wav,joy,ann,train,s1,u1,x
@@ -160,3 +161,10 @@ def test_data_is_a_folder_or_a_table(folder: Path) -> None:
             load_corpus(data)
     with pytest.raises(TrainingError, match="RAVDESS has its own"):
         load_corpus(folder, ("a", "b"))
+
+
+def test_a_table_s_speakers_are_kept_apart_unless_it_states_a_split(folder: Path) -> None:
+    assert own_protocol(load_table(written(folder))) == "given"
+    without = re.sub(",(train|validation|test),", ",,", ROWS)
+    assert own_protocol(load_table(written(folder, without))) == "speakers"
+    assert own_protocol(load_table(written(folder, f"label,path\njoy,{folder}/d.wav\nfear,a/1.wav\n"))) is None

@@ -36,6 +36,7 @@ from training.reproduction.paper import (
 )
 from training.reproduction.results import save
 from training.reproduction.tables import notes, protocol_table, settings, table_iii, table_iv, table_v
+from training.robustness.report import ROBUSTNESS
 
 PAGE = REPOSITORY / "docs" / "reproduction.md"
 PNG = b"\x89PNG"
@@ -106,11 +107,22 @@ def test_protocols_have_one_table() -> None:
     assert len({line.count("|") for line in emobox.splitlines() if line[:1] == "|"}) == 1
 
 
+def test_a_figure_stands_beside_its_cap_and_its_commit_keeps_its_mark() -> None:
+    made, changed = toy_results.protocol(), {"spectrogram_stage.epochs": [500, 40], "context_stage.epochs": [120, 5]}
+    capped = replace(made, changed=changed, measured=made.measured | {"git": "0123456789abcdef+"})
+    table = protocol_table([capped], "paper")
+    assert "toy, recipe paper (spectrogram 40 of 500 epochs, context 5 of 120 epochs) | fused |" in table
+    assert "commit 0123456789ab+, toy" in table and "commit 0123456789ab, toy" in protocol_table([made], "paper")
+    assert "(spectrogram 40 of 500 epochs, context 5 of 120 epochs): 95.00 %" in claims_table([capped])
+    own = replace(made, changed=changed | {"spectrogram_stage.schedule": ["step", "one_cycle"]})
+    assert "(context 5 of 120 epochs)" in protocol_table([own], "paper")  # a schedule of its own is whole
+
+
 def test_claims_are_met_by_their_figures() -> None:
     table = claims_table([toy_results.protocol(), toy_results.unfreezing(), toy_results.fusion()])
     assert "toy/paper: 1147 / 143 / 150 | none" in table
     assert "toy/paper: 95.00 % ± 7.07 (n 2) | +2.33 points" in table
-    assert "toy/paper: 1 of 6 (90.00 %) | the paper's best is 3" in table
+    assert "toy/paper: 3 of 6 by validation (90.00 %; test 75.00 %) | none" in table  # the test's best is another
     assert "toy/paper: 3 layers: 75.00 % | not comparable: 6 layers in all, 3 unfrozen" in table
     assert "toy/paper, training: +15.00 points | +11.00 points" in table
     assert claims_table([]).count("not measured here") == table.count("\n") - 1
@@ -194,7 +206,7 @@ def test_a_region_nobody_generates_is_refused() -> None:
 
 
 def test_the_committed_page_says_what_the_committed_results_say() -> None:
-    assert set(re.findall(r"<!-- generated: ([\w-]+) -->", PAGE.read_text())) == set(REGIONS)
+    assert set(re.findall(r"<!-- generated: ([\w-]+) -->", PAGE.read_text())) == {*REGIONS, ROBUSTNESS}
     assert is_current(PAGE, COMMITTED), "run ser-train tables --page docs/reproduction.md --results training/results"
 
 
