@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ for module in pkgutil.walk_packages(ser_batch.__path__, "ser_batch."):
         failed[module.name] = error.name
 print(json.dumps([imported, failed]))
 """
-OPTIONAL = {"ray"}
+OPTIONAL = {"ray", "altair", "jinja2"}
 """Packages of extras that a module may need at once."""
 
 
@@ -88,6 +89,21 @@ def test_a_user_without_a_name_and_a_home(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Path, "home", unknown)
     assert not machine.cache_folder().exists()
     assert not machine.data_folder().exists()
+
+
+def test_a_container_under_a_number(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    user = ("unshare", "-U", "--map-user=12345", "env", "-i")
+    if shutil.which("unshare") is None or run(*user, sys.executable, "-c", "").returncode:
+        pytest.skip("there are no users without a name here")
+    done = run(*user, sys.executable, "-c", "import pathlib; pathlib.Path.home()")
+    assert "home directory" in done.stderr
+    done = run(*user, sys.executable, "-m", "ser_batch", "run", clip, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert labelled(out)
+    if importlib.util.find_spec("openvino"):
+        code = "from ser_batch.engines.openvino import _core; _core()"
+        assert "Set HOME" in run(*user, sys.executable, "-c", code).stderr
 
 
 def in_a_namespace(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
