@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import av
 import numpy as np
 import soundfile
 import soxr
+from av.audio.resampler import AudioResampler
 
 from ser_batch.audio.reader import read_clip, read_recording
 from ser_batch.bundle.reference import synthetic_clips
@@ -115,6 +117,35 @@ class Format:
             raise OutputError(f"{path} cannot be written as {self.name}", got=error) from error
 
 
+@dataclass(frozen=True)
+class EncodedFormat(Format):
+    """One that PyAV writes; the names are FFmpeg's."""
+
+    bit_rate: int | None = None
+
+    def write(self, path: Path, samples: Waveform) -> None:
+        """Write mono `samples` (n,) at this format's rate; OutputError if it cannot be written."""
+        try:
+            with av.open(str(path), "w", format=self.container) as container:
+                stream = container.add_stream(self.encoding, rate=self.rate, layout="mono")
+                if self.bit_rate:
+                    stream.bit_rate = self.bit_rate
+                stream.codec_context.open()
+                size = stream.codec_context.frame_size or None
+                frames = AudioResampler(format=stream.format.name, layout="mono", rate=self.rate, frame_size=size)
+                for start in range(0, len(samples), BLOCK):
+                    frame = av.AudioFrame.from_ndarray(
+                        samples[None, start : start + BLOCK], format="flt", layout="mono"
+                    )
+                    frame.sample_rate, frame.pts = self.rate, start
+                    for each in frames.resample(frame):
+                        container.mux(stream.encode(each))
+                for each in (*frames.resample(None), None):
+                    container.mux(stream.encode(each))
+        except (OSError, av.FFmpegError) as error:
+            raise OutputError(f"{path} cannot be written as {self.name}", got=error) from error
+
+
 FORMATS = (
     Format("FLAC 48 kHz 16 bit", "FLAC", "PCM_16", 48_000, "flac"),
     Format("WAV 48 kHz 16 bit", "WAV", "PCM_16", 48_000, "wav"),
@@ -122,14 +153,27 @@ FORMATS = (
     Format("MP3 48 kHz", "MP3", "MPEG_LAYER_III", 48_000, "mp3"),
     Format("Ogg Opus 48 kHz", "OGG", "OPUS", 48_000, "opus"),
     Format("Ogg Vorbis 48 kHz", "OGG", "VORBIS", 48_000, "ogg"),
+    EncodedFormat("M4A AAC 48 kHz", "ipod", "aac", 48_000, "m4a"),
+    EncodedFormat("M4A ALAC 48 kHz", "ipod", "alac", 48_000, "m4a"),
+    EncodedFormat("WebM Opus 48 kHz", "webm", "libopus", 48_000, "webm"),
+    EncodedFormat("WMA 44.1 kHz", "asf", "wmav2", 44_100, "wma", 96_000),
+    EncodedFormat("AMR 8 kHz", "amr", "libopencore_amrnb", 8_000, "amr"),
 )
 
 
 def check_formats() -> tuple[tuple[Format, ...], dict[str, str]]:
     """The formats that can be written here, and why others cannot."""
-    able = tuple(each for each in FORMATS if soundfile.check_format(each.container, each.encoding))
-    reason = f"libsndfile {soundfile.__libsndfile_version__} does not write it"
-    return able, {each.name: reason for each in FORMATS if each not in able}
+    reasons = {each.name: _refusal(each) for each in FORMATS}
+    able = tuple(each for each in FORMATS if not reasons[each.name])
+    return able, {name: reason for name, reason in reasons.items() if reason}
+
+
+def _refusal(wanted: Format) -> str:
+    """Why a format cannot be written here; empty: it can."""
+    if isinstance(wanted, EncodedFormat):
+        return "" if wanted.encoding in av.codecs_available else f"PyAV {av.__version__} does not write it"
+    able = soundfile.check_format(wanted.container, wanted.encoding)
+    return "" if able else f"libsndfile {soundfile.__libsndfile_version__} does not write it"
 
 
 def transcode(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +17,15 @@ import pyarrow.parquet as pq
 
 from bench.archive import decode_batch
 from bench.backends import identity
-from bench.throughput import decode_cpu, default_workers, run_pipeline
+from bench.throughput import FEW, decode_cpu, default_workers, run_pipeline
 from bench.timing import Series, rotated, time_in_turns, warnings
+from ser_batch.audio.ffmpeg import FfmpegSound
+from ser_batch.audio.windows import segments_of
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.clips import Segmentation
 from ser_batch.engines import Engine
 from ser_batch.engines.scorer import Scorer
+from ser_batch.formats import HEAD, identify
 from ser_batch.pipeline.summary import RunSummary
 from ser_batch.recordings.recording import Recording
 
@@ -41,8 +47,12 @@ class FormatRate:
     """Mean."""
     audio_hours: float
     """Of the recordings' sound that the pipeline scored in one pass."""
+    decoder: str
+    """What read the files in the pipeline: "libsndfile", "ffmpeg", or both."""
     decode_cpu_seconds: float
-    """CPU time that decoding a file takes, by the median file."""
+    """CPU time that decoding a file takes with it, by the median file."""
+    ffmpeg_cpu_seconds: float
+    """The same with FFmpeg, whichever is chosen."""
     seconds: Series
     """Of a pass of the pipeline, from listing in hand to the finished Parquet file and its summary."""
     plain_seconds: Series
@@ -69,6 +79,7 @@ class _Pass:
     plain: float
     summary: RunSummary
     differing: int
+    decoders: frozenset[str]
 
 
 def measure_formats(
@@ -128,6 +139,20 @@ def differing(pipeline: Path, plain: Path) -> int:
     return sum(label is not None and label != other[file] for file, label in one.items())
 
 
+def ffmpeg_cpu(bundle: Bundle, recordings: Sequence[Recording]) -> float:
+    """Seconds of CPU time that FFmpeg needs in this process to decode a file, by the median file."""
+    segmentation, raw = Segmentation(bundle.manifest.clip), []
+    for recording in recordings[:FEW]:
+        started = time.process_time()
+        with Path(recording.path).open("rb", buffering=0) as file:
+            kind = identify(file.read(HEAD))
+            with closing(FfmpegSound(cast(BinaryIO, file), kind)) as sound:
+                for _ in segments_of(sound, segmentation):
+                    pass
+        raw.append(time.process_time() - started)
+    return Series.of(raw).median
+
+
 def _pass(
     recordings: Sequence[Recording], scorer: Scorer, batch: int, workers: int, turn: int, clock: Callable[[], float]
 ) -> _Pass:
@@ -140,7 +165,10 @@ def _pass(
 
         calls = {"pipeline": pipeline, "plain": partial(plain_loop, recordings, scorer, tables["plain"], batch)}
         seconds = time_in_turns(calls, turn, clock)
-        return _Pass(**seconds, summary=summaries[0], differing=differing(**tables))
+        read = pq.read_table(tables["pipeline"], columns=["decoder"])["decoder"].to_pylist()
+        return _Pass(
+            **seconds, summary=summaries[0], differing=differing(**tables), decoders=frozenset(filter(None, read))
+        )
 
 
 def _measured(
@@ -156,7 +184,9 @@ def _measured(
         files=len(recordings),
         bytes_per_file=sum(Path(recording.path).stat().st_size for recording in recordings) / len(recordings),
         audio_hours=summary.audio_hours,
+        decoder=" and ".join(sorted(passes[-1].decoders)),
         decode_cpu_seconds=decode_cpu(scorer.bundle, recordings),
+        ffmpeg_cpu_seconds=ffmpeg_cpu(scorer.bundle, recordings),
         seconds=pipeline,
         plain_seconds=plain,
         files_per_second=len(recordings) / pipeline.median,

@@ -102,18 +102,30 @@ def _throughput(result: Document) -> list[Table]:
 
 
 def _formats(result: Document) -> list[Table]:
-    columns = ("format", "backend", "workers", "batch", "files", "KiB per file", "decode CPU ms", "files/s")
+    columns = ("format", "backend", "workers", "batch", "files", "KiB per file", "decoder", "decode CPU ms")
     rows = [
         (
             *(m["format"], f"{m['backend']} {m['precision']}, {m['device']}", str(m["workers"]), str(m["batch"])),
-            *(str(m["files"]), f"{m['bytes_per_file'] / 2**10:.1f}", _ms(m["decode_cpu_seconds"])),
+            *(str(m["files"]), f"{m['bytes_per_file'] / 2**10:.1f}"),
+            # Results of before FFmpeg was there say nothing of decoders.
+            *(m.get("decoder", "libsndfile"), _ms(m["decode_cpu_seconds"])),
+            _ms(m["ffmpeg_cpu_seconds"]) if "ffmpeg_cpu_seconds" in m else "–",
             *(f"{m['files_per_second']:.1f}", f"{m['audio_hours_per_second']:.3f}"),
             *(f"{m['plain_files_per_second']:.1f}", f"{m['speedup']:.2f}", str(m["differing"])),
             *(str(m["unscored"]), str(m["seconds"]["n"])),
         )
         for m in result["measurements"]
     ]
-    rest = ("audio h/s", "plain loop files/s", "pipeline / plain loop", "labels that differ", "without a label", "n")
+    rest = (
+        "with FFmpeg",
+        "files/s",
+        "audio h/s",
+        "plain loop files/s",
+        "pipeline / plain loop",
+        "labels that differ",
+        "without a label",
+        "n",
+    )
     return [Table("The same recordings in several formats", (*columns, *rest), rows)]
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -75,6 +76,11 @@ def environment() -> dict[str, str]:
     variables = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
     # Ray reports its use to its makers unless told not to; nobody who scores recordings has asked for that.
     variables["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        Path.home()
+    except RuntimeError:
+        # A user without a name and HOME, as in a container under a number: OpenVINO would not be imported.
+        variables["HOME"] = "/nonexistent"
     if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         # See `storage.connection`.
         variables |= dict.fromkeys(

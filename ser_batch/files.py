@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 Content = bytes | str | Callable[[BinaryIO], object]
 """What a file holds, or a function that writes it to the open file."""
@@ -71,3 +72,34 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def open_to_read(path: str | os.PathLike[str]) -> int:
+    """A descriptor to read bytes of `path`; of a named pipe, without waiting for its writer."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+
+
+def lock(file: IO[bytes] | int, *, wait: bool) -> None:
+    """Lock an open file for this process alone, until it is closed, however the process ends.
+
+    Raises:
+        BlockingIOError: another has locked it, and `wait` is False.
+        OSError: the file system has no locks.
+    """
+    descriptor = file if isinstance(file, int) else file.fileno()
+    if sys.platform == "win32":
+        import msvcrt
+
+        while True:
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+            except OSError as error:
+                # LK_LOCK waits for ten seconds.
+                if not wait:
+                    raise BlockingIOError(*error.args) from error
+            else:
+                return
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -94,9 +94,17 @@ def package_version(name: str) -> str | None:
 
 def cache_folder() -> Path:
     """The folder of this toolkit below $XDG_CACHE_HOME or ~/.cache; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ser-batch"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "ser-batch"
 
 
 def data_folder() -> Path:
     """The folder of this toolkit below $XDG_DATA_HOME or ~/.local/share; it need not exist."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ser-batch"
+    return Path(os.environ.get("XDG_DATA_HOME") or _home() / ".local" / "share") / "ser-batch"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        # A user without a name, as in a container under a number: nothing is there, and nothing can be made there.
+        return Path("/nonexistent")

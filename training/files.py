@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ser_batch.errors import TrainingError
-from ser_batch.files import write_atomically
+from ser_batch.files import lock, write_atomically
 from ser_batch.strict_json import parse
 
 if TYPE_CHECKING:
@@ -61,9 +61,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for one process at a time, to read a file and replace it."""
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    # Windows opens no folder.
+    windows = sys.platform == "win32"
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT) if windows else os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)

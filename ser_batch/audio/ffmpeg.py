@@ -36,6 +36,8 @@ GAP = 0.1
 """Seconds that timestamps may jump without silence being put in: sound that paused is not recorded by some."""
 LONGEST_GAPS, LONGEST = 600.0, 24 * 3600.0
 """Seconds of silence put in, all together: where the container does not say that it is longer; whatever it says."""
+DSD_RATE = 352_800
+"""Hz at which DSD64, the slowest, is decoded."""
 MAX_CHANNELS = 64
 PLANES = 8
 """Channels from which on the planes of a frame are not asked for (PyAV 18.1)."""
@@ -109,7 +111,6 @@ class FfmpegSound:
         self._stream.codec_context.thread_count = 1
         self._stream.codec_context.options = {"err_detect": "crccheck"}
         self.format: str = self._container.format.name.split(",")[0]
-        self.is_one_bit: bool = self._stream.codec_context.name.startswith(("dsd", "dst"))
         self._time_base = Fraction(self._stream.time_base or 1)
         self._packets = self._lost = self._position = 0
         self._filled = 0.0
@@ -118,6 +119,12 @@ class FfmpegSound:
         self._rest: Waveform | None = None
         """What is past the end that the header gives: of the last packet, it is padding."""
         self._blocks = self._decoded()
+
+    @property
+    def is_one_bit(self) -> bool:
+        """Whether the file holds DSD, whose bits come out as samples at an eighth of their rate; WavPack may, too."""
+        codec: str = self._stream.codec_context.name
+        return codec.startswith(("dsd", "dst")) or (codec == "wavpack" and self.rate % DSD_RATE == 0)
 
     def read(self, frames: int) -> Waveform:
         """See `sound.Sound.read`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
@@ -14,6 +15,7 @@ from ser_batch.audio.container import prefers_ffmpeg, read_all
 from ser_batch.audio.libsndfile import LibsndfileSound
 from ser_batch.clips import Waveform
 from ser_batch.errors import AudioError
+from ser_batch.files import open_to_read
 from ser_batch.formats import HEAD, identify
 from ser_batch.storage.urls import is_url
 from ser_batch.text import printable
@@ -98,8 +100,7 @@ def open_sound(path: str | os.PathLike[str], descriptor: int | None = None) -> I
 @contextmanager
 def _from_disk(path: str | os.PathLike[str], descriptor: int | None) -> Iterator[Sound]:
     if descriptor is None:
-        # Without O_NONBLOCK, opening a named pipe waits for its writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = open_to_read(path)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -107,7 +108,8 @@ def _from_disk(path: str | os.PathLike[str], descriptor: int | None) -> Iterator
         _check_size(status.st_size)
         with (
             open(descriptor, "rb", buffering=0, closefd=False) as file,
-            closing(_decoder(cast(BinaryIO, file), descriptor)) as sound,
+            # On Windows a descriptor means something to one C library, and libsndfile may have another.
+            closing(_decoder(cast(BinaryIO, file), None if sys.platform == "win32" else descriptor)) as sound,
         ):
             yield sound
     finally:

@@ -9,8 +9,9 @@ import sys
 import time
 from collections import deque
 from multiprocessing.connection import Pipe
-from multiprocessing.reduction import send_handle
+from typing import Any
 
+from ser_batch.decode.descriptors import Connection, above_streams, handle_of, passing, send
 from ser_batch.decode.worker import Request, Response, Setup
 from ser_batch.errors import StoreError
 
@@ -24,23 +25,20 @@ class DecodeProcess:
     """A process and the requests it has not answered yet, oldest first."""
 
     def __init__(self, setup: Setup, memory: int, timeout: float) -> None:
-        self.connection, theirs = Pipe()
-        # Its end is closed whenever this process ends, however that happens.
-        read, self._alive = os.pipe()
-        descriptors = (theirs.fileno(), memory, read)
+        self.connection, theirs = _pipe()
+        handles = theirs.fileno(), handle_of(memory)
         # Our own interpreter on our own path: no second run of the main module, no imports but those of decoding.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {WORKER} import main; main{descriptors!r}"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {WORKER} import main; main{handles!r}"
         # One thread each for numpy; a group of its own, since Ctrl-C is for the run, which ends its processes.
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
-            stdin=subprocess.DEVNULL,
+            # Our end is closed whenever this process ends, however that happens: so it hears of that.
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            pass_fds=descriptors,
-            process_group=0,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            **passing(handles),
         )
         theirs.close()
-        os.close(read)
         self.waiting: deque[Request] = deque()
         self.started = False
         self.deadline = time.monotonic() + timeout
@@ -54,7 +52,7 @@ class DecodeProcess:
         try:
             self.connection.send(request)
             if request.attached and content is not None:
-                send_handle(self.connection, content, self._process.pid)
+                send(self.connection, content, self._process.pid)
         except (BrokenPipeError, ConnectionResetError):
             # It has crashed; that is found out where its responses are waited for.
             return
@@ -90,9 +88,19 @@ class DecodeProcess:
         if self.connection.closed:
             return
         self.connection.close()
-        os.close(self._alive)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _pipe() -> tuple[Connection[Any, Any], Connection[Any, Any]]:
+    """Two ends of a pipe, neither of which passes for a standard stream."""
+    ours, theirs = Pipe()
+    if sys.platform == "win32":
+        return ours, theirs
+    with ours, theirs:
+        return Connection(above_streams(ours.fileno())), Connection(above_streams(theirs.fileno()))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
-from tempfile import TemporaryFile
 
 import numpy as np
 
 from ser_batch.clips import Waveform
+from ser_batch.decode.descriptors import nameless_file
 
 
 class SharedBuffer:
@@ -37,19 +37,3 @@ class SharedBuffer:
         """Give the memory back, once nobody holds a view of it."""
         os.close(self.descriptor)
         self._memory = None  # type: ignore[assignment]
-
-
-def nameless_file(content: bytes = b"") -> int:
-    """The descriptor of a new file without a name, in memory where the system has such files."""
-    descriptor = _create()
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-def _create() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("ser-batch")
-    with TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -12,12 +12,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from itertools import islice
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import recv_handle
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ser_batch.clips import Segmentation, Waveform
+from ser_batch.decode.descriptors import Connection, descriptor_of, receive
 from ser_batch.decode.segments import decode
 from ser_batch.decode.shared_buffer import SharedBuffer
 from ser_batch.errors import StoreError
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 MEMORY = 2 << 30
 """Bytes that a decode process may take: an index of a thousand hours, and no more."""
+STDIN, STDERR = 0, 2
 PREFETCHED = 8
 """Objects fetched at a time by one decode process."""
 
@@ -62,7 +62,7 @@ class Response(NamedTuple):
     """Where the waveform of each segment is; -1: it has none."""
 
 
-def serve(requests: Connection, memory: int) -> None:
+def serve(requests: Connection[Any, Any], memory: int) -> None:
     """Answer requests, in their order, until the other end is closed.
 
     A StoreError goes out in place of a response: it is the run's, not a recording's.
@@ -76,7 +76,7 @@ def serve(requests: Connection, memory: int) -> None:
         try:
             if prefetch is None:
                 request: Request = requests.recv()
-                descriptor = recv_handle(requests) if request.attached else None
+                descriptor = receive(requests) if request.attached else None
                 if is_url(request.recording.path) and not request.attached:
                     prefetch = Prefetch(requests, request)
             if prefetch is not None:
@@ -110,7 +110,7 @@ class Prefetch:
         first: a request that was received already.
     """
 
-    def __init__(self, requests: Connection, first: Request) -> None:
+    def __init__(self, requests: Connection[Any, Any], first: Request) -> None:
         # Imported here: runs over files start without it.
         from concurrent.futures import ThreadPoolExecutor
 
@@ -141,7 +141,7 @@ class Prefetch:
             self._waiting.put(error)
 
     def _add(self, request: Request) -> None:
-        descriptor = recv_handle(self._requests) if request.attached else None
+        descriptor = receive(self._requests) if request.attached else None
         # What has been begun is open already.
         fetched = is_url(request.recording.path) and not request.attached and request.skip == 0
         future = self._threads.submit(_fetch, request) if fetched else _done(request)
@@ -166,14 +166,16 @@ def _done(request: Request) -> Future[Request]:
     return future
 
 
-def _leave_with_parent(alive: int) -> None:
-    """End the process, even inside a decoder that hangs, when the run that started it is gone."""
-    os.read(alive, 1)
+def _leave_with_parent() -> None:
+    """End the process, even inside a decoder that hangs, when the run, which holds its stdin, is gone."""
+    os.read(STDIN, 1)
     os._exit(0)
 
 
 def _limit_memory() -> None:
     """Let a header that lies about its size fail to be believed, not take the machine's memory."""
+    if sys.platform == "win32":
+        return
     try:
         import resource
 
@@ -185,14 +187,15 @@ def _limit_memory() -> None:
         return
 
 
-def main(requests: int, memory: int, alive: int) -> None:
-    """Serve on the descriptors inherited from the pool."""
+def main(requests: int, memory: int) -> None:
+    """Serve on the handles inherited from the pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, args=(alive,), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     _limit_memory()
     # Decoders complain on stderr about every damaged frame; what matters of it is in the rows.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    # By number: where the run's own stderr is closed, Python has none here.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
     try:
-        serve(Connection(requests), memory)
+        serve(Connection(requests), descriptor_of(memory))
     except (EOFError, BrokenPipeError):
         return

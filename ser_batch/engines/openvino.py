@@ -149,6 +149,9 @@ def _core() -> Any:
         import openvino
     except ImportError as error:
         raise EngineError("OpenVINO cannot be imported", got=error, remedy=_REMEDY) from error
+    except RuntimeError as error:
+        # Its telemetry, off or on, looks for a home.
+        raise EngineError("OpenVINO cannot be imported", got=error, remedy="Set HOME to any folder.") from error
     return openvino.Core()
 
 

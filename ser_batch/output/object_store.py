@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 MEMORY = 32 << 20
 """Bytes of a file that are gathered in memory; a larger one, the finished table, goes through TMPDIR."""
+_QUERY = 0x1000
+"""PROCESS_QUERY_LIMITED_INFORMATION of Windows."""
 
 
 class ObjectStore:
@@ -159,6 +163,11 @@ def _process(number: int) -> dict[str, str | int]:
 
 
 def _is_alive(number: int) -> bool:
+    if sys.platform == "win32":
+        # There os.kill would send Ctrl-C.
+        kernel = ctypes.windll.kernel32
+        handle = kernel.OpenProcess(_QUERY, False, number)
+        return bool(handle and kernel.CloseHandle(handle))
     try:
         os.kill(number, 0)
     except PermissionError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from ser_batch.errors import OutputError
-from ser_batch.files import sync_folder, temporary_pattern, write_atomically
+from ser_batch.files import lock, sync_folder, temporary_pattern, write_atomically
 from ser_batch.storage.objects import local_source
 
 if TYPE_CHECKING:
@@ -194,6 +194,9 @@ class LocalLock:
         """Let another run take the folder, or remove it if it is empty."""
         if self._file.closed:
             return
+        if sys.platform == "win32":
+            # An open file cannot be deleted there: neither ours nor, if another run was faster, that one's.
+            self._file.close()
         with suppress(OSError):
             (self._folder / LOCK).unlink()
         if remove:
@@ -207,7 +210,7 @@ def _locked(folder: Path) -> IO[bytes]:
         folder.mkdir(exist_ok=True)
         file = (folder / LOCK).open("wb")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
             # A run that has just ended may have deleted the file that we opened: then it locks nothing.
             if os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
                 return file

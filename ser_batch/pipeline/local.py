@@ -147,6 +147,7 @@ def _scored(
         with progress.stage("engine"):
             scored = _score(batch, scorer, proven)
         yield scored
+        progress.reach(batch.segments[-1])
         proven = proven or len(batch.waveform) > 0
 
 

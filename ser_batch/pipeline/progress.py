@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from ser_batch.errors import OutputError
 from ser_batch.output.counts import Counts
+from ser_batch.recordings.recording import Segment
 from ser_batch.text import terminal_safe
 
 STAGES = ("decode", "engine", "write")
@@ -48,6 +49,12 @@ class Progress:
     """Seconds of sound in the rows of this run."""
     spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Stage -> seconds."""
+    within: float = 0.0
+    """How much of the next recording has been scored, 0 to 1."""
+    seconds_within: float = 0.0
+    """Seconds of sound of it that are in no row yet."""
+    listener: Listener | None = None
+    """Who is told between two rows of a long recording."""
     started: float = field(default_factory=time.perf_counter)
 
     def count(self, batch: Any, files: int) -> None:
@@ -58,6 +65,21 @@ class Progress:
         self.files += files
         self.failures += len(self.latest_failures)
         self.seconds_scored += self.output.seconds - before
+        if files:
+            self.within = self.seconds_within = 0.0
+
+    def reach(self, segment: Segment) -> None:
+        """Note that a segment has been scored, in a recording that may be long, and tell of it if no row does."""
+        if segment.last or segment.end is None or segment.duration is None:
+            return
+        begin, end = segment.recording.span or (0.0, segment.duration)
+        length = min(end, segment.duration) - begin
+        self.within = min(1.0, (segment.end - begin) / length) if length > 0 else 0.0
+        if segment.is_window:
+            self.seconds_within = segment.end - begin
+            self.latest_failures = []
+            if self.listener is not None:
+                self.listener(self)
 
     @property
     def seconds(self) -> float:
@@ -67,8 +89,16 @@ class Progress:
     @property
     def remaining(self) -> float | None:
         """Seconds that the rest will take at the rate so far; None: nobody knows yet."""
-        left = self.total - self.reused - self.files
-        return left * self.seconds / self.files if self.files else None
+        return self._left * self.seconds / self._done if self._done else None
+
+    @property
+    def _done(self) -> float:
+        """Recordings that this run has finished, and the part of the next one."""
+        return self.files + self.within
+
+    @property
+    def _left(self) -> float:
+        return self.total - self.reused - self._done
 
     @property
     def bottleneck(self) -> tuple[str, float]:
@@ -88,15 +118,16 @@ class Progress:
     def to_event(self) -> dict[str, Any]:
         """How far the run is, as plain numbers; what is left of the audio is an estimate from what was scored."""
         stage, share = self.bottleneck
-        left = self.total - self.reused - self.files
+        heard = self.seconds_scored + self.seconds_within
         return {
             "event": "progress",
             "files": self.reused + self.files,
+            "within": round(self.within, 4),
             "total": self.total,
             "failures": self.failures,
             "rows": self.rows,
-            "audio_hours": round(self.seconds_scored / 3600, 4),
-            "audio_hours_left": round(left * self.seconds_scored / 3600 / self.files, 4) if self.files else None,
+            "audio_hours": round(heard / 3600, 4),
+            "audio_hours_left": round(self._left * heard / 3600 / self._done, 4) if self._done else None,
             "files_per_second": round(self.files / self.seconds, 2),
             "seconds": round(self.seconds, 2),
             "eta_seconds": None if self.remaining is None else round(self.remaining, 1),
@@ -106,7 +137,7 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
-"""Called after each batch."""
+"""Called after each batch of rows, and of windows of a long recording."""
 
 
 @contextmanager
@@ -197,8 +228,8 @@ def progress_bar(total: int) -> Iterator[Listener]:
 
         def show(progress: Progress) -> None:
             event = progress.to_event()
-            scored = progress.seconds_scored / 3600
+            scored = event["audio_hours"]
             text = f"{scored:.1f} of about {scored + (event['audio_hours_left'] or 0.0):.1f} h"
-            bar.update(task, completed=event["files"], text=f"{text}, {progress.failures} failed")
+            bar.update(task, completed=event["files"] + progress.within, text=f"{text}, {progress.failures} failed")
 
         yield show

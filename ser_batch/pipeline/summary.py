@@ -100,10 +100,10 @@ def summarise(progress: Progress, labels: tuple[str, ...], model: str, out: str,
 
 def peak_rss() -> int:
     """Largest resident memory of this process until now, in bytes; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return 0
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -134,7 +134,11 @@ def format_summary(summary: RunSummary) -> str:
         ("trust", f"{terminal_safe(summary.trust)}; ser-batch info says more"),
         ("time", f"{summary.seconds:.2f} s, {share:.0%} of it in {STAGE_NAMES[stage]}"),
         ("rate", f"{summary.clips_per_second:.1f} clips/s, {summary.real_time_factor:.0f} x real time"),
-        ("memory", f"{summary.peak_rss / 2**20:.0f} MiB at most, decode processes apart"),
+        *(
+            [("memory", f"{summary.peak_rss / 2**20:.0f} MiB at most, decode processes apart")]
+            if summary.peak_rss
+            else []
+        ),
         ("output", terminal_safe(summary.out)),
     ]
     return "\n".join(f"{name:<9} {value}" for name, value in rows)

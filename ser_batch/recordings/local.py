@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from ser_batch.files import open_to_read
 from ser_batch.formats import ENDINGS, HEAD, OTHERS, ending_of, identify
 
 LeftOut = Counter[str]
@@ -99,8 +100,7 @@ def is_audio(name: str, path: str, left_out: LeftOut) -> bool:
 
 def _holds_audio(path: str) -> bool:
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for its writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = open_to_read(path)
     except (OSError, ValueError):
         return False
     try:

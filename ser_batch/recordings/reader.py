@@ -19,9 +19,11 @@ from ser_batch.errors import InputError
 from ser_batch.recordings.annotations import PARSERS, Segments, from_json, parse_audacity
 from ser_batch.recordings.embedded import audio_field, without_audio
 from ser_batch.recordings.json_tables import as_text, column, from_objects, json_lines, rows_in
+from ser_batch.recordings.kaldi import SEGMENTS, parse_scp, parse_segments
 from ser_batch.recordings.media import Media
 from ser_batch.recordings.text_tables import Problems, decoded, decompressed, looks_delimited, parse_delimited
 from ser_batch.storage.objects import readable
+from ser_batch.storage.urls import join, split
 from ser_batch.text import terminal_safe
 
 PATHS = (
@@ -36,7 +38,7 @@ PROBLEM = "ser_batch.problem"
 COMPRESSED = (".gz", ".bz2", ".zst")
 UNREADABLE = (".xls", ".xlsb", ".ods", ".numbers", ".feather", ".arrow", ".pkl", ".orc", ".sqlite", ".db")
 """Endings of tables that are refused as such, rather than taken for audio."""
-EXPECTED = "CSV, TSV, JSON lines, Parquet, Excel's .xlsx, .txt, .m3u, wav.scp, or a file of segments"
+EXPECTED = "CSV, TSV, JSON lines, Parquet, Excel's .xlsx, .txt, .m3u, wav.scp, Kaldi's segments, or a file of segments"
 ANNOTATIONS = {b"ser_batch": b"segments"}
 """Metadata of a table that was a file of another tool's segments."""
 
@@ -67,7 +69,12 @@ def is_table(path: str) -> bool:
 
 
 def ending(path: str) -> str:
-    """The ending of a file's name, of a compressed one that before it: `.csv` of `list.csv.gz`."""
+    """The ending of a file's name, of a compressed one that before it: `.csv` of `list.csv.gz`.
+
+    Kaldi's `segments` has none, and comes back as a whole.
+    """
+    if Path(path).name == SEGMENTS:
+        return SEGMENTS
     suffixes = Path(path).suffixes
     return "".join(suffixes[-2:-1] if suffixes and suffixes[-1].lower() in COMPRESSED else suffixes[-1:]).lower()
 
@@ -169,16 +176,22 @@ def _path_table(lines: Iterable[str]) -> tuple[pa.Table, Problems]:
     return pa.table({"path": strings(lines)}), {}
 
 
-def _kaldi(path: str) -> Read:
-    """wav.scp: an id and a path per line, or an id and a command, which is not run."""
-    pairs = [line.strip().partition(" ") for line in _text(path).replace("\t", " ").splitlines() if line.strip()]
-    problems = {
-        row: f"is the output of a command, and none is run; got {rest.strip()!r}; expected a path"
-        for row, (_, _, rest) in enumerate(pairs)
-        if rest.rstrip().endswith("|")
-    }
-    columns = {"path": strings([rest.strip() for _, _, rest in pairs]), "id": strings([pair[0] for pair in pairs])}
-    return pa.table(columns), problems
+def _scp(path: str) -> Read:
+    return parse_scp(_text(path))
+
+
+def _kaldi_segments(path: str) -> Read:
+    """Kaldi's `segments`, with wav.scp and, if it is there, utt2spk beside it."""
+    folder = split(path)[0]
+    try:
+        scp = _text(join(folder, "wav.scp"))
+    except OSError as error:
+        raise InputError("has no wav.scp beside it that can be read", got=error.strerror or error) from error
+    try:
+        speakers = _text(join(folder, "utt2spk"))
+    except OSError:
+        speakers = None
+    return parse_segments(_text(path), scp, speakers)
 
 
 def _segments(path: str) -> Segments:
@@ -265,7 +278,8 @@ FORMATS: dict[str, Callable[[str], Read]] = {
     **dict.fromkeys((".xlsx", ".xlsm"), _excel),
     **dict.fromkeys((".txt", ".lst"), _paths),
     **dict.fromkeys((".m3u", ".m3u8"), _playlist),
-    ".scp": _kaldi,
+    ".scp": _scp,
+    SEGMENTS: _kaldi_segments,
     **dict.fromkeys(PARSERS, _segments),
 }
 """Ending of a table's name -> what reads it: a table, and what is wrong with rows; or segments."""

@@ -122,7 +122,13 @@ def test_the_command_leaves_out_what_cannot_be_written_and_its_result_compares(
     # The scored part of five tones of 1 to 2 s, whatever the format.
     assert all(row["audio_hours"] == pytest.approx(7.5 / 3600, rel=0.05) for row in found)
     assert all(row["decode_cpu_seconds"] > 0 and row["seconds"]["n"] == 1 for row in found)
+    decoders = {row["format"].split()[0]: row["decoder"] for row in found}
+    assert decoders == {
+        **dict.fromkeys(("FLAC", "WAV", "Ogg"), "libsndfile"),
+        **dict.fromkeys(("M4A", "WebM", "WMA", "AMR"), "ffmpeg"),
+    }
+    assert all(row["ffmpeg_cpu_seconds"] > 0 for row in found)
     (table,) = tables(result)
     assert all(len(row) == len(table.columns) for row in table.rows) and "FLAC 48 kHz 16 bit" in capsys.readouterr().out
     assert any("MP3 48 kHz" in line for line in warnings_of(result))
-    assert [ratio.ratio for ratio in compare(result, result).ratios] == [1.0] * 5
+    assert [ratio.ratio for ratio in compare(result, result).ratios] == [1.0] * (len(FORMATS) - 1)
