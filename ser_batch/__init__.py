@@ -9,7 +9,9 @@ from importlib import import_module
 
 _HOMES = {
     "load": "ser_batch.api",
-    "run": "ser_batch.api",
+    "run": "ser_batch.commands",
+    "adapt": "ser_batch.commands",
+    "fit_head": "ser_batch.commands",
     "Model": "ser_batch.api",
     "Prediction": "ser_batch.prediction",
     "Predictions": "ser_batch.prediction",
@@ -18,7 +20,18 @@ _HOMES = {
 }
 """Name -> module that it is in."""
 
-__all__ = ["Model", "Prediction", "Predictions", "RunSummary", "SerError", "__version__", "load", "run"]
+__all__ = [
+    "Model",
+    "Prediction",
+    "Predictions",
+    "RunSummary",
+    "SerError",
+    "__version__",
+    "adapt",
+    "fit_head",
+    "load",
+    "run",
+]
 
 
 def __getattr__(name: str) -> object:

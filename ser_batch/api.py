@@ -1,12 +1,11 @@
-"""The Python API: `load` a model and let it score arrays and files, or `run` what the command does; see docs/api.md."""
+"""A model for Python: `load` one, and let it score arrays and files; see docs/api.md."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -18,6 +17,7 @@ from ser_batch.audio.samples import ArraySound
 from ser_batch.audio.windows import segments_of
 from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.clips import Segmentation, Waveform
+from ser_batch.commands import Audio, given_audio
 from ser_batch.decode.segments import segment_of
 from ser_batch.engines.protocol import Engine, open_engine
 from ser_batch.engines.scorer import Scorer, Scores
@@ -26,16 +26,10 @@ from ser_batch.output.schema import record_batch, schema
 from ser_batch.pipeline.config import RunConfig
 from ser_batch.pipeline.local import LocalExecutor, default_batch, default_batch_on, score_segments
 from ser_batch.pipeline.progress import Progress
-from ser_batch.pipeline.run import run as run_pipeline
 from ser_batch.pipeline.run import score_to_table
-from ser_batch.pipeline.summary import RunSummary
 from ser_batch.prediction import Prediction, Predictions
 from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, Segment
-from ser_batch.recordings.table import Recordings
 from ser_batch.verification.auto import AUTO, choose
-
-Audio = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""A folder, a recording, a glob, a URL or a table of recordings; or several."""
 
 
 def load(
@@ -45,6 +39,7 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     batch_size: int | None = None,
+    embeddings: bool = False,
 ) -> Model:
     """Open a bundle in a runtime.
 
@@ -54,15 +49,17 @@ def load(
         precision: "fp32", "bf16", "fp16" or "int8"; None: the backend's default.
         threads: CPU threads of the runtime; None: its own choice, within the quota of a container.
         batch_size: clips scored together; None: by the device and the number of CPUs.
+        embeddings: whether predictions hold the embedding, too; where it is not asked for it costs nothing.
 
     Raises:
-        BundleError: the bundle is missing or damaged.
+        BundleError: the bundle is missing or damaged, or has no embedding and they are asked for.
         EngineError: no such runtime, or it cannot run here.
     """
     opened = load_bundle(None if bundle is None else Path(bundle))
     choice = choose(opened, backend, precision)
-    engine = open_engine(opened, choice.backend, threads, choice.precision, batch_size or default_batch())
-    return Model(opened, engine, batch_size or default_batch_on(engine.device))
+    batch = batch_size or default_batch()
+    engine = open_engine(opened, choice.backend, threads, choice.precision, batch, embedding=embeddings)
+    return Model(opened, engine, batch_size or default_batch_on(engine.device), embeddings=embeddings)
 
 
 class Model:
@@ -71,10 +68,10 @@ class Model:
     Use it as a context manager, or `close` it, to give its memory back at once.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, batch_size: int) -> None:
-        self._bundle, self._engine, self._batch_size = bundle, engine, batch_size
+    def __init__(self, bundle: Bundle, engine: Engine, batch_size: int, *, embeddings: bool = False) -> None:
+        self._bundle, self._engine, self._batch_size, self._embeddings = bundle, engine, batch_size, embeddings
         self._lock = threading.Lock()
-        self._scorer: Scorer | None = _OneAtATime(bundle, engine, self._lock)
+        self._scorer: Scorer | None = _OneAtATime(bundle, engine, self._lock, embeddings)
 
     @property
     def bundle_id(self) -> str:
@@ -90,6 +87,16 @@ class Model:
     def branches(self) -> tuple[str, ...]:
         """The branches, in the order of the fusion's inputs."""
         return tuple(branch.name for branch in self._bundle.manifest.branches)
+
+    @property
+    def branch_labels(self) -> tuple[str, ...]:
+        """The labels of the branches' own rows: the same as `labels`, unless the bundle is a head for other labels."""
+        return self._bundle.branch_labels
+
+    @property
+    def embedding_size(self) -> int | None:
+        """Numbers of the embedding of each prediction; None: predictions hold none."""
+        return self._bundle.embedding().size if self._embeddings else None
 
     @property
     def sample_rate(self) -> int:
@@ -136,10 +143,11 @@ class Model:
             raise InputError("a list needs one sample rate, or one for each", got=len(rates), expected=len(x))
         return list(self._scored({f"x[{number}]": pair for number, pair in enumerate(zip(x, rates, strict=True))}))
 
-    def score_files(self, audio: Audio, **options: Any) -> Predictions:
+    def score_files(self, audio: Audio, *, embeddings: bool | None = None, **options: Any) -> Predictions:
         """Score files, folders, globs, URLs or tables of recordings; what cannot be read is a row that says why.
 
         Args:
+            embeddings: whether rows hold the embedding, as float32; None: as the model was loaded.
             options: fields of `ser_batch.pipeline.config.RunConfig` that say what is scored: `window`, `hop`, `clip`,
                 `min_duration`, `silence`, `channels`, `root`, `shard`, `branch_columns`; and how: `workers`,
                 `batch_size`, `file_timeout`.
@@ -148,12 +156,18 @@ class Model:
             one row per recording; with `window`, one per segment. Rows are held in memory: `run` writes them to a file.
 
         Raises:
-            InputError: no audio is found, or an option makes no sense.
+            InputError: no audio is found, an option makes no sense, or the model was not loaded for embeddings.
             EngineError: the runtime failed, or the model is closed.
         """
         if unknown := sorted(set(options) - SCORING):
             raise TypeError(f"score_files() has no option {unknown[0]!r}; it has {', '.join(sorted(SCORING))}")
-        config = RunConfig(_given(audio), "", **{"batch_size": self._batch_size} | options)
+        if embeddings and not self._embeddings:
+            raise InputError(
+                "this model was loaded without embeddings", remedy="Load it again: ser_batch.load(…, embeddings=True)."
+            )
+        wanted = self._embeddings if embeddings is None else embeddings
+        given = {"batch_size": self._batch_size, "embeddings": "float32" if wanted else None}
+        config = RunConfig(given_audio(audio), "", **given | options)
         return Predictions(score_to_table(config, LocalExecutor(self._open())))
 
     def close(self) -> None:
@@ -170,13 +184,16 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
+        differ = self.branch_labels != self.labels
         rows = [
             ("labels", ", ".join(self.labels)),
             ("takes", f"any sample rate, resampled to {self.sample_rate} Hz; {self.clip_seconds:g} s at a time"),
-            ("branches", ", ".join(self.branches)),
+            ("branches", ", ".join(self.branches) + (f"; of {', '.join(self.branch_labels)}" if differ else "")),
+            *([("embedding", str(self.embedding_size))] if self._embeddings else []),
             ("runtime", self.runtime if self._scorer else "closed"),
         ]
-        return "\n".join([f"<Model {self.bundle_id}>", *(f"  {name:<8}  {value}" for name, value in rows)])
+        width = max(len(name) for name, _ in rows)
+        return "\n".join([f"<Model {self.bundle_id}>", *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
     def _open(self) -> Scorer:
         if self._scorer is None:
@@ -186,10 +203,11 @@ class Model:
     def _scored(self, arrays: Mapping[str, tuple[npt.ArrayLike, float]]) -> Predictions:
         """Score arrays with their rates, each under the name that errors about it have."""
         scorer, segmentation = self._open(), Segmentation(self._bundle.manifest.clip, whole=True)
-        table = schema(self._bundle, self._engine, segmentation)
+        kind, of_branches = "float32" if self._embeddings else None, self.branch_labels
+        table = schema(self._bundle, self._engine, segmentation, embeddings=kind)
         decoded, progress = _segments(arrays, segmentation), Progress(len(arrays))
         batches = [
-            record_batch(table, self.labels, segments, scores)
+            record_batch(table, self.labels, segments, scores, branch_labels=of_branches)
             for segments, scores in score_segments(decoded, scorer, self._batch_size, progress, segmentation)
         ]
         predictions = Predictions(pa.Table.from_batches(batches, table))
@@ -211,8 +229,8 @@ SCORING = frozenset(
 class _OneAtATime(Scorer):
     """A scorer that several threads may call: not every runtime takes two batches at once."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, lock: threading.Lock) -> None:
-        super().__init__(bundle, engine)
+    def __init__(self, bundle: Bundle, engine: Engine, lock: threading.Lock, embeddings: bool) -> None:
+        super().__init__(bundle, engine, embedding=embeddings)
         self._lock = lock
 
     def score(self, waveform: Waveform) -> Scores:
@@ -254,38 +272,3 @@ def _about(name: str) -> Iterator[None]:
         raise InputError(
             f"{name}: {error.what}", got=error.got, expected=error.expected, remedy=error.remedy
         ) from error
-
-
-def run(
-    audio: Audio | Recordings,
-    out: str | os.PathLike[str],
-    *,
-    progress: Callable[[Progress], None] | None = None,
-    **options: Any,
-) -> RunSummary:
-    """Score recordings and write one row for each to `out`: what `ser-batch run` does.
-
-    Args:
-        audio: folders, recordings, globs, URLs, or tables of recordings.
-        out: a file, or a folder of parts ("DIR/"), which appears whole at the end.
-        progress: called after each batch with how far the run is; it may raise to stop the run.
-        options: the other fields of `ser_batch.pipeline.config.RunConfig`, which the options of the command are named
-            after: `bundle`, `window`, `resume`, `overwrite`, `max_errors`, ….
-
-    Returns:
-        what the run did; `print` shows it as the command does.
-
-    Raises:
-        SerError: anything that the user can cause; rows made before are kept for `resume=True`.
-    """
-    known = {field.name for field in dataclasses.fields(RunConfig)} - {"audio", "out"}
-    if unknown := sorted(set(options) - known):
-        raise TypeError(f"run() has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
-    if options.get("bundle") is not None:
-        options["bundle"] = Path(options["bundle"])
-    config = RunConfig(audio if isinstance(audio, Recordings) else _given(audio), out, **options)
-    return run_pipeline(config, None, lambda total: nullcontext(progress)).summary
-
-
-def _given(audio: Audio) -> tuple[str, ...]:
-    return (os.fspath(audio),) if isinstance(audio, str | os.PathLike) else tuple(os.fspath(each) for each in audio)

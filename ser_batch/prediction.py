@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ser_batch.arrow import take
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.errors import InputError
 from ser_batch.text import aligned, terminal_safe
 
@@ -38,7 +40,7 @@ class Prediction:
     probabilities: dict[str, float]
     """Label -> probability, in the order of the model's labels; empty: it was not scored."""
     branches: dict[str, dict[str, float]]
-    """Branch -> the same of that branch alone."""
+    """Branch -> the same of that branch alone, in the order of the branches' labels."""
     status: str = "ok"
     """"ok", "silent", "short" or "error", as in the table that `ser-batch run` writes."""
     file: str | None = None
@@ -59,6 +61,8 @@ class Prediction:
     """The one channel that was scored, from 1 on; None: the mix of all."""
     segments: int | None = None
     """How many clips the probabilities are the mean of."""
+    embedding: npt.NDArray[np.float32] | None = field(default=None, compare=False)
+    """(D,) what the classifier of one branch sees, where it was asked for; None, too: it was not scored."""
 
     def __repr__(self) -> str:
         best = sorted(self.probabilities.items(), key=lambda each: -each[1])[:LIKELIEST]
@@ -85,8 +89,10 @@ class Predictions(Sequence[Prediction]):
         metadata = table.schema.metadata or {}
         self.table = table
         self.labels: tuple[str, ...] = tuple(json.loads(metadata[NAMESPACE + b"labels"]))
+        of_branches = metadata.get(NAMESPACE + b"branch_labels")
+        self.branch_labels: tuple[str, ...] = self.labels if of_branches is None else tuple(json.loads(of_branches))
         branches: list[str] = json.loads(metadata[NAMESPACE + b"branches"])
-        self.branches = tuple(name for name in branches if f"{name}_p_{self.labels[0]}" in table.column_names)
+        self.branches = tuple(name for name in branches if f"{name}_p_{self.branch_labels[0]}" in table.column_names)
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
@@ -94,6 +100,20 @@ class Predictions(Sequence[Prediction]):
         columns = [self.table.column(f"p_{label}").to_numpy() for label in self.labels]
         stacked: npt.NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32, copy=False)
         return stacked
+
+    @property
+    def embeddings(self) -> npt.NDArray[np.float32]:
+        """(N, D) float32, NaN where a row was not scored.
+
+        Raises:
+            InputError: the table holds none.
+        """
+        if EMBEDDING not in self.table.column_names:
+            raise InputError(
+                "these predictions hold no embeddings",
+                remedy="Load a model that has them with ser_batch.load(…, embeddings=True), and score again.",
+            )
+        return _vectors(self.table.column(EMBEDDING))
 
     @property
     def failures(self) -> list[tuple[str, str]]:
@@ -135,14 +155,18 @@ class Predictions(Sequence[Prediction]):
             yield from self._rows(pa.Table.from_batches([batch]))
 
     def _rows(self, table: pa.Table) -> Iterator[Prediction]:
-        for row in table.to_pylist():
-            facts = {name: row.get(name) for name in FACTS}
-            branches = {name: self._scores(row, f"{name}_") for name in self.branches}
-            yield Prediction(**facts, file=row["file"] or None, probabilities=self._scores(row, ""), branches=branches)
-
-    def _scores(self, row: dict[str, Any], prefix: str) -> dict[str, float]:
-        scores = {label: row[f"{prefix}p_{label}"] for label in self.labels}
-        return {} if None in scores.values() else scores
+        vectors: Iterable[Any] = repeat(None)
+        if EMBEDDING in table.column_names:
+            # As Python's numbers they would take most of the time.
+            vectors, table = _vectors(table.column(EMBEDDING)), table.drop_columns([EMBEDDING])
+        for row, vector in zip(table.to_pylist(), vectors, strict=False):
+            yield Prediction(
+                **{name: row.get(name) for name in FACTS},
+                file=row["file"] or None,
+                probabilities=_scores(row, "", self.labels),
+                branches={name: _scores(row, f"{name}_", self.branch_labels) for name in self.branches},
+                embedding=vector if row["status"] == "ok" else None,
+            )
 
     def __repr__(self) -> str:
         head = f"{len(self)} predictions, {len(self.failures)} of recordings that failed"
@@ -158,6 +182,19 @@ class Predictions(Sequence[Prediction]):
         more = [f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
         table = [aligned([("file", "seconds", "label", "score"), *rows])] if rows else []
         return "\n".join([head, *table, *more])
+
+
+def _scores(row: dict[str, Any], prefix: str, labels: Sequence[str]) -> dict[str, float]:
+    scores = {label: row[f"{prefix}p_{label}"] for label in labels}
+    return {} if None in scores.values() else scores
+
+
+def _vectors(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """A column of lists of D numbers as (N, D), NaN where a row has none."""
+    found = np.full((len(column), column.type.list_size), np.nan, np.float32)
+    held = np.array(column.is_valid().to_numpy(), dtype=bool)
+    found[held] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, found.shape[1])
+    return found
 
 
 def _need(package: str) -> None:

@@ -92,7 +92,7 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
     columns = [f"p_{label}" for label in labels]
     try:
         parts = [read(table, ["status", *columns]) for table in tables]
-        ok = np.concatenate([[status == "ok" for status in part["status"].to_pylist()] for part in parts]).astype(bool)
+        ok = np.concatenate([pc.equal(part["status"].cast(pa.string()), "ok").to_numpy() for part in parts])
         values = [np.stack([part[name].to_numpy() for name in columns], axis=1) for part in parts]
     except (OSError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read", got=error) from error

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ser_batch.errors import InputError
 from ser_batch.evaluation.calibration import ReliabilityBin, calibration_error, reliability
-from ser_batch.evaluation.statistics import Interval, bootstrap_interval, wilson_interval
+from ser_batch.evaluation.statistics import LEVEL, RESAMPLES, Interval, wilson_interval
 
 Indices = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
@@ -98,6 +98,20 @@ def unweighted_average_recall(truth: Indices, predicted: Indices, classes: int) 
     return float((np.diag(matrix)[actual > 0] / actual[actual > 0]).mean())
 
 
+def recall_interval(matrix: npt.NDArray[np.int64], *, seed: int = 0) -> Interval:
+    """Percentile bootstrap interval, 95 %, of the UA of a confusion matrix (classes, classes).
+
+    Clips drawn with replacement fall into its cells as a multinomial says, so the counts are drawn and no clip is:
+    the distribution is the same, whatever the number of clips.
+    """
+    shares = matrix.ravel() / matrix.sum()
+    drawn = np.random.default_rng(seed).multinomial(matrix.sum(), shares, RESAMPLES).reshape(-1, *matrix.shape)
+    actual, hits = drawn.sum(axis=2), np.diagonal(drawn, axis1=1, axis2=2)
+    recalls = np.divide(hits, actual, out=np.zeros(actual.shape), where=actual > 0)
+    low, high = np.quantile(recalls.sum(axis=1) / (actual > 0).sum(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
 def evaluate(truth: Indices, probabilities: Floats, labels: Sequence[str], *, seed: int = 0) -> Evaluation:
     """Measure a model by its `probabilities` (N, C) of clips whose class indices are `truth` (N,).
 
@@ -121,9 +135,7 @@ def evaluate(truth: Indices, probabilities: Floats, labels: Sequence[str], *, se
         accuracy_interval=wilson_interval(correct, len(truth)),
         macro=macro_scores(truth, predicted, classes),
         ua=unweighted_average_recall(truth, predicted, classes),
-        ua_interval=bootstrap_interval(
-            lambda t, p: unweighted_average_recall(t, p, classes), truth, predicted, seed=seed
-        ),
+        ua_interval=recall_interval(matrix, seed=seed),
         ece=calibration_error(bins),
         classes=tuple(ClassScores(label, float(p), float(r), float(f), int(n)) for label, p, r, f, n in per_class),
         confusion=tuple(tuple(int(count) for count in row) for row in matrix),

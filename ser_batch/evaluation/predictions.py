@@ -238,11 +238,14 @@ def _check_winner(path: str | Path, table: Any, found: PredictionTable) -> None:
     """Refuse a table whose `label` is not the one with the largest probability: its columns are mixed up."""
     if "label" not in table.column_names:
         return
-    rows = zip(found.keys, found.ok, table["label"].to_pylist(), found.models[FUSED], strict=True)
-    for key, scored, stated, row in rows:
-        if scored and (stated not in found.labels or row[found.labels.index(stated)] < row.max()):
-            raise InputError(
-                f"{path}: the label of {key} is not the one with the largest probability",
-                got=stated,
-                expected=found.labels[int(row.argmax())],
-            )
+    place = {label: index for index, label in enumerate(found.labels)}
+    rows, stated = found.models[FUSED], table["label"].to_pylist()
+    said = np.array([place.get(label, -1) for label in stated], dtype=np.int64)
+    wrong = found.ok & ((said < 0) | (rows[np.arange(len(rows)), said] < rows.max(axis=1)))
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise InputError(
+            f"{path}: the label of {found.keys[first]} is not the one with the largest probability",
+            got=stated[first],
+            expected=found.labels[int(rows[first].argmax())],
+        )

@@ -46,39 +46,42 @@ def match(files: Sequence[str], wanted: Sequence[str], *, ids: bool = False) -> 
         ids: they are ids, of which only what stands before the last slash may differ.
     """
     exact = {_normal(name): name for name in wanted}
-    alike = [
-        (key, Counter(map(key, files)), _by(key, wanted)) for key in ((_base,) if ids else (_base, _stem, _folded))
-    ]
-    names: list[str | None] = []
+    names = [exact.get(_normal(file)) for file in files]
     by_base_name, ambiguous = set(), set()
-    for index, file in enumerate(files):
-        name = exact.get(_normal(file))
-        if name is None:
-            meant = next(
-                ((here[key(file)], there[key(file)]) for key, here, there in alike if key(file) in there), None
-            )
-            if meant and meant[0] == len(meant[1]) == 1:
-                name = meant[1][0]
-                by_base_name.add(index)
-            elif meant:
-                ambiguous.add(index)
-        names.append(name)
+    for key in (_base,) if ids else (_base, _stem, _folded):
+        left = [row for row, name in enumerate(names) if name is None and row not in ambiguous]
+        there = _by(key, wanted) if left else {}
+        here = Counter(own for own in map(key, files) if own in there) if there else {}
+        for row in left:
+            own = key(files[row])
+            if own not in there:
+                continue
+            if here[own] == len(there[own]) == 1:
+                names[row] = there[own][0]
+                by_base_name.add(row)
+            else:
+                ambiguous.add(row)
     found = set(names)
     missing = tuple(name for name in wanted if name not in found)
     return Matching(tuple(names), frozenset(by_base_name), frozenset(ambiguous), missing)
 
 
 def _normal(name: str) -> str:
-    # Without "./" and doubled slashes, and as other systems write it.
-    return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/"))))
+    # Without "./" and doubled slashes, and as other systems write it. Most names are so: of a million, it shows.
+    name = name.replace("\\", "/")
+    if "//" in name or "./" in name or name.endswith(("/", "/.")) or not name:
+        name = str(PurePosixPath(name))
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _base(name: str) -> str:
-    return PurePosixPath(_normal(name)).name
+    return _normal(name).rpartition("/")[2]
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(_normal(name)).stem
+    base = _base(name)
+    dot = base.rfind(".")
+    return base[:dot] if 0 < dot < len(base) - 1 else base
 
 
 def _folded(name: str) -> str:

@@ -16,8 +16,14 @@ from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.bundle.reference import Reference
 from ser_batch.bundle.writing import MODEL_CARD_FILE, write_bundle
 from ser_batch.evaluation.evaluate import Question
-from ser_batch.evaluation.metrics import Evaluation, evaluate, unweighted_average_recall
-from ser_batch.evaluation.statistics import Interval, bootstrap_interval
+from ser_batch.evaluation.metrics import (
+    Evaluation,
+    confusion_matrix,
+    evaluate,
+    recall_interval,
+    unweighted_average_recall,
+)
+from ser_batch.evaluation.statistics import Interval
 from ser_batch.heads.logistic import FOLDS, Linear, choose, cross_validated, fit
 from ser_batch.heads.rows import LabelledRows, read_rows
 from ser_batch.text import terminal_safe
@@ -107,12 +113,10 @@ def _default(rows: LabelledRows) -> Share | None:
     if rows.default is None:
         return None
     classes = len(rows.labels)
-
-    def ua(truth: Any, right: Any) -> float:
-        # One class more stands for every wrong answer.
-        return unweighted_average_recall(truth, np.where(right, truth, classes), classes + 1)
-
-    return Share(ua(rows.truth, rows.default), bootstrap_interval(ua, rows.truth, rows.default))
+    # One class more stands for every wrong answer.
+    said = np.where(rows.default, rows.truth, classes)
+    interval = recall_interval(confusion_matrix(rows.truth, said, classes + 1))
+    return Share(unweighted_average_recall(rows.truth, said, classes + 1), interval)
 
 
 def write_head(

@@ -93,6 +93,27 @@ def test_what_cannot_be_scored_raises_what_was_expected(
         model.score(x, sample_rate=rate)  # type: ignore[call-overload]
 
 
+def test_arrays_have_embeddings_where_the_model_was_loaded_for_them(
+    embedding_bundle: Bundle, head_bundle: Bundle, toy_bundle: Bundle, tmp_path: Path
+) -> None:
+    x = (sound(9.0, 16_000)[:, 0] * 2**15).astype(np.int16)
+    soundfile.write(tmp_path / "x.wav", x, 16_000)
+    for bundle in (embedding_bundle, head_bundle):
+        with ser_batch.load(bundle.root, backend="onnxruntime", embeddings=True) as model:
+            assert model.embedding_size == 8 and "  embedding  8\n" in repr(model)
+            scored, filed = model.score(x, 16_000), model.score_files(tmp_path / "x.wav")[0]
+            assert scored.segments == 3 and scored.embedding is not None and scored.embedding.shape == (8,)
+            np.testing.assert_allclose(scored.embedding, filed.embedding, atol=1e-4)
+            assert model.score(np.zeros(16_000), 16_000).embedding is None
+            assert model.branch_labels == toy_bundle.labels and [*scored.branches["wav2vec2"]] == [*toy_bundle.labels]
+    with ser_batch.load(head_bundle.root, backend="onnxruntime") as model:
+        plain = model.score(x, 16_000)
+        assert plain == scored and plain.embedding is None and model.embedding_size is None
+        assert "wav2vec2, spectrogram; of neutral, calm" in repr(model)
+    with pytest.raises(BundleError, match="has no embedding"):
+        ser_batch.load(toy_bundle.root, embeddings=True)
+
+
 def test_files_are_rows_and_what_cannot_be_read_says_why(model: ser_batch.Model, tmp_path: Path) -> None:
     write(tmp_path / "a.wav", 7.0)
     (tmp_path / "b.wav").write_bytes(b"no audio")

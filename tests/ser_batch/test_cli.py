@@ -100,7 +100,7 @@ def test_what_cannot_be_run_is_refused_in_one_message(
 
 def test_info_prints_the_bundle(toy_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(toy_bundle.root)]) == 0
-    assert toy_bundle.sha256 in capsys.readouterr().out
+    assert toy_bundle.id in capsys.readouterr().out
 
 
 def test_help_documents_exit_codes_and_imports_nothing_heavy() -> None:

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import ser_batch
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import InputError
 from support.recordings import sources
+from support.toy import LABELS
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,50 @@ def test_a_library_that_is_missing_is_named(
     monkeypatch.setattr("ser_batch.prediction.find_spec", lambda name: None)
     with pytest.raises(InputError, match=f"{package} is not installed. Install it: pip install {package}"):
         getattr(predictions, f"to_{package}")()
+
+
+def test_embeddings_are_rows_of_numbers_where_they_were_asked_for(
+    embedding_bundle: Bundle, predictions: ser_batch.Predictions, tmp_path: Path
+) -> None:
+    sources(tmp_path / "audio", 5)
+    with ser_batch.load(embedding_bundle.root, embeddings=True) as model:
+        found = model.score_files(tmp_path / "audio")
+        with ser_batch.load(embedding_bundle.root) as plain:
+            same = plain.score_files(tmp_path / "audio")
+            with pytest.raises(InputError, match="loaded without embeddings. Load it again: .*embeddings=True"):
+                plain.score_files(tmp_path / "audio", embeddings=True)
+        without = model.score_files(tmp_path / "audio", embeddings=False)
+    vectors = found.embeddings
+    assert vectors.shape == (5, 8) and vectors.dtype == np.float32
+    assert np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist() == [3]
+    np.testing.assert_array_equal(found[2:].embeddings, vectors[2:])
+    assert found[:0].embeddings.shape == (0, 8)
+    assert [None if each.embedding is None else each.embedding.tolist() for each in found] == [
+        None if row == 3 else vectors[row].tolist() for row in range(5)
+    ]
+    assert list(found) == list(same) == list(without) and without[0].embedding is None
+    for other in (without, same, predictions):
+        with pytest.raises(InputError, match=r"hold no embeddings. Load .*embeddings=True"):
+            _ = other.embeddings
+
+
+def test_embeddings_of_a_file_are_read_too(embedding_bundle: Bundle, tmp_path: Path) -> None:
+    sources(tmp_path / "audio", 2)
+    ser_batch.run(tmp_path / "audio", tmp_path / "o.parquet", bundle=embedding_bundle.root, embeddings="float16")
+    found = ser_batch.Predictions(pq.read_table(tmp_path / "o.parquet"))
+    assert found.embeddings.dtype == np.float32
+    np.testing.assert_array_equal(found.embeddings[0], np.array(found.table["embedding"][0].as_py(), np.float32))
+
+
+def test_the_branches_of_a_head_have_labels_of_their_own(head_bundle: Bundle, tmp_path: Path) -> None:
+    sources(tmp_path / "audio", 4)
+    with ser_batch.load(head_bundle.root) as model:
+        found = model.score_files(tmp_path / "audio")
+    assert (found.labels, found.branch_labels) == (("bored", "happy", "tense"), LABELS)
+    assert found.branches == ("wav2vec2", "spectrogram") and [*found[0].probabilities] == [*found.labels]
+    for name, rows in found[0].branches.items():
+        assert rows == {label: found.table[f"{name}_p_{label}"][0].as_py() for label in LABELS}
+    assert found[3].branches == {"wav2vec2": {}, "spectrogram": {}}
 
 
 def test_a_run_without_branches_has_none(toy_bundle: Bundle, tmp_path: Path) -> None:

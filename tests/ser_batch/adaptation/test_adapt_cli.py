@@ -135,7 +135,10 @@ def test_few_labels(predictions, tmp_path, capsys):
     assert main(["adapt", str(predictions), "--labels", labels, "--shares", "labels", "--out", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert (
-        main(["adapt", str(predictions), "--labels", labels, "--shares", "labels", "--out", str(out)[:-9] + "2"]) == 0
+        main(
+            ["adapt", str(predictions), "--labels", labels, "--shares", "labels", "--out", str(tmp_path / "2.parquet")]
+        )
+        == 0
     )
 
 

@@ -44,6 +44,15 @@ def test_a_right_answer_is_left_alone():
     assert kept.count(NOTHING) >= 7
 
 
+@pytest.mark.parametrize("seed", [28, 42])
+def test_a_bias_that_lowers_the_loss_and_not_the_errors_of_each_label_is_not_used(seed: int):
+    # Three quarters are the first label, and nothing is wrong: by the loss alone, these draws would get a bias.
+    shares = np.array([0.76, 0.08, 0.08, 0.08])
+    z, truth = drawn(60, 1.0, [0, 0, 0, 0], shares, seed)
+    found = correction(z, truth, shares, speakers(60))
+    assert found.kept != BOTH and found.bias == (0, 0, 0, 0)
+
+
 def test_what_is_common_is_no_bias():
     # Three quarters are the first label: their share says so, and no bias must say it again.
     shares = np.array([0.76, 0.08, 0.08, 0.08])

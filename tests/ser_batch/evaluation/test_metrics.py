@@ -13,8 +13,10 @@ from ser_batch.evaluation.metrics import (
     confusion_matrix,
     evaluate,
     macro_scores,
+    recall_interval,
     unweighted_average_recall,
 )
+from ser_batch.evaluation.statistics import bootstrap_interval
 
 LABELS = ("calm", "happy", "sad")
 TRUTH = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
@@ -40,6 +42,23 @@ def test_scores_by_hand() -> None:
     assert macro.recall == pytest.approx((3 / 4 + 2 / 3 + 1 / 3) / 3)
     assert macro.f1 == pytest.approx((6 / 9 + 4 / 6 + 2 / 5) / 3)
     assert unweighted_average_recall(TRUTH, PREDICTED, 3) == pytest.approx(macro.recall)
+
+
+@pytest.mark.parametrize(("clips", "classes"), [(40, 8), (2000, 3)])
+def test_the_interval_of_ua_is_that_of_clips_drawn_again(clips: int, classes: int) -> None:
+    """Few clips of many classes, of which some draws lack one, and many of few."""
+    rng = np.random.default_rng(0)
+    truth = rng.choice(classes, clips, p=np.arange(1, classes + 1) / np.arange(1, classes + 1).sum())
+    predicted = np.where(rng.random(clips) < 0.6, truth, rng.integers(classes, size=clips))
+    drawn = bootstrap_interval(
+        lambda t, p: unweighted_average_recall(t, p, classes), truth, predicted, resamples=4000, seed=1
+    )
+    matrix = confusion_matrix(truth, predicted, classes)
+    found = recall_interval(matrix)
+    assert found == pytest.approx(drawn, abs=0.1 * (drawn.high - drawn.low))
+    assert recall_interval(matrix, seed=1) == pytest.approx(found, abs=0.1 * (drawn.high - drawn.low))
+    assert recall_interval(matrix, seed=1) != found == recall_interval(matrix)
+    assert recall_interval(np.diag(matrix.sum(axis=1))) == (1, 1)
 
 
 def test_a_class_that_is_only_claimed_counts_in_macro_but_not_in_ua() -> None:
