@@ -182,6 +182,7 @@ def _config(options: dict[str, Any]) -> RunConfig:
 @click.argument("predictions", type=click.Path())
 @click.option("--labels", metavar="CORPUS|FILE", help="A corpus whose names say the label (ravdess, …), or a table.")
 @click.option("--label-column", metavar="NAME", help="Column of FILE, or without --labels of PREDICTIONS.  [label]")
+@click.option("--root", type=click.Path(), metavar="DIR", help="Of the run, where FILE is segments of another tool.")
 @click.option("--map", "label_map", metavar="A=B,…", help="What labels mean: exc=happy,fru=; or a corpus: iemocap.")
 @click.option("--by", metavar="COLUMN", help="Also figures for each value of a column of FILE or PREDICTIONS.")
 @click.option("--split", type=click.Path(path_type=Path), help="A training run's split.json: measure one part of it.")
@@ -206,6 +207,8 @@ def evaluate(
         raise click.UsageError("--part chooses a part of --split: give both.")
     if not options["labels"] and not options["label_column"]:
         raise click.UsageError("Say where the labels are: --labels CORPUS|FILE, or --label-column of PREDICTIONS.")
+    if options["root"] and not options["labels"]:
+        raise click.UsageError("--root is for the FILE of --labels: give that, too.")
     from ser_batch.evaluation.evaluate import Question, evaluate_predictions, write_json
     from ser_batch.evaluation.label_map import parse_map
     from ser_batch.evaluation.report import format_evaluation
@@ -222,6 +225,7 @@ def evaluate(
         split=options["split"],
         part=options["part"] or "test",
         by=options["by"],
+        root=options["root"],
     )
     served = evaluate_predictions(predictions, question)
     if json_out:

@@ -46,6 +46,8 @@ class Question:
     part: str = "test"
     by: str | None = None
     """Column, of the labels or of the predictions, that groups recordings."""
+    root: str | None = None
+    """The `--root` of the run: where the audio is that segments of other tools are about; None: beside them."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,9 @@ def find_truth(predictions: str, table: PredictionTable, question: Question) -> 
         )
     in_predictions = question.by is not None and find_column(table.others, [question.by]) is not None
     group = None if in_predictions else question.by
-    truth = read_truth(question.labels, by_id=table.ids is not None, column=question.column, group=group)
+    truth = read_truth(
+        question.labels, by_id=table.ids is not None, column=question.column, group=group, root=question.root
+    )
     return truth, match(table.keys if truth.by_id else table.files, tuple(truth.labels), ids=truth.by_id)
 
 

@@ -130,18 +130,21 @@ def read_labels(path: Path) -> dict[str, str]:
     return {file: label for file, label in truth.labels.items() if label is not None}
 
 
-def read_truth(path: str, *, by_id: bool, column: str | None = None, group: str | None = None) -> Truth:
+def read_truth(
+    path: str, *, by_id: bool, column: str | None = None, group: str | None = None, root: str | None = None
+) -> Truth:
     """The labels in a table, whatever its kind: see `recordings.reader`.
 
     Args:
         by_id: whether the predictions have ids; they are used if this table has them, or stretches that make them.
         column: that holds the labels; None: `label`, `emotion` or the like.
         group: column that groups recordings.
+        root: see `read_table`.
 
     Raises:
         InputError: the file is no such table, is a table of predictions, or states two labels of a recording.
     """
-    table = read_table(path)
+    table = read_table(path, root)
     given = find_column(table, [column] if column else LABEL_COLUMNS)
     if is_predictions(table) and given in (None, "label"):
         raise InputError(

@@ -297,6 +297,19 @@ def test_segments_are_matched_by_id(toy_bundle: Bundle, tmp_path: Path, out: str
     assert figures(predictions, "--labels", tmp_path / "whole.csv")["coverage"]["evaluated"] == 3
 
 
+def test_segments_of_another_tool_that_lie_apart_from_their_audio(toy_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "audio" / "deep").mkdir(parents=True)
+    write(tmp_path / "audio" / "deep" / "call.wav", 6.0, rate=16_000)
+    notes, audio = tmp_path / "call.vtt", ("--root", str(tmp_path / "audio"))
+    notes.write_text("WEBVTT\n\n00:00.000 --> 00:03.000\nangry\n\n00:03.000 --> 00:06.000\nsad\n")
+    given = ["--out", f"{tmp_path}/preds.parquet", "--bundle", str(toy_bundle.root), "--quiet"]
+    assert main(["run", str(notes), *audio, *given]) == 0
+    found = figures(tmp_path / "preds.parquet", "--labels", notes, "--label-column", "text", *audio)
+    assert (found["coverage"]["evaluated"], found["coverage"]["missing"]) == (2, 0)
+    without = ["evaluate", f"{tmp_path}/preds.parquet", "--label-column", "given_text", *audio]
+    assert main(without) == 2
+
+
 def test_windows_and_unfinished_parts_are_refused(
     table: Table, save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
