@@ -80,7 +80,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, toy_bundle: Bundle) -> tuple
 
 
 @pytest.mark.parametrize(
-    ("name", "last_step", "kills"), [("out.parquet", ".out.parquet.*.tmp", (10, 10)), ("out/", "_SUCCESS", (5, 1))]
+    ("name", "last_step", "kills"), [("out.parquet", ".out.parquet.*.tmp", (7, 6)), ("out/", "_SUCCESS", (4, 1))]
 )
 def test_killed_at_random_moments_the_table_is_the_same(
     whole: tuple[Path, pa.Table],
