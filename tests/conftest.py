@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +73,23 @@ def exported_bundle(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The bundle that `ser-export onnx` makes of `toy_run`; read only."""
     from export.cli import main
     from ser_batch.bundle.bundle import load_bundle
+    from support import toy_exports
 
-    out = tmp_path_factory.mktemp("exported") / "bundle"
-    assert main(["onnx", str(toy_run), "--out", str(out)]) == 0
-    return load_bundle(out)
+    # Made once for all workers of pytest-xdist: torch's export takes longer than a hundred tests.
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "bundle").is_dir():
+            toy_exports.keep(folder / "graphs", patch)
+            assert main(["onnx", str(toy_run), "--out", str(folder / "bundle")]) == 0
+    return load_bundle(folder / "bundle")
+
+
+@pytest.fixture
+def exported_before(exported_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of `toy_run` take the graphs that torch gave for `exported_bundle`: half a minute's work."""
+    from support import toy_exports
+
+    toy_exports.take(exported_bundle.root.parent / "graphs", monkeypatch)

@@ -184,6 +184,10 @@ def _summary(fitted: FittedHead) -> dict[str, Any]:
     }
 
 
+def _beside(fitted: FittedHead) -> str:
+    return "" if fitted.default is None else f"; the base's own answer: {100 * fitted.default.ua:.1f} %"
+
+
 def _card(fitted: FittedHead, bundle: Bundle) -> str:
     found, apart = fitted.evaluation, f"column {fitted.by} apart" if fitted.by else "rows apart by chance"
     rows = [
@@ -200,7 +204,7 @@ def _card(fitted: FittedHead, bundle: Bundle) -> str:
             "",
             f"UA {100 * found.ua:.1f} % [{100 * found.ua_interval.low:.1f}, {100 * found.ua_interval.high:.1f}], "
             f"cross-validated in {fitted.folds} folds, {apart}; always the same label: "
-            f"{100 / len(fitted.labels):.1f} %.",
+            f"{100 / len(fitted.labels):.1f} %{_beside(fitted)}.",
             "",
             "| label | recordings | recall, cross-validated |",
             "|---|---:|---:|",

@@ -36,8 +36,12 @@ def _advice(fitted: FittedHead) -> str:
         lines.append("The labels mean nothing to the base: --map OWN=ITS,… says what they do, for a comparison.")
     elif fitted.unsaid:
         lines.append(f"The base has no answer for {', '.join(fitted.unsaid)}: there it counts as wrong.")
-    best = max(1 / len(fitted.labels), fitted.default.ua if fitted.default is not None else 0.0)
-    if fitted.evaluation.ua_interval.low <= best:
+    own = fitted.default.ua if fitted.default is not None else 0.0
+    if own >= fitted.evaluation.ua:
+        lines.append(
+            "The base's own answer is as good or better: use the base, or label more recordings, of more speakers."
+        )
+    elif fitted.evaluation.ua_interval.low <= max(1 / len(fitted.labels), own):
         lines.append("The head is not clearly better than what costs nothing: label more recordings, of more speakers.")
     if fitted.by is None:
         lines.append("A speaker may be on both sides of a fold, which flatters: name the column, --by COLUMN.")

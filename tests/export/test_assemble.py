@@ -80,6 +80,7 @@ def test_licence_and_card_are_in_the_bundle(exported_bundle: Bundle) -> None:
     assert exported_bundle.manifest.licence in card
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_what_is_known_of_unseen_corpora_is_in_the_manifest_and_on_the_card(tmp_path: Path, toy_run: Path) -> None:
     path = tmp_path / "trust.json"
     path.write_text('{"unseen": {"ua": 0.5, "labels": 8, "clips": 9, "corpora": ["EmoDB"]}, "bandwidth_hz": 3400}')

@@ -79,7 +79,7 @@ def test_embeddings_are_rows_of_numbers_where_they_were_asked_for(
         found = model.score_files(tmp_path / "audio")
         with ser_batch.load(embedding_bundle.root) as plain:
             same = plain.score_files(tmp_path / "audio")
-            with pytest.raises(InputError, match=r"loaded without embeddings. Load it again: .*embeddings=True"):
+            with pytest.raises(InputError, match=r"loaded without embeddings\. Load it again: .*embeddings=True"):
                 plain.score_files(tmp_path / "audio", embeddings=True)
         without = model.score_files(tmp_path / "audio", embeddings=False)
     vectors = found.embeddings

@@ -53,15 +53,18 @@ def turns(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return clips, targets
 
 
+def spectrograms(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mel spectrograms and classes of `turns`."""
+    waveforms, targets = turns(count, seed)
+    frontend = SpectrogramBranch(SMALL, 2).features
+    features = torch.cat([frontend(batch) for batch in torch.from_numpy(waveforms).split(32)])
+    return features, torch.from_numpy(targets)
+
+
 @pytest.fixture(scope="module")
 def clips() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Log-mel spectrograms and classes of 320 clips to train on and 160 others."""
-    frontend, found = SpectrogramBranch(SMALL, 2).features, {}
-    for part, count, seed in (("train", 320, 1), ("held-out", 160, 2)):
-        waveforms, targets = turns(count, seed)
-        features = torch.cat([frontend(batch) for batch in torch.from_numpy(waveforms).split(32)])
-        found[part] = features, torch.from_numpy(targets)
-    return found
+    """320 clips to train on and 160 others."""
+    return {"train": spectrograms(320, 1), "held-out": spectrograms(160, 2)}
 
 
 class CnnAlone(SpectrogramBranch):
@@ -80,6 +83,7 @@ def trained(kind: type[SpectrogramBranch], config: SpectrogramConfig, clips: dic
     return branch
 
 
+@pytest.mark.slow
 def test_the_arm_tells_an_order_that_its_cnn_cannot(clips: dict, tmp_path: Path) -> None:
     branch = trained(SpectrogramBranch, SMALL, clips, tmp_path / "both")
     figures = arm_figures(branch, clips["held-out"][0], CPU)
@@ -91,6 +95,7 @@ def test_the_arm_tells_an_order_that_its_cnn_cannot(clips: dict, tmp_path: Path)
     assert both > 0.9 and alone < 0.75
 
 
+@pytest.mark.slow
 def test_the_ancestors_arm_is_dead_and_told_so(clips: dict, tmp_path: Path) -> None:
     branch = trained(SpectrogramBranch, ANCESTOR, clips, tmp_path)
     figures = arm_figures(branch, clips["held-out"][0], CPU)
@@ -101,10 +106,10 @@ def test_the_ancestors_arm_is_dead_and_told_so(clips: dict, tmp_path: Path) -> N
     assert "(it is dead)" in summary(read_all(tmp_path)["spectrogram"])
 
 
-def test_the_arms_figures_follow_their_definitions(clips: dict) -> None:
+def test_the_arms_figures_follow_their_definitions() -> None:
     torch.manual_seed(0)
     branch = SpectrogramBranch(SMALL, 2).eval()
-    features = clips["held-out"][0][:70]  # more than one batch
+    features, _ = spectrograms(70, 2)  # more than one batch
     with torch.no_grad():
         branch.cross_attention.in_proj_weight[: branch.query.out_features].zero_()
         branch.cross_attention.in_proj_bias[: branch.query.out_features].zero_()

@@ -110,7 +110,7 @@ def test_what_cannot_be_distilled_is_refused(
     change: dict[str, object], message: str, corpora: Corpora, config: DistillationConfig, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read when it is imported
     with pytest.raises(TrainingError, match=message):
         distill(replace(config, **change), corpora, tmp_path / "out")
 

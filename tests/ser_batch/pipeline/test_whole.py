@@ -47,7 +47,7 @@ def weighted(windows: list[dict[str, object]], name: str) -> float:
     return float(np.average([row[name] for row in scored], weights=seconds))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_a_long_recording_is_the_mean_of_its_windows_by_their_seconds(
     audio: Path, tmp_path: Path, scorer: Scorer, batch_size: int
 ) -> None:
@@ -178,7 +178,7 @@ def test_a_row_per_recording_needs_no_aggregation(audio: Path, tmp_path: Path, t
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path, scorer: Scorer) -> None:
     peaks = []
-    for minutes in (1, 8):
+    for minutes in (1, 4):
         path = write(tmp_path / f"{minutes}.wav", 60.0 * minutes, rate=16_000)
         tracemalloc.start()
         score([Recording(str(path), "x")], scorer, tmp_path / f"{minutes}.parquet", batch_size=4)

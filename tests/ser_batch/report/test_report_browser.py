@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -86,19 +87,33 @@ class Opened:
         self.page.close()
 
 
-@pytest.fixture
-def report(tmp_path: Path, browser: Any) -> Any:
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Any:
+    """Makes a page once for the same arguments, and opens it."""
+    made: dict[tuple[str, ...], Path] = {}
+
     def make(*arguments: object, scheme: str = "light") -> Opened:
-        out = tmp_path / "report.html"
-        assert main(["report", *map(str, arguments), "--out", str(out), "--overwrite"]) == 0
-        return Opened(browser, out, scheme)
+        given = tuple(map(str, arguments))
+        if given not in made:
+            made[given] = tmp_path_factory.mktemp("report") / "report.html"
+            assert main(["report", *given, "--out", str(made[given])]) == 0
+        return Opened(browser, made[given], scheme)
 
     return make
 
 
+@pytest.fixture(scope="module")
+def predictions(tmp_path_factory):
+    return recordings(tmp_path_factory.mktemp("preds") / "preds.parquet")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return recordings(tmp_path_factory.mktemp("preds") / "other.parquet", shift=2.0)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_hostile_names_are_text(report, predictions, tmp_path, scheme):
-    other = recordings(tmp_path / "other.parquet", shift=2.0)
+def test_hostile_names_are_text(report, predictions, other, scheme):
     opened = report(predictions, other, "--label-column", "label", "--by", "speaker", scheme=scheme)
     assert opened.cells("file")[0] == HOSTILE
     assert opened.page.evaluate("document.images.length") == 0
@@ -110,7 +125,7 @@ def test_hostile_names_are_text(report, predictions, tmp_path, scheme):
 
 
 def test_the_table_sorts_searches_and_filters_by_keyboard(report, predictions):
-    opened = report(predictions, "--label-column", "label")
+    opened = report(predictions, "--label-column", "label", "--by", "speaker")
     page = opened.page
     button = page.get_by_role("button", name="score")
     button.focus()
@@ -172,7 +187,7 @@ def test_a_hundred_thousand_rows_are_few_elements(report, tmp_path):
         tmp_path / "many.parquet", LABELS, files, softmax(rng.normal(size=(count, 3))), facts=facts
     )
     opened = report(source)
-    assert (tmp_path / "report.html").stat().st_size < 30 * 2**20
+    assert Path(unquote(urlsplit(opened.own).path)).stat().st_size < 30 * 2**20
     assert opened.page.locator("#rows tbody tr").count() < 100
     opened.page.locator("#rows").evaluate("box => { box.scrollTop = box.scrollHeight }")
     opened.until("document.querySelector('#rows tbody').textContent.includes('recording-099999.wav')")
