@@ -219,8 +219,9 @@ def test_full_size_is_as_clean_and_takes_every_precision(
     assert {"labels", "branch", "opset", "frontend_output"} <= set(read_metadata(exported.path))
     for precision in ("fp16", "bf16"):
         model = to_float_precision(onnx.load(exported.path), precision)
-        (rows,) = session(emulated(model, precision)).run(None, {"waveform": synthetic_clips(ClipRule())})
+        rows, embedding = session(emulated(model, precision)).run(None, {"waveform": synthetic_clips(ClipRule())})
         assert np.abs(rows - exported.probabilities).max() < 5e-2
+        assert exported.embedding is not None and embedding.shape == exported.embedding.shape
     print(exported.nodes, exported.seconds, exported.max_difference)
 
 
