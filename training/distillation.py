@@ -145,7 +145,7 @@ def _describe(folder: Path, config: DistillationConfig, corpus: Corpus, rows: li
     clips = [f"{corpus.examples[i].file}@{corpus.examples[i].start or 0:g}" for i in rows]
     for name, content in {"config.json": to_dict(config), "clips.json": clips}.items():
         path = folder / name
-        if path.is_file() and read_json(path) != _plain(content):
+        if path.is_file() and _compared(read_json(path)) != _compared(_plain(content)):
             raise TrainingError(
                 f"{folder} holds a distillation with another {name}",
                 remedy="Choose another folder, or delete this one to train anew.",
@@ -153,6 +153,11 @@ def _describe(folder: Path, config: DistillationConfig, corpus: Corpus, rows: li
         write_json(path, content)
     if not (folder / "environment.json").is_file():
         write_json(folder / "environment.json", environment())
+
+
+def _compared(content: Any) -> Any:
+    """What has to be equal: of a teacher its name, for a folder says only where it lies here."""
+    return content | {"teacher": Path(content["teacher"]).name} if isinstance(content, dict) else content
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def test_another_distillation_is_not_gone_on_with(corpora: Corpora, config: Dist
     distill(short, corpora, tmp_path / "out")
     with pytest.raises(TrainingError, match=r"another config\.json"):
         distill(replace(short, seed=1), corpora, tmp_path / "out")
+    moved = Path(shutil.copytree(config.teacher, tmp_path / "moved" / Path(config.teacher).name))
+    distill(replace(short, teacher=str(moved)), corpora, tmp_path / "out")  # the same teacher, from elsewhere
 
 
 @pytest.mark.parametrize(
