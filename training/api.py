@@ -61,7 +61,11 @@ def train(
         TrainingError: recipe, data, split and folder do not fit together; before any training.
     """
     if (data is None) == (corpora is None):
-        raise TrainingError("a run trains on `data` or on `corpora`", got=f"data {data}, corpora {corpora}")
+        raise TrainingError("a run trains on data or on corpora", got="both" if data else "neither")
+    if (corpora is None and leave_out) or (corpora is not None and labels is not None):
+        raise TrainingError(
+            "leave_out is for corpora, and labels order the classes of a table", got=f"data {data}, corpora {corpora}"
+        )
     if corpora is not None:
         corpus = load_corpora(Path(corpora)).for_training(leave_out)
     else:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ser_batch.audio.measure import bandwidth
-from ser_batch.audio.reader import read_recording
-from ser_batch.clips import cut
 from training.data.augment import fresh_version
 from training.runs import TrainingRun
 
@@ -25,14 +23,11 @@ def trained_bandwidth(run: TrainingRun) -> float | None:
     config, rows = run.config, run.rows(*run.fitted_parts)
     rate, found = config.clip.sample_rate, []
     for index in np.linspace(0, len(rows) - 1, min(CLIPS, len(rows))).round().astype(int):
-        recording = read_recording(run.corpus.path(rows[index]), rate)
-        if (start := run.corpus.examples[rows[index]].start) is not None:
-            recording = recording[round(start * rate) :]
         if config.augment.fresh:
             rng = np.random.default_rng((config.seed, rows[index]))
-            clip = fresh_version(recording, config.clip, config.augment, rng)
+            clip = fresh_version(run.corpus.recording(rows[index], rate), config.clip, config.augment, rng)
         else:
-            clip = cut(recording, config.clip)
+            clip = run.corpus.clip(rows[index], config.clip)
         found.append(bandwidth(clip, rate, rate))
     known = [hertz for hertz in found if hertz is not None]
     return float(np.quantile(known, SHARE)) if known else None

@@ -56,8 +56,6 @@ def run(
     """
     from training.api import train
 
-    if bool(corpora) == bool(given["data"]):
-        raise click.UsageError("Give either --data or --corpora.")
     order = [label.strip() for label in labels.split(",")] if labels else None
     given |= {"corpora": corpora, "leave_out": leave_out}
     result = train(recipe, out=out, labels=order, progress=print_epoch, **given)

@@ -16,7 +16,7 @@ and cosine; Wang et al. 2022 (arXiv 2203.16773) for a distorted input against a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from training.loop import autocast, fit, seed_everything
 from training.models.backbones import ENCODER_RATE, EncoderInput, ZeroMeanUnitVariance
 from training.models.frontends import Centre, Decimate
 from training.models.pretrained import ORIGIN, Encoder, load_encoder
-from training.runs import environment
+from training.runs import environment, write_or_compare
 from training.runtime import Runtime
 
 HELD_OUT = 80
@@ -112,7 +112,8 @@ def distill(
     cache = FeatureCache(runtime.cache or folder / "features", corpus, config.clip, AugmentConfig(), runtime.device)
     inputs, frames = (cache.versions(each.to(runtime.device), range(1))[0] for each in (EncoderInput(), teacher))
     held_out = rows[::HELD_OUT]
-    examples = DistillationSet(inputs, frames, corpus, [i for i in rows if i not in set(held_out)], config)
+    trained = sorted(set(rows) - set(held_out))
+    examples = DistillationSet(inputs, frames, corpus, trained, config)
     seed_everything(config.seed, 0)
     student = Student(config, teacher.width)
     validation = (examples.inputs_of(held_out), examples.frames_of(held_out))
@@ -143,28 +144,19 @@ def distill(
 def _describe(folder: Path, config: DistillationConfig, corpus: Corpus, rows: list[int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     clips = [f"{corpus.examples[i].file}@{corpus.examples[i].start or 0:g}" for i in rows]
-    for name, content in {"config.json": to_dict(config), "clips.json": clips}.items():
-        path = folder / name
-        if path.is_file() and _compared(read_json(path)) != _compared(_plain(content)):
-            raise TrainingError(
-                f"{folder} holds a distillation with another {name}",
-                remedy="Choose another folder, or delete this one to train anew.",
-            )
-        write_json(path, content)
+    write_or_compare(folder / "config.json", to_dict(config), lambda path: _named(_kept(path)) == _named(config))
+    write_or_compare(folder / "clips.json", clips, lambda path: read_json(path) == clips)
     if not (folder / "environment.json").is_file():
         write_json(folder / "environment.json", environment())
 
 
-def _compared(content: Any) -> Any:
-    """What has to be equal: of a teacher its name, for a folder says only where it lies here."""
-    return content | {"teacher": Path(content["teacher"]).name} if isinstance(content, dict) else content
+def _kept(path: Path) -> DistillationConfig:
+    return decode(DistillationConfig, read_json(path), str(path), TrainingError)
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+def _named(config: DistillationConfig) -> DistillationConfig:
+    """With the teacher's name: a folder says only where the checkpoint lies here."""
+    return replace(config, teacher=Path(config.teacher).name)
 
 
 class Teacher(nn.Module):

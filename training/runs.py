@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ser_batch.audio.reader import read_clip, read_recording
 from ser_batch.bundle.fusion import Fusion, load_fusion
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import TrainingError
@@ -99,14 +98,12 @@ class TrainingRun:
 
     def clips(self, *parts: str) -> list[Waveform]:
         """The parts' clips (144000,) each, exactly as they are served."""
-        return self._read(parts, lambda path: read_clip(path, self.config.clip).waveform)
+        return list(read_all(lambda index: self.corpus.clip(index, self.config.clip), self.rows(*parts)))
 
     def recordings(self, *parts: str) -> list[Waveform]:
         """The parts' whole recordings, mono at the clip rule's rate."""
-        return self._read(parts, lambda path: read_recording(path, self.config.clip.sample_rate))
-
-    def _read(self, parts: tuple[str, ...], read: Callable[[Path], Waveform]) -> list[Waveform]:
-        return list(read_all(read, [self.corpus.path(i) for i in self.rows(*parts)]))
+        rate = self.config.clip.sample_rate
+        return list(read_all(lambda index: self.corpus.recording(index, rate), self.rows(*parts)))
 
     def copies(self, *parts: str) -> Iterator[Waveform]:
         """The fixed training versions of the parts' clips, a clip's versions one after the other."""
@@ -147,13 +144,14 @@ def _describe(folder: Path, config: RunConfig, corpus: Corpus, split: Split) -> 
         meanings = {name: {k: list(v) for k, v in labels.items()} for name, labels in corpus.sets.items()}
         described["corpora"] = {n: {"licence": corpus.licences[n], "labels": meanings[n]} for n in meanings}
     # Compared as a configuration, not as text: a run begun before a field existed has that field's default.
-    _write_or_compare(folder / "config.json", to_dict(config), lambda path: load_config(path) == config)
-    _write_or_compare(folder / "split.json", described, lambda path: read_json(path) == described)
+    write_or_compare(folder / "config.json", to_dict(config), lambda path: load_config(path) == config)
+    write_or_compare(folder / "split.json", described, lambda path: read_json(path) == described)
     if not (folder / "environment.json").is_file():  # of what trains it, not of what reads it later
         write_json(folder / "environment.json", environment())
 
 
-def _write_or_compare(path: Path, content: dict[str, Any], same: Callable[[Path], bool]) -> None:
+def write_or_compare(path: Path, content: Any, same: Callable[[Path], bool]) -> None:
+    """Write what a folder is about, or check that it says the `same`; TrainingError if it says something else."""
     if not path.is_file():
         write_json(path, content)
     elif not same(path):

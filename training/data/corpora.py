@@ -226,14 +226,14 @@ def balanced_weights(corpus: Corpus, rows: Sequence[int], corpus_power: float, l
     1 draws every clip alike, 0 every corpus, or every label of a corpus, alike.
     """
     examples = [corpus.examples[i] for i in rows]
-    by_corpus = Counter(e.corpus for e in examples)
-    by_label = Counter((e.corpus, e.label) for e in examples)
+    clips = Counter(e.corpus for e in examples)
+    labelled = Counter((e.corpus, e.label) for e in examples)
     shares: dict[str | None, float] = {}
-    for (name, _), number in by_label.items():
+    for (name, _), number in labelled.items():
         shares[name] = shares.get(name, 0.0) + number**label_power
     weights = np.array(
         [
-            by_corpus[e.corpus] ** corpus_power * by_label[e.corpus, e.label] ** (label_power - 1) / shares[e.corpus]
+            clips[e.corpus] ** corpus_power * labelled[e.corpus, e.label] ** (label_power - 1) / shares[e.corpus]
             for e in examples
         ]
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ser_batch.audio.reader import read_clip, read_recording
+from ser_batch.clips import ClipRule, Waveform, fit
 from ser_batch.errors import TrainingError
 
 
@@ -109,6 +111,17 @@ class Corpus:
         if example.corpus in self.roots:
             return self.roots[example.corpus] / example.file.removeprefix(f"{example.corpus}/")
         return self.root / example.file
+
+    def recording(self, index: int, rate: int) -> Waveform:
+        """One recording (n,) from where its example begins, mono at `rate` Hz; AudioError if it cannot be read."""
+        whole, start = read_recording(self.path(index), rate), self.examples[index].start
+        return whole if start is None else whole[round(start * rate) :]
+
+    def clip(self, index: int, rule: ClipRule) -> Waveform:
+        """One example's clip (rule.samples,), exactly as it is served; AudioError if it cannot be read."""
+        if self.examples[index].start is None:
+            return read_clip(self.path(index), rule).waveform
+        return fit(self.recording(index, rule.sample_rate), rule.samples)
 
     def check_files(self) -> None:
         """Raise TrainingError naming the first recording that is not there."""

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ser_batch.audio.reader import read_clip, read_recording
-from ser_batch.clips import ClipRule, Waveform, fit
+from ser_batch.clips import ClipRule, Waveform
 from ser_batch.files import write_json
 from training.config import AugmentConfig, to_dict
 from training.data.augment import fresh_version
@@ -171,14 +170,9 @@ class FeatureCache:
 
     def _waveform(self, number: int, place: int) -> Waveform:
         index = self._indices[place]
-        path, start = self.corpus.path(index), self.corpus.examples[index].start
-        if not number and start is None:
-            return read_clip(path, self.rule).waveform
-        recording = read_recording(path, self.rule.sample_rate)
-        if start is not None:
-            recording = recording[round(start * self.rule.sample_rate) :]
         if not number:
-            return fit(recording, self.rule.samples)
+            return self.corpus.clip(index, self.rule)
+        recording = self.corpus.recording(index, self.rule.sample_rate)
         seed = int(self._recordings[place][:16], 16)
         return fresh_version(recording, self.rule, self.augment, np.random.default_rng((seed, number)))
 

@@ -93,10 +93,17 @@ def fit_logistic(
     if config.solver == "lbfgs":
         return Fusion(*_fit_exact(*train, config.inverse_penalty), names)
     if config.solver == "shrunk":
-        rows = np.stack(list(train[0].values()), axis=1)
-        return Fusion(*fit_shrunk(rows, train[1], config.shrinkage, weights), names)
+        return shrunk_fusion(config.shrinkage, train, weights)
     linear = _fit_module(LogisticFusion, stage, train, validation, folder, seed).linear
     return Fusion(linear.weight.detach().numpy(), linear.bias.detach().numpy(), names)
+
+
+def shrunk_fusion(shrinkage: float, train: Labelled, weights: np.ndarray | None = None) -> Fusion:
+    """`fit_shrunk` of the branches' probabilities, as the matrix that is served."""
+    probabilities, targets = train
+    return Fusion(
+        *fit_shrunk(np.stack(list(probabilities.values()), axis=1), targets, shrinkage, weights), tuple(probabilities)
+    )
 
 
 def fit_gated(stage: Stage, train: Labelled, validation: Labelled, folder: Path, seed: int) -> GatedFusion:

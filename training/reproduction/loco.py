@@ -24,7 +24,7 @@ from training.data.corpora import Corpora, Member, balanced_weights, by_corpus
 from training.data.corpus import Corpus
 from training.data.features import read_all
 from training.files import read_arrays, read_json
-from training.models.fusion import Probabilities, fit_logistic
+from training.models.fusion import Probabilities, shrunk_fusion
 from training.runs import SPECTROGRAM, check_finished, fitted_parts
 
 SPEAKERS = 5
@@ -72,7 +72,7 @@ def left_out(run: Path, config: RunConfig, corpus: Corpus) -> Iterator[tuple[str
         kept = [rows[i] for i in others]
         weights = balanced_weights(corpus, kept, config.corpus_power, config.label_power)
         train = {branch: p[others] for branch, p in branches.items()}, corpus.targets[kept]
-        fusion = fit_logistic(config.fusion, config.fusion_stage, train, train, run / "unused", 0, weights=weights)
+        fusion = shrunk_fusion(config.fusion.shrinkage, train, weights)
         own = {branch: p[inside] for branch, p in branches.items()}
         yield name, ([rows[i] for i in inside], {**own, FUSED: fusion(own)})
 
