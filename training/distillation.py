@@ -4,7 +4,9 @@ The teacher sees the clean clip, the student the clip with noise and through a c
 not depend on either. The outcome is a folder that a recipe names as its `context.backbone`.
 
 Sources: Chang et al. 2022, "DistilHuBERT" (arXiv 2110.01900), for heads that predict layers of the teacher by L1
-and cosine; Wang et al. 2022 (arXiv 2203.16773) for a distorted input against a clean target.
+and cosine; Wang et al. 2022 (arXiv 2203.16773) for a distorted input against a clean target. Frames differ mostly by
+what is said, and a clip's mean and deviation over time, which a classifier of emotions reads, by how: `clip_weight`
+adds the distance of those.
 
 <out>/
   config.json  clips.json  environment.json
@@ -36,7 +38,7 @@ from training.data.examples import TrainingSet
 from training.data.features import FeatureCache, Features
 from training.data.prefetch import run_ahead
 from training.files import read_json
-from training.loop import autocast, fit, seed_everything
+from training.loop import BEST, autocast, fit, load_weights, seed_everything
 from training.models.backbones import ENCODER_RATE, EncoderInput, ZeroMeanUnitVariance
 from training.models.frontends import Centre, Decimate
 from training.models.pretrained import ORIGIN, Encoder, load_encoder
@@ -64,6 +66,12 @@ class DistillationConfig:
         default=(2, 4), metadata=ours("Layers whose output the student predicts, counted from 1.")
     )
     clips_per_epoch: int = field(default=2_880, metadata=ours("Clips drawn for one epoch."))
+    clip_weight: float = field(
+        default=0.0, metadata=ours("Weight, beside the frames' 1, of the mean and the deviation over a clip's frames.")
+    )
+    start: str | None = field(
+        default=None, metadata=ours("Folder of a distillation whose student this one goes on from; None: random.")
+    )
     corpus_power: float = field(
         default=0.5, metadata=ours("A corpus of n clips is drawn in proportion to n to this power.")
     )
@@ -116,6 +124,9 @@ def distill(
     examples = DistillationSet(inputs, frames, corpus, trained, config)
     seed_everything(config.seed, 0)
     student = Student(config, teacher.width)
+    if config.start is not None:
+        load_weights(student, Path(config.start) / "student" / BEST)
+    objective = Imitation(config.clip_weight, examples.clip_mean, examples.clip_deviation)
     validation = (examples.inputs_of(held_out), examples.frames_of(held_out))
     fit(
         "student",
@@ -126,11 +137,11 @@ def distill(
         folder / "student",
         seed=config.seed,
         runtime=runtime,
-        objective=Imitation(),
+        objective=objective,
     )
     student.source.model.save_pretrained(folder / "encoder")
     write_json(folder / "encoder" / "preprocessor_config.json", {"do_normalize": True, "sampling_rate": ENCODER_RATE})
-    result = {"clips": len(rows), **Imitation().evaluate(student, *validation, runtime.device)}
+    result = {"clips": len(rows), **objective.evaluate(student, *validation, runtime.device)}
     origin = {
         "teacher": Path(config.teacher).name,
         "layers": list(config.teacher_layers),
@@ -218,29 +229,55 @@ class Student(nn.Module):
 
 
 class Imitation:
-    """The distance of a student's frames from the teacher's: L1 plus one minus the cosine, frame by frame."""
+    """The distance of a student's frames from the teacher's, and of their mean and deviation over each clip.
+
+    A distance is L1 plus one minus the cosine. `mean` and `deviation` (2 layers, D) are those of the clips' statistics
+    in the teacher, which put all of them on one scale.
+    """
+
+    def __init__(self, clip_weight: float, mean: Tensor, deviation: Tensor) -> None:
+        self.clip_weight, self.mean, self.deviation = clip_weight, mean, deviation
 
     def loss(self, head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, stage: Stage) -> Tensor:
         """Loss () of waveforms (B, 48000) and the teacher's standardised frames (B, layers, frames, D)."""
         found = head(features).float()
-        return distances(found, targets[:, :, : found.shape[2]].float()).mean()
+        return self._distance(found, targets[:, :, : found.shape[2]].float()).mean()
 
     def evaluate(self, branch: nn.Module, features: Tensor, targets: Tensor, device: torch.device) -> dict[str, float]:
-        """Loss, and the mean cosine over all layers, of clean clips in full precision."""
+        """Loss, and the mean cosine over all layers of frames and of clips, of clean clips in full precision."""
         branch.eval()
-        losses, cosines = [], []
+        losses, cosines, of_clips = [], [], []
         with torch.no_grad():
             for waveforms, wanted in zip(features.split(32), targets.split(32), strict=True):
                 found = branch.head(waveforms.to(device)).float().cpu()
                 wanted = wanted[:, :, : found.shape[2]].float()
-                losses.append(distances(found, wanted).mean(dim=(1, 2)))
+                losses.append(self._distance(found, wanted))
                 cosines.append(nn.functional.cosine_similarity(found, wanted, dim=3).mean(dim=(1, 2)))
-        return {"loss": float(torch.cat(losses).mean()), "cosine": float(torch.cat(cosines).mean())}
+                of_clips.append(nn.functional.cosine_similarity(self._clips(found), self._clips(wanted), dim=2).mean(1))
+        figures = {"loss": losses, "cosine": cosines, "clip_cosine": of_clips}
+        return {name: float(torch.cat(values).mean()) for name, values in figures.items()}
+
+    def _distance(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """(B, layers, frames, D) twice → (B,)."""
+        frames = distances(found, wanted).mean(dim=(1, 2))
+        if not self.clip_weight:
+            return frames
+        return frames + self.clip_weight * distances(self._clips(found), self._clips(wanted)).mean(dim=1)
+
+    def _clips(self, frames: Tensor) -> Tensor:
+        """(B, layers, frames, D) → (B, 2 layers, D): statistics over time, standardised over clips."""
+        return (clip_statistics(frames) - self.mean.to(frames.device)) / self.deviation.to(frames.device)
+
+
+def clip_statistics(frames: Tensor) -> Tensor:
+    """(B, layers, frames, D) → (B, 2 layers, D): each layer's mean over time, then each layer's deviation."""
+    variance, mean = torch.var_mean(frames, dim=2, correction=0)
+    return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
 
 
 def distances(found: Tensor, wanted: Tensor) -> Tensor:
-    """(B, layers, frames, D) twice → (B, layers, frames): mean absolute difference, plus one minus the cosine."""
-    return (found - wanted).abs().mean(dim=3) + 1 - nn.functional.cosine_similarity(found, wanted, dim=3)
+    """(…, D) twice → (…): mean absolute difference, plus one minus the cosine."""
+    return (found - wanted).abs().mean(dim=-1) + 1 - nn.functional.cosine_similarity(found, wanted, dim=-1)
 
 
 class DistillationSet(TrainingSet):
@@ -254,6 +291,8 @@ class DistillationSet(TrainingSet):
         self.weights = balanced_weights(corpus, rows, config.corpus_power, 1.0)
         measured = self.frames[rows[:: max(1, len(rows) // MEASURED)]].astype(np.float32)
         self.mean, self.deviation = (f(axis=(0, 2), keepdims=True)[0] for f in (measured.mean, measured.std))
+        clips = clip_statistics(torch.from_numpy((measured - self.mean) / self.deviation))
+        self.clip_mean, self.clip_deviation = clips.mean(dim=0), clips.std(dim=0) + 1e-3
 
     def __len__(self) -> int:
         return self.config.clips_per_epoch

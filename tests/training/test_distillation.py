@@ -16,7 +16,14 @@ from ser_batch.errors import TrainingError  # noqa: E402
 from support import toy_corpus  # noqa: E402
 from training.config import AugmentConfig, ContextConfig, Stage  # noqa: E402
 from training.data.corpora import Corpora, load_corpora  # noqa: E402
-from training.distillation import DistillationConfig, distill, load_distillation  # noqa: E402
+from training.distillation import (  # noqa: E402
+    DistillationConfig,
+    Imitation,
+    clip_statistics,
+    distances,
+    distill,
+    load_distillation,
+)
 from training.models.context import ContextBranch  # noqa: E402
 from training.runtime import Runtime  # noqa: E402
 
@@ -73,6 +80,31 @@ def test_the_student_comes_closer_and_is_a_backbone(
     assert result["loss"] == pytest.approx(min(row["loss"] for row in history), abs=1e-4)
     branch = ContextBranch(ContextConfig(backbone=str(tmp_path / "out/encoder"), unfrozen_layers=0), 2)
     assert branch.source.normalise and branch.width == 16 and branch.depth == 2
+
+
+def test_a_distillation_goes_on_from_the_student_of_another(
+    corpora: Corpora, config: DistillationConfig, tmp_path: Path
+) -> None:
+    first = distill(config, corpora, tmp_path / "first")
+    short = replace(config, stage=replace(STAGE, epochs=1, learning_rate=1e-5))
+    more = distill(replace(short, start=str(tmp_path / "first")), corpora, tmp_path / "more")
+    assert more["cosine"] == pytest.approx(first["cosine"], abs=0.02)
+    assert distill(short, corpora, tmp_path / "anew")["cosine"] < first["cosine"] - 0.1
+
+
+def test_a_clip_is_told_by_the_mean_and_the_deviation_of_its_frames() -> None:
+    frames = torch.randn(3, 2, 50, 8, generator=torch.Generator().manual_seed(0))
+    statistics = clip_statistics(frames)
+    assert statistics.shape == (3, 4, 8)
+    objective = Imitation(1.0, statistics.mean(dim=0), statistics.std(dim=0))
+
+    def loss(found: torch.Tensor) -> tuple[float, float]:
+        of_frames = float(distances(found, frames).mean())
+        return of_frames, float(objective.loss(lambda x: x, found, frames, STAGE)) - of_frames
+
+    backwards, louder = loss(frames.flip(2)), loss(1.5 * frames)
+    assert backwards[0] > 1 and backwards[1] == pytest.approx(0, abs=1e-5)
+    assert louder[0] < 0.5 and louder[1] > 0.5
 
 
 def test_a_killed_distillation_goes_on_to_the_same_student(
