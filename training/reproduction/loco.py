@@ -1,13 +1,14 @@
 """Leave one corpus out: what a model that several corpora trained says of one that it never heard.
 
 A run over corpora whose fusion is fitted out of fold has trained its branches without each of them in turn. Their
-probabilities of the corpus left out are fused here by a matrix that was fitted on the other corpora. Corpora that are
-only measured on meet the whole model. Each is asked for its own labels alone, as by a user who knows them.
+probabilities of the corpus left out are fused here by a matrix that was fitted on the other corpora. Corpora that the
+run did not train on meet the whole model. Each is asked for its own labels alone, as by a user who knows them; labels
+that no other corpus tells apart (calm and neutral, where they have one word for both) count as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ Rows = tuple[list[int], Probabilities]
 def leave_one_out(run: Path, corpora: Corpora) -> dict[str, Any]:
     """Measure a finished run on every corpus that its branches, or all of it, never heard.
 
-    Returns {"corpora": what each is, "runs": corpus → model → figures}.
+    Returns {"corpora": what each is, "heard": those that the run was trained on, "runs": corpus → model → figures}.
     Raises TrainingError for a run that is not finished, of other corpora, or whose fusion is not fitted out of fold.
     """
     check_finished(run, "config.json", "split.json", "predictions.npz", "result.json")
@@ -48,13 +49,15 @@ def leave_one_out(run: Path, corpora: Corpora) -> dict[str, Any]:
         raise TrainingError(
             f"{run} has not left any corpus out", got=f"no {OUT_OF_FOLD}", remedy='Set fusion.fit_on = "out-of-fold".'
         )
-    found = {}
-    for name, (rows, probabilities) in [*left_out(run, config, corpus), *measured(run, corpora, corpus)]:
+    heard, found = heard_by(run, corpus), {}
+    for name, (rows, probabilities) in [*left_out(run, config, corpus), *unheard(run, corpora, corpus)]:
+        alike = indistinguishable(corpus, heard - {name})
         found[name] = {
-            role: figures_of(corpus, name, rows, probabilities[model])
+            role: figures_of(corpus, name, rows, probabilities[model], alike)
             for role, model in {"context": config.context.name, "spectrogram": SPECTROGRAM, "fused": FUSED}.items()
         }
-    return {"corpora": {name: described(corpora.by_name[name]) for name in found}, "runs": found}
+    of = {name: described(corpora.by_name[name]) for name in found}
+    return {"corpora": of, "heard": [name for name in found if name in heard], "runs": found}
 
 
 def left_out(run: Path, config: RunConfig, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
@@ -77,20 +80,45 @@ def left_out(run: Path, config: RunConfig, corpus: Corpus) -> Iterator[tuple[str
         yield name, ([rows[i] for i in inside], {**own, FUSED: fusion(own)})
 
 
-def measured(run: Path, corpora: Corpora, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
-    """Each corpus that is only measured on, with what the whole run says of it."""
+def unheard(run: Path, corpora: Corpora, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
+    """Each corpus that the run did not train on, with what the whole run says of it."""
     arrays = read_arrays(run / "predictions.npz")
     index = {example.file: i for i, example in enumerate(corpus.examples)}
+    heard = heard_by(run, corpus)
     rows = [index[str(file)] for file in arrays["test/files"]]
-    for member in corpora.of_role("measure"):
+    for member in corpora.of_role("train", "validate", "measure"):
+        if member.name in heard:
+            continue
         places = [place for place, i in enumerate(rows) if corpus.examples[i].corpus == member.name]
         tested = {key.removeprefix("test/"): p[places] for key, p in arrays.items() if key.startswith("test/")}
         yield member.name, ([rows[place] for place in places], tested)
 
 
-def figures_of(corpus: Corpus, name: str, rows: list[int], probabilities: np.ndarray) -> dict[str, Any]:
-    """Figures of one corpus' examples `rows` by their probabilities (n, classes)."""
+def heard_by(run: Path, corpus: Corpus) -> set[str]:
+    """The corpora that a run was trained on."""
+    trained = set(read_json(run / "split.json")["train"])
+    return {str(example.corpus) for example in corpus.examples if example.file in trained}
+
+
+def indistinguishable(corpus: Corpus, heard: set[str]) -> dict[str, str]:
+    """Class → the first class that no label of the corpora `heard` tells it apart from."""
+    meanings = [set(classes) for name in heard for classes in corpus.sets[name].values()]
+    first: dict[tuple[bool, ...], str] = {}
+    return {c: first.setdefault(tuple(c in classes for classes in meanings), c) for c in corpus.labels}
+
+
+def figures_of(
+    corpus: Corpus, name: str, rows: list[int], probabilities: np.ndarray, alike: Mapping[str, str]
+) -> dict[str, Any]:
+    """Figures of one corpus' examples `rows` by their probabilities (n, classes), labels of classes alike as one."""
     truth, own, labels = by_corpus(corpus, rows, probabilities)[name]
+    groups: dict[frozenset[str], list[int]] = {}
+    for i, label in enumerate(labels):
+        groups.setdefault(frozenset(alike[c] for c in corpus.sets[name][label]), []).append(i)
+    number = {i: k for k, group in enumerate(groups.values()) for i in group}
+    truth = np.array([number[i] for i in truth.tolist()])
+    own = np.stack([own[:, group].sum(axis=1) for group in groups.values()], axis=1)
+    labels = tuple(" or ".join(labels[i] for i in group) for group in groups.values())
     return _figures(truth, own, labels, [corpus.examples[i].speaker for i in rows])
 
 

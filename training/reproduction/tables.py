@@ -158,10 +158,10 @@ def loco_table(experiments: Sequence[Experiment]) -> str:
     found, parts = [e for e in experiments if e.experiment == "loco"], []
     for experiment in found:
         corpora, runs = experiment.results["corpora"], experiment.results["runs"]
-        rows, left_out = [], [name for name in runs if corpora[name]["role"] == "train"]
+        rows, left_out = [], [name for name in runs if name in experiment.results["heard"]]
         for name, models in runs.items():
             facts, fused = corpora[name], models["fused"]
-            what = "left out" if facts["role"] == "train" else "never trained on"
+            what = "left out" if name in left_out else "never trained on"
             rows.append(
                 [
                     f"{name}, {what}",

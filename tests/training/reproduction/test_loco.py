@@ -43,6 +43,8 @@ def test_each_corpus_is_measured_by_a_model_that_never_heard_it(tmp_path: Path) 
     for number, name in enumerate(("fine", "coarse")):
         split = read_json(tmp_path / "run/out-of-fold" / str(number) / "split.json")
         assert not any(file.startswith(name) for file in split["train"] + split["validation"])
+    assert found["heard"] == ["fine", "coarse"]
+    assert found["runs"]["fine"]["fused"]["labels"] == ["calm or neutral"]  # the other corpus has one word for both
     table = loco_table(load(tmp_path / "results"))
     assert "fine, left out" in table and "kept, never trained on" in table and "mean of those left out (2)" in table
 
