@@ -22,7 +22,7 @@ def train(
     *,
     out: str | os.PathLike[str],
     corpora: str | os.PathLike[str] | None = None,
-    leave_out: Sequence[str] = (),
+    train_on: Sequence[str] = (),
     labels: Sequence[str] | None = None,
     backbone: str | None = None,
     seed: int | None = None,
@@ -44,7 +44,7 @@ def train(
         data: folder of the RAVDESS speech clips, or a .csv or .parquet table with one row per recording.
         out: folder of the run.
         corpora: TOML file that names several corpora, instead of `data`.
-        leave_out: corpora of that file to test on instead of training on them.
+        train_on: corpora of that file to train on, others being tested; none named: all of role "train".
         labels: order of a table's classes; None: sorted.
         backbone: folder or hub name of the speech encoder; None: the recipe's. `seed`, `protocol` and `fold` alike,
             but that a table with a column `split` has the protocol "given", one with all speakers "speakers".
@@ -62,12 +62,12 @@ def train(
     """
     if (data is None) == (corpora is None):
         raise TrainingError("a run trains on data or on corpora", got="both" if data else "neither")
-    if (corpora is None and leave_out) or (corpora is not None and labels is not None):
+    if (corpora is None and train_on) or (corpora is not None and labels is not None):
         raise TrainingError(
-            "leave_out is for corpora, and labels order the classes of a table", got=f"data {data}, corpora {corpora}"
+            "train_on is for corpora, and labels order the classes of a table", got=f"data {data}, corpora {corpora}"
         )
     if corpora is not None:
-        corpus = load_corpora(Path(corpora)).for_training(leave_out)
+        corpus = load_corpora(Path(corpora)).for_training(train_on)
     else:
         corpus = load_corpus(Path(str(data)), None if labels is None else tuple(labels))
     overrides = {name: value for name, value in {"seed": seed, "fold": fold}.items() if value is not None}

@@ -35,7 +35,7 @@ def cli() -> None:
 @click.argument("recipe", default="paper")
 @corpus_options(required=False)
 @click.option("--corpora", type=PATH, help="TOML file that names several corpora, instead of --data.")
-@click.option("--leave-out", multiple=True, help="Corpus of that file to test on instead of training on it.")
+@click.option("--train-on", multiple=True, help="Corpus of that file to train on.  [default: all of role train]")
 @click.option("--out", required=True, type=FOLDER, help="Folder of the run.")
 @click.option("--backbone", help="Folder or hub name of the speech encoder.  [default: the recipe's]")
 @click.option("--seed", type=int, help="Seed of split, augmentation, weights and order.  [default: the recipe's]")
@@ -48,7 +48,7 @@ def cli() -> None:
 @runtime_options
 @click.option("--only", type=click.Choice(["context", "spectrogram"]), help="Train one branch and stop.")
 def run(
-    recipe: str, out: Path, labels: str | None, corpora: Path | None, leave_out: tuple[str, ...], **given: Any
+    recipe: str, out: Path, labels: str | None, corpora: Path | None, train_on: tuple[str, ...], **given: Any
 ) -> None:
     """Train, fuse and test one run of RECIPE: a name ("paper", "compact") or a .toml file.
 
@@ -57,7 +57,7 @@ def run(
     from training.api import train
 
     order = [label.strip() for label in labels.split(",")] if labels else None
-    given |= {"corpora": corpora, "leave_out": leave_out}
+    given |= {"corpora": corpora, "train_on": train_on}
     result = train(recipe, out=out, labels=order, progress=print_epoch, **given)
     print_diagnostics(out)
     if result:

@@ -278,6 +278,10 @@ class ContextConfig:
             "their weighted sum."
         ),
     )
+    standardise: bool = field(
+        default=False,
+        metadata=ours("Standardise what enters the classifier, each number over the clips of training."),
+    )
     pooling: Literal["mean", "mean+std", "mean+std+thirds+deltas"] = field(
         default="mean",
         metadata=paper("III-C.3", "The mean over time.")

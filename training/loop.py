@@ -101,7 +101,7 @@ def fit(
         validation = (validation[0].to(device), validation[1])
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = build_optimizer(branch, stage)
-    frozen = _frozen_sha256(branch)
+    frozen = frozen_sha256(branch)
     history = _resume(folder, branch, optimizer, frozen)
     head = torch.compile(branch.head) if runtime.compiled else branch.head
     while len(history.epochs) < stage.epochs and history.since_best < stage.patience:
@@ -325,7 +325,8 @@ def trained_state(branch: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in branch.state_dict().items() if name not in frozen}
 
 
-def _frozen_sha256(branch: nn.Module) -> str:
+def frozen_sha256(branch: nn.Module) -> str:
+    """Of the parameters that do not train."""
     digest = hashlib.sha256()
     for name, tensor in sorted(frozen_state(branch).items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

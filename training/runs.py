@@ -2,7 +2,8 @@
 
 runs/<id>/
   config.json  split.json  environment.json
-  backbone.json, backbone.safetensors   what the speech encoder is, and those of its parameters that do not train
+  backbone.json, backbone.safetensors   what the speech encoder is, and those of its parameters that do not train;
+                 where those are not ours to give away, backbone.sha256 of them instead (`keep_heads`)
   <branch>/      metrics.jsonl (one line per epoch), best.safetensors, state.pt (to resume from): only what trains
   fusion.npz     the fusion matrix, as it is served
   predictions.npz  part by part: file names, targets, probabilities of each branch and of the fusion
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +37,7 @@ from training.data.corpus import Corpus
 from training.data.features import FeatureCache, read_all
 from training.data.splits import PARTS, Split, splits_of
 from training.files import read_json, read_tensors, write_tensors
-from training.loop import BEST, frozen_state, load_weights, seed_everything
+from training.loop import BEST, frozen_sha256, frozen_state, load_weights, seed_everything
 from training.models.context import ContextBranch
 from training.models.pretrained import Encoder, from_description
 from training.models.spectrogram import SpectrogramBranch
@@ -44,6 +46,7 @@ from training.runtime import Runtime
 SPECTROGRAM = "spectrogram"
 """Name of the spectrogram branch in folders, bundles and columns."""
 BANDWIDTH = "bandwidth.json"
+BACKBONE, CHECKSUM = "backbone.safetensors", "backbone.sha256"
 NEITHER_NOISE_NOR_CHANNEL: dict[str, Any] = {
     "snrs": (),
     "keep_original": True,
@@ -190,7 +193,7 @@ def share_backbone(folder: Path, branch: ContextBranch) -> None:
     They are kept once, so that checkpoints need not hold them, a run goes on with the encoder that it began with,
     and loads where the pretrained checkpoint is not at hand.
     """
-    frozen, path = frozen_state(branch), folder / "backbone.safetensors"
+    frozen, path = frozen_state(branch), folder / BACKBONE
     if not (folder / "backbone.json").is_file():  # transformers of another version would use other words
         write_json(folder / "backbone.json", branch.source.describe())
     if not path.is_file():
@@ -228,12 +231,16 @@ def check_finished(folder: Path, *files: str) -> None:
             )
 
 
-def load_run(folder: Path) -> Run:
-    """A finished run; TrainingError if it is not there or not finished."""
+def load_run(folder: Path, backbone: str | None = None) -> Run:
+    """A finished run; TrainingError if it is not there or not finished, or its encoder cannot be had.
+
+    `backbone` names the folder or the hub's name of the encoder of a run that does not hold it itself; None takes
+    the one that the run's configuration names.
+    """
     folder = Path(folder)
     check_finished(folder, "config.json", "split.json", "fusion.npz", "result.json")
     config, split = load_config(folder / "config.json"), read_json(folder / "split.json")
-    branches = _load_branches(folder, config, len(split["labels"]))
+    branches = _load_branches(folder, config, len(split["labels"]), backbone or config.context.backbone)
     return Run(
         folder=folder,
         config=config,
@@ -246,16 +253,48 @@ def load_run(folder: Path) -> Run:
     )
 
 
-def _load_branches(folder: Path, config: RunConfig, classes: int) -> dict[str, nn.Module]:
+def keep_heads(run: Path, out: Path) -> None:
+    """Copy what a finished run has trained, and the checksum of its frozen encoder instead of the encoder.
+
+    So that a run on somebody else's weights can be published. Raises TrainingError for a run that is not finished.
+    """
+    copied = ("config.json", "split.json", "environment.json", "backbone.json", "fusion.npz", "result.json", BANDWIDTH)
+    check_finished(run, *copied, BACKBONE)
+    loaded = load_run(run)
+    out.mkdir(parents=True)
+    for name in (*copied, *(f"{name}/{BEST}" for name in loaded.branches)):
+        (out / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(run / name, out / name)
+    (out / CHECKSUM).write_text(frozen_sha256(loaded.branches[loaded.config.context.name]) + "\n")
+
+
+def _load_branches(folder: Path, config: RunConfig, classes: int, backbone: str = "") -> dict[str, nn.Module]:
     """The branches as they were trained; runs of version 0.1.0 have the frozen parameters in their checkpoints."""
-    described, kept = folder / "backbone.json", folder / "backbone.safetensors"
+    described, name = folder / "backbone.json", config.context.name
     encoder = from_description(read_json(described), config.context.spec_augment) if described.is_file() else None
-    frozen = {config.context.name: read_tensors(kept)} if kept.is_file() else {}
-    branches = build_branches(config, classes, encoder)
-    for name, branch in branches.items():
-        load_weights(branch, folder / name / BEST, frozen.get(name, {}))
+    branches, frozen = build_branches(config, classes, encoder), {}
+    if (folder / BACKBONE).is_file():
+        frozen = {name: read_tensors(folder / BACKBONE)}
+    elif (folder / CHECKSUM).is_file():
+        frozen = {name: _fetched(folder, config, classes, backbone)}
+    for branch_name, branch in branches.items():
+        load_weights(branch, folder / branch_name / BEST, frozen.get(branch_name, {}))
         branch.eval()
     return branches
+
+
+def _fetched(folder: Path, config: RunConfig, classes: int, backbone: str) -> dict[str, Tensor]:
+    """The frozen parameters of the encoder `backbone`; TrainingError unless the run was trained on them."""
+    branch = ContextBranch(dataclasses.replace(config.context, backbone=backbone), classes)
+    found, wanted = frozen_sha256(branch), (folder / CHECKSUM).read_text().strip()
+    if found != wanted:
+        raise TrainingError(
+            f"{backbone} is not the encoder that {folder.name} was trained on",
+            got=f"parameters of SHA-256 {found[:16]}…",
+            expected=f"{wanted[:16]}…",
+            remedy=f"Name a folder that holds {config.context.backbone}, unchanged.",
+        )
+    return frozen_state(branch)
 
 
 def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[str, Any]:

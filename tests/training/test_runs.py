@@ -17,7 +17,8 @@ from ser_batch.errors import TrainingError  # noqa: E402
 from support.toy_corpus import CONFIG, write_corpus  # noqa: E402
 from training.data.corpus import Corpus  # noqa: E402
 from training.loop import frozen_state  # noqa: E402
-from training.runs import build_branches, load_run, share_backbone  # noqa: E402
+from training.models.pretrained import load_encoder  # noqa: E402
+from training.runs import build_branches, keep_heads, load_run, share_backbone  # noqa: E402
 from training.runtime import Runtime  # noqa: E402
 from training.stages import train  # noqa: E402
 
@@ -115,3 +116,25 @@ def test_a_killed_run_goes_on_with_the_encoder_that_it_began_with(corpus: Corpus
     branch = build_branches(replace(CONFIG, context=replace(CONFIG.context, unfrozen_layers=1)), 2)[NAME]
     with pytest.raises(TrainingError, match=r"backbone\.safetensors is of another encoder"):
         share_backbone(tmp_path / "killed", branch)
+
+
+def test_the_heads_of_a_run_load_with_the_encoder_that_they_were_trained_on_and_no_other(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    for name in ("encoder", "other"):
+        load_encoder(CONFIG.context).model.save_pretrained(tmp_path / name)
+    frozen = config(0)
+    named = replace(frozen, context=replace(frozen.context, backbone=str(tmp_path / "encoder"), architecture={}))
+    train(named, corpus, tmp_path / "run")
+    keep_heads(tmp_path / "run", tmp_path / "heads")
+    assert not list((tmp_path / "heads").rglob("backbone.safetensors"))
+    moved = (tmp_path / "encoder").rename(tmp_path / "moved")
+    whole, heads = load_run(tmp_path / "run"), load_run(tmp_path / "heads", str(moved))
+    for name, branch in whole.branches.items():
+        state = heads.branches[name].state_dict()
+        assert all(torch.equal(tensor, state[key]) for key, tensor in branch.state_dict().items())
+    with pytest.raises(TrainingError, match="other is not the encoder that heads was trained on"):
+        load_run(tmp_path / "heads", str(tmp_path / "other"))
+    with pytest.raises(TrainingError, match="cannot be loaded"):
+        load_run(tmp_path / "heads")

@@ -76,7 +76,7 @@ def test_corpora_with_other_labels_train_one_model(context: str, corpora: Corpor
     found = result["test"]["fused"]["corpora"]
     assert found["fine"]["labels"] == ["calm", "neutral"] and found["coarse"]["labels"] == ["happy", "quiet"]
     assert result["test"]["fused"]["ua"] == pytest.approx((found["fine"]["ua"] + found["coarse"]["ua"]) / 2)
-    left = train(config, corpora.for_training(["coarse"]), tmp_path / "left")
+    left = train(config, corpora.for_training(["fine"]), tmp_path / "left")
     assert left and left["test"]["fused"]["corpora"]["coarse"]["clips"] == 24
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -115,20 +115,6 @@ class Corpora:
         """The members with one of these roles; those without labels only if asked for."""
         return [m for m in self.members if m.entry.role in roles and (m.meanings or not labelled)]
 
-    def train_on(self, names: Iterable[str]) -> list[Member]:
-        """Members that may be trained on; TrainingError for an unknown one and for one that is only measured on."""
-        found = []
-        for name in names:
-            if name not in self.by_name:
-                raise TrainingError(f"{self.path} has no corpus {name}", expected=", ".join(self.by_name))
-            if (role := self.by_name[name].entry.role) != "train":
-                raise TrainingError(
-                    f"the corpus {name} is not to be trained on: its role in {self.path} is {role}",
-                    remedy='Leave it out, or set role = "train" if its licence allows that.',
-                )
-            found.append(self.by_name[name])
-        return found
-
     def join(self, members: Sequence[Member]) -> Corpus:
         """One corpus of several: files and speakers are named <corpus>/<name>, labels are sets of classes."""
         examples = tuple(
@@ -151,22 +137,30 @@ class Corpora:
             licences={member.name: member.entry.licence for member in members},
         )
 
-    def for_training(self, leave_out: Sequence[str] = ()) -> Corpus:
+    def for_training(self, train_on: Sequence[str] = ()) -> Corpus:
         """The labelled corpora joined, each example with the part that it plays.
 
-        Corpora to train on are trained on but for what their protocol keeps out; those to choose by validate; those
-        left out and those to measure on are tested.
+        Corpora to train on, or of them those named by `train_on`, are trained on but for what their protocol keeps
+        out; those to choose by validate; all others are tested.
+
+        Raises TrainingError for a name that is unknown, or of a corpus that is not to be trained on.
         """
-        unknown = sorted(set(leave_out) - set(self.by_name))
-        if unknown:
-            raise TrainingError(f"{self.path} has no corpus {unknown[0]}", expected=", ".join(self.by_name))
+        for name in train_on:
+            if name not in self.by_name:
+                raise TrainingError(f"{self.path} has no corpus {name}", expected=", ".join(self.by_name))
+            if (of := self.by_name[name].entry.role) != "train":
+                raise TrainingError(
+                    f"the corpus {name} is not to be trained on: its role in {self.path} is {of}",
+                    remedy='Leave it out, or set role = "train" if its licence allows that.',
+                )
         members = self.of_role("train", "validate", "measure")
         joined = self.join(members)
         parts = [""] * len(joined)
         for part in PARTS:
             for i in self.rows(members, part):
                 parts[i] = part
-        role = {m.name: "test" if m.name in leave_out else ROLES[m.entry.role] for m in members}
+        role = {m.name: ROLES[m.entry.role] for m in members}
+        role |= {m.name: "test" for m in self.of_role("train") if train_on and m.name not in train_on}
         examples = tuple(
             replace(e, part=role[str(e.corpus)] or part) for e, part in zip(joined.examples, parts, strict=True)
         )

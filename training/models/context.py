@@ -17,7 +17,7 @@ from training.config import ContextConfig, to_dict
 from training.models.frontends import Centre, Decimate
 from training.models.pretrained import Encoder, load_encoder
 
-HEAD = ("name", "hidden", "dropout", "input_dropout", "concatenate_layers")
+HEAD = ("name", "hidden", "dropout", "input_dropout", "concatenate_layers", "standardise")
 """Settings that change nothing below the classifier."""
 NAMED = ("backbone", "architecture", "normalise")
 """Settings that name a backbone or leave it to speak for itself."""
@@ -54,8 +54,9 @@ class ContextBranch(nn.Module):
         self.statistics = sum(STATISTICS[name] for name in config.pooling.split("+"))
         self.width = int(self.encoder.config.hidden_size)
         inputs, entry = self.statistics * self.width, []
-        if config.concatenate_layers:  # the statistics' scales differ by layer and by unit
+        if config.concatenate_layers:
             inputs *= self.depth + 1
+        if config.standardise or config.concatenate_layers:  # the statistics' scales differ by layer and by unit
             entry.append(nn.BatchNorm1d(inputs, affine=False))
         if config.input_dropout:
             entry.append(nn.Dropout(config.input_dropout))

@@ -115,8 +115,8 @@ def test_what_cannot_be_trained_on_is_refused(entries: list[str], message: str, 
 
 def test_a_corpus_to_measure_on_is_not_trained_on(folder: Path) -> None:
     corpora = load(folder, ONE, TWO.replace('"train"', '"measure"'))
-    assert [m.name for m in corpora.train_on(["one"])] == ["one"]
+    assert {(e.corpus, e.part) for e in corpora.for_training(["one"]).examples} == {("one", "train"), ("two", "test")}
     with pytest.raises(TrainingError, match=r"two is not to be trained on: its role in .* is measure"):
-        corpora.train_on(["one", "two"])
+        corpora.for_training(["one", "two"])
     with pytest.raises(TrainingError, match="no corpus three; expected one, two"):
-        corpora.train_on(["three"])
+        corpora.for_training(["three"])
