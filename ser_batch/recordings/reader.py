@@ -36,9 +36,14 @@ Read = tuple[pa.Table, Problems] | Segments
 PROBLEM = "ser_batch.problem"
 """Column that says what is wrong with a row; it is there only if something is."""
 COMPRESSED = (".gz", ".bz2", ".zst")
-UNREADABLE = (".xls", ".xlsb", ".ods", ".numbers", ".feather", ".arrow", ".pkl", ".orc", ".sqlite", ".db")
-"""Endings of tables that are refused as such, rather than taken for audio."""
+UNREADABLE = (
+    *(".xls", ".xlsb", ".ods", ".numbers", ".feather", ".arrow", ".pkl", ".orc", ".sqlite", ".db", ".avro", ".dta"),
+    *(".pls", ".xspf", ".stm", ".ctm", ".trs", ".ass", ".ssa", ".sbv", ".ttml", ".cha"),
+)
+"""Endings of tables, playlists and segments that are refused as such, rather than taken for audio."""
 EXPECTED = "CSV, TSV, JSON lines, Parquet, Excel's .xlsx, .txt, .m3u, wav.scp, Kaldi's segments, or a file of segments"
+TITLES = 10
+"""Rows of a sheet among which its header is looked for."""
 ANNOTATIONS = {b"ser_batch": b"segments"}
 """Metadata of a table that was a file of another tool's segments."""
 
@@ -213,9 +218,13 @@ def _json(path: str) -> Read:
         try:
             # One block, since types are guessed from the first.
             options = arrow_json.ReadOptions(block_size=max(len(content), 1 << 20), use_threads=False)
-            return arrow_json.read_json(pa.BufferReader(content), options), {}
+            table = arrow_json.read_json(pa.BufferReader(content), options)
         except pa.ArrowException:
             return from_objects(*json_lines(text))
+        # An id like 2021-05-03 is read as a time, and would come back as 2021-05-03 00:00:00.
+        if not any(pa.types.is_timestamp(field.type) and column_type(field.name) for field in table.schema):
+            return table, {}
+        return from_objects(*json_lines(text))
     return from_objects(json.loads(text), {})
 
 
@@ -233,7 +242,7 @@ def _parquet(path: str) -> Read:
 
 
 def _excel(path: str) -> Read:
-    """The first sheet of a workbook that has a row with the name of a known column, from that row on."""
+    """The first sheet of a workbook that names a known column, from there on: titles may stand above."""
     try:
         import openpyxl
     except ImportError as error:
@@ -246,7 +255,8 @@ def _excel(path: str) -> Read:
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(error) from error
     sheets = [[row for row in sheet.iter_rows(values_only=True) if any(_filled(row))] for sheet in book.worksheets]
-    rows = next((rows for rows in sheets if rows and any(_known(str(cell)) for cell in rows[0])), None)
+    heads = ((rows, place) for rows in sheets for place in range(min(len(rows), TITLES)))
+    rows = next((rows[place:] for rows, place in heads if any(_known(str(cell)) for cell in rows[place])), None)
     rows = rows or next((rows for rows in sheets if rows), None)
     if rows is None:
         raise InputError("holds nothing", expected="a first row that names columns")

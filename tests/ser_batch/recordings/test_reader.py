@@ -157,6 +157,19 @@ def test_json_as_pandas_and_datasets_write_it(tmp_path: Path) -> None:
         {"version": "1.0", "data": expected},
     ):
         assert rows(save(tmp_path / "l.json", json.dumps(value))) == expected
+    assert rows(save(tmp_path / "l.json", '["a.wav", "b.wav"]')) == [{"path": "a.wav"}, {"path": "b.wav"}]
+
+
+def test_ids_that_look_like_dates_stay_as_they_are(tmp_path: Path) -> None:
+    values = [{"path": "a.wav", "id": "2021-05-03", "label": "2021-05-03"}, {"path": "b.wav", "id": "2021-05-04"}]
+    path = save(tmp_path / "l.jsonl", "\ufeff" + "\r\n".join(map(json.dumps, values)))
+    assert rows(path) == [values[0], {**values[1], "label": None}]
+
+
+@pytest.mark.parametrize("ending", [".pls", ".stm", ".ass", ".ods"])
+def test_tables_of_kinds_that_are_not_read_are_no_audio(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(InputError, match=f"is of a kind that is not read; got {ending}; expected CSV"):
+        find_recordings([save(tmp_path / f"l{ending}", "a.wav")])
 
 
 def test_what_is_no_table_at_all_is_refused_in_a_few_words(tmp_path: Path) -> None:
@@ -184,6 +197,15 @@ def test_a_sheet_of_a_workbook(tmp_path: Path) -> None:
     assert found.extra.drop_columns(["id", "start", "end"]).to_pylist() == [
         {"age": 30, "share": 0.25, "spoken": "ja"}, {"age": None, "share": 1.0, "spoken": None},
     ]  # fmt: skip
+
+
+def test_titles_may_stand_above_a_sheet(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["Calls in May"], [], ["No.", "File Name", "label"], [1, "a.wav", "sad"]):
+        book.active.append(row)
+    book.save(tmp_path / "l.xlsx")
+    assert rows(tmp_path / "l.xlsx") == [{"No.": 1, "File Name": "a.wav", "label": "sad"}]
 
 
 def test_without_openpyxl_a_workbook_is_refused_with_what_to_install(
