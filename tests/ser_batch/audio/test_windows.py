@@ -95,7 +95,7 @@ def test_a_pause_is_not_heard_in_place_of_speech_that_begins_late(
     assert (first.start, first.is_window, first.level < -60) == (0.5, False, True)
 
 
-@pytest.mark.parametrize(("late", "seconds"), [(1e-4, 2.3), (3e-4, 2.3), (1.0, 0.001)])
+@pytest.mark.parametrize(("late", "seconds"), [(1e-4, 2.3), (3e-4, 2.3), (0.0, 2.3)])
 def test_a_quiet_recording_is_still_one_clip(tmp_path: Path, late: float, seconds: float) -> None:
     samples = np.concatenate([1e-4 * sound(3.6, 48_000), late * sound(seconds, 48_000)])
     soundfile.write(tmp_path / "quiet.wav", samples, 48_000, subtype="FLOAT")
