@@ -67,7 +67,9 @@ def column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return strings([as_text(value) for value in values])
+        texts = [as_text(value) for value in values]
+        # Half of an emoji, where a text was cut off, is no character.
+        return strings([text and text.encode("utf-8", "replace").decode() for text in texts])
 
 
 def as_text(value: Any) -> str | None:

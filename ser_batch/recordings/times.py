@@ -17,8 +17,11 @@ Seconds = npt.NDArray[np.float64]
 NONE = frozenset({"", "nat", "nan", "none", "null", "na", "n/a", "-", "<na>"})
 """Cells that say nothing, in lower case."""
 UNITS = {
-    **dict.fromkeys(("", "s", "sec", "seconds"), 1.0),
-    **{"ms": 1e-3, "us": 1e-6, "ns": 1e-9, "m": 60.0, "min": 60.0, "h": 3600.0},
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("ms", "msec", "msecs", "millisecond", "milliseconds"), 1e-3),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600.0),
+    **{"us": 1e-6, "ns": 1e-9},
     **dict.fromkeys(("day", "days"), 86400.0),
 }
 NUMBER = re.compile(r"([+-]?\d+(?:[.,]\d+)?|[+-]?[.,]\d+)\s*([a-z]*)")

@@ -80,6 +80,7 @@ def test_when_a_call_was_is_no_stretch_of_it(tmp_path: Path, columns: str, row: 
         ("1.5", 1.5), ("1,5", 1.5), ("00:01:02.5", 62.5), ("1:02", 62.0), ("00:01:02,500", 62.5), ("1e1", 10.0),
         ("0 days 00:00:01.250000", 1.25), ("1 days 00:00:00", 86400.0), ("2 days", 172800.0),
         ("-1 days +23:59:59", -1.0),
+        ("1 hour", 3600.0), ("500 milliseconds", 0.5), ("1,5 secs", 1.5), ("2 minutes", 120.0),
         ("250ms", 0.25), ("2 s", 2.0), ("NaT", None), ("", None), ("nan", None), (None, None), ("-", None),
     ],
 )  # fmt: skip

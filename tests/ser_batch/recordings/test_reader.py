@@ -20,7 +20,7 @@ import pytest
 
 from ser_batch.errors import InputError
 from ser_batch.recordings.find import find_recordings
-from ser_batch.recordings.reader import is_table, read_table
+from ser_batch.recordings.reader import PROBLEM, is_table, read_table
 from support.recordings import touch
 
 
@@ -164,6 +164,35 @@ def test_ids_that_look_like_dates_stay_as_they_are(tmp_path: Path) -> None:
     values = [{"path": "a.wav", "id": "2021-05-03", "label": "2021-05-03"}, {"path": "b.wav", "id": "2021-05-04"}]
     path = save(tmp_path / "l.jsonl", "\ufeff" + "\r\n".join(map(json.dumps, values)))
     assert rows(path) == [values[0], {**values[1], "label": None}]
+
+
+def test_what_a_type_would_change_stays_text(tmp_path: Path) -> None:
+    number = "123456789012345678901234567890"
+    assert rows(save(tmp_path / "l.jsonl", f'{{"path": "a.wav", "id": {number}}}\n')) == [
+        {"path": "a.wav", "id": number}
+    ]
+    half = '{"path": "a.wav", "text": "cut \\ud83d"}\n{"path": "b.wav", "text": "x"}\n'
+    assert [row["text"] for row in rows(save(tmp_path / "l.jsonl", half))] == ["cut ?", "x"]
+    assert rows(save(tmp_path / "l.csv", "path,label\na.wav,s\0d\n")) == [{"path": "a.wav", "label": "s\0d"}]
+
+
+@pytest.mark.parametrize("above", ["Calls in May\n", "Calls;;\n;;\n", "# made by x, on Monday\n", "\ufeff\n\nCalls\n"])
+def test_titles_may_stand_above_a_table(tmp_path: Path, above: str) -> None:
+    text = above + '"File Name";label;n\na.wav;sad;1\n'
+    assert rows(save(tmp_path / "l.csv", text)) == [{"File Name": "a.wav", "label": "sad", "n": 1}]
+
+
+def test_only_titles_are_looked_over(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="got columns name, type, label"):
+        find_recordings([save(tmp_path / "l.csv", "name,type,label\nx,audio,sad\n")])
+    assert rows(save(tmp_path / "l.csv", "path\na.wav\naudio,x\n"))[0] == {"path": "a.wav", PROBLEM: None}
+
+
+def test_a_quotation_mark_that_is_never_closed_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="quotation mark that is never closed; got line 2 below"):
+        rows(save(tmp_path / "l.csv", 'path,text\na.wav,"x"\nb.wav,"y\nc.wav,z\n'))
+    inches = rows(save(tmp_path / "l.csv", 'path,text\na.wav,7" disk\n'))
+    assert inches == [{"path": "a.wav", "text": '7" disk'}]
 
 
 @pytest.mark.parametrize("ending", [".pls", ".stm", ".ass", ".ods"])
