@@ -18,6 +18,9 @@ from ser_batch.audio.sound import Sound, open_sound
 from ser_batch.clips import Segmentation, Waveform, fit
 from ser_batch.errors import AudioError
 
+LOUDER = 10.0
+"""dB by which a window must be louder than the one clip of a recording to be heard in its place."""
+
 
 def read_segments(
     path: str | os.PathLike[str], segmentation: Segmentation, *, span: Span | None = None, descriptor: int | None = None
@@ -41,7 +44,21 @@ def segments_of(sound: Sound, segmentation: Segmentation, span: Span | None = No
         for clip in _windows(sound, segmentation, span):
             yield replace(clip, is_window=True)
     else:
-        yield from clips_of(sound, segmentation.clip, segmentation.channels, span)
+        clips = clips_of(sound, segmentation.clip, segmentation.channels, span)
+        yield from _late(sound, segmentation, span, clips) or clips
+
+
+def _late(sound: Sound, segmentation: Segmentation, span: Span | None, clips: list[Clip]) -> list[Clip]:
+    """Windows over a recording of one clip that holds a pause, where speech begins after it; else none."""
+    level = min(clip.level for clip in clips)
+    if not segmentation.whole or level > segmentation.threshold(window=True):
+        return []
+    # A stretch is found anew by its times.
+    if span is None:
+        sound.seek(0)
+    windows = [replace(clip, is_window=True) for clip in _windows(sound, segmentation, span)]
+    loudest = max(clip.level for clip in windows)
+    return windows if loudest > max(segmentation.threshold(window=True), level + LOUDER) else []
 
 
 def read_windows(

@@ -181,6 +181,8 @@ TIMING = re.compile(r"\s*(\S+)\s*-->\s*(\S+)")
 VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]*)>")
 NAMED = re.compile(r"\[([^\]]+)\]:\s*")
 """How whisperX writes who speaks."""
+MARKUP = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+"""Tags, and what SubRip takes over from SubStation: `{\\an8}`."""
 
 
 def parse_cues(text: str) -> Segments:
@@ -188,25 +190,32 @@ def parse_cues(text: str) -> Segments:
     rows: list[Row] = []
     for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").replace("\r", "\n")):
         lines = block.split("\n")
-        place = next((place for place, line in enumerate(lines) if "-->" in line), None)
-        if place is None or lines[0].startswith("NOTE"):
+        places = [place for place, line in enumerate(lines) if "-->" in line]
+        if not places or lines[0].startswith("NOTE"):
             continue
-        timing = TIMING.match(lines[place])
-        said = " ".join(line.strip() for line in lines[place + 1 :] if line.strip())
-        voice, named = VOICE.search(said), NAMED.match(said)
-        if named:
-            said = said[named.end() :]
-        rows.append(
-            {
-                "start": timing[1] if timing else lines[place],
-                "end": timing[2] if timing else None,
-                "speaker": voice[1].strip() if voice else named[1] if named else None,
-                "text": html.unescape(re.sub(r"<[^>]*>", "", said)),
-            }
-        )
+        for place, end in zip(places, [*places[1:], len(lines)], strict=True):
+            said = lines[place + 1 : end]
+            if end < len(lines) and said and said[-1].strip().isdecimal():
+                # Without an empty line between cues, the number of the next.
+                said.pop()
+            rows.append(_cue(lines[place], said))
     if not rows and text.strip() and not text.lstrip("\ufeff").startswith("WEBVTT"):
         raise ValueError("it has no cues: lines like 00:00:01.000 --> 00:00:02.500")
     return Segments(rows, [()] * len(rows))
+
+
+def _cue(line: str, lines: Sequence[str]) -> Row:
+    timing = TIMING.match(line)
+    said = " ".join(line.strip() for line in lines if line.strip())
+    voice, named = VOICE.search(said), NAMED.match(said)
+    if named:
+        said = said[named.end() :]
+    return {
+        "start": timing[1] if timing else line,
+        "end": timing[2] if timing else None,
+        "speaker": html.unescape(voice[1].strip()) if voice else named[1] if named else None,
+        "text": html.unescape(MARKUP.sub("", said)),
+    }
 
 
 AUDACITY = re.compile(r"\d+(?:[.,]\d+)?\t\d+(?:[.,]\d+)?(?:\t.*)?|\\\t.*")

@@ -13,11 +13,15 @@ from ser_batch.recordings.text_tables import Problems
 
 
 def rows_in(value: Any, known: Callable[[str], bool]) -> list[Any]:
-    """The objects of a JSON document: a list, a list under a name, columns of lists or, as pandas has it, objects.
+    """The objects of a JSON document.
+
+    It is a list (of texts, which are paths), a list under a name, columns of lists or, as pandas has it, of objects.
 
     Args:
         known: whether a column of that name is looked for.
     """
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return [{"path": each} for each in value]
     if not isinstance(value, dict):
         return value if isinstance(value, list) else [value]
     lists = [each for each in value.values() if isinstance(each, list) and each and isinstance(each[0], dict)]
@@ -63,7 +67,9 @@ def column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return strings([as_text(value) for value in values])
+        texts = [as_text(value) for value in values]
+        # Half of an emoji, where a text was cut off, is no character.
+        return strings([text and text.encode("utf-8", "replace").decode() for text in texts])
 
 
 def as_text(value: Any) -> str | None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 
 from ser_batch.errors import InputError
 from ser_batch.recordings.embedded import is_audio_column, parts_of, paths_in
-from ser_batch.recordings.reader import ANNOTATIONS, PATHS, PROBLEM, TIMES, find_column, shown
-from ser_batch.recordings.times import seconds
+from ser_batch.recordings.reader import ANNOTATIONS, PATHS, PROBLEM, TIMES, find_column, plain, shown
+from ser_batch.recordings.times import are_seconds, seconds
+
+OTHER_TIMES = re.compile(
+    r"(?:(?P<start>start|begin|onset|tmin)|(?P<end>end|stop|tmax)|(?P<offset>offset)|(?P<duration>duration|dur))"
+    r"(?:_?time)?(?:_(?:in_)?(?:s|secs?|seconds|(?P<ms>ms|msecs?|milliseconds)))?"
+)
+"""Other names of columns that make a stretch: `start_time`, `begin`, `stop`, `end_ms`, `onset` with `offset`."""
 
 
 class ListedTable:
@@ -29,7 +37,7 @@ class ListedTable:
         if self.file is None:
             raise InputError(
                 f"the table {path} names no recordings",
-                got=f"columns {shown(table.column_names)}",
+                got=f"columns {shown([name for name in table.column_names if name != PROBLEM])}",
                 expected=f"one of {', '.join(PATHS)}, in its first line or schema",
             )
         if not len(table) and not (self.annotated and may_be_empty):
@@ -44,7 +52,7 @@ class ListedTable:
                 expected="paths",
             )
         self.id = find_column(table, ["id"])
-        self.times = _time_columns(table)
+        self.table, self.times = _with_times(self.table)
         # `path` and `file` never pass for other columns: they are names of ours.
         taken = {"path", "file", self.file, PROBLEM, *self.times.values()}
         taken |= {name for name in table.column_names if name in TIMES[:3]}
@@ -72,13 +80,39 @@ class ListedTable:
         return [f"/{value}" if value else "" for value in values]
 
 
-def _time_columns(table: pa.Table) -> dict[str, str]:
-    """`start`, `end`, `duration` -> the column that says it; NeMo's `offset` is a start."""
+def _with_times(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
+    """The table with all times in seconds, and `start`, `end`, `duration` -> the column that says it.
+
+    NeMo's `offset` is a start; beside an `onset` it is an end.
+    """
     found = {name: given for name in TIMES[:3] if (given := find_column(table, [name])) is not None}
-    offset = find_column(table, ["offset"])
-    if "start" not in found and offset is not None:
+    table, others = _other_times(table)
+    if "start" not in found and "start" in others:
+        found = others | found
+        if plain(found["start"]).startswith("onset") and "offset" in others:
+            found.setdefault("end", others["offset"])
+    elif "start" not in found and (offset := find_column(table, ["offset"])) is not None:
         found["start"] = offset
-    return found
+    elif "start" in found and not {"end", "duration"} & {*found}:
+        found = others | found
+    return table, {name: found[name] for name in TIMES[:3] if name in found}
+
+
+def _other_times(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
+    """The same for columns that are named otherwise and hold seconds, or milliseconds where their name says so."""
+    found: dict[str, str] = {}
+    for index, name in enumerate(table.column_names):
+        match = OTHER_TIMES.fullmatch(plain(name))
+        if match is None or plain(name) in TIMES[:3]:
+            continue
+        kind = next(kind for kind in ("start", "end", "offset", "duration") if match[kind])
+        unit = 1e-3 if match["ms"] else 1.0
+        if kind in found or not are_seconds(table[name], unit):
+            continue
+        found[kind] = name
+        if match["ms"]:
+            table = table.set_column(index, name, pa.array(seconds(table[name])[0] * unit, from_pandas=True))
+    return table, found
 
 
 def given_ids(listed: ListedTable) -> list[str | None]:

@@ -21,7 +21,15 @@ from ser_batch.recordings.embedded import audio_field, without_audio
 from ser_batch.recordings.json_tables import as_text, column, from_objects, json_lines, rows_in
 from ser_batch.recordings.kaldi import SEGMENTS, parse_scp, parse_segments
 from ser_batch.recordings.media import Media
-from ser_batch.recordings.text_tables import Problems, decoded, decompressed, looks_delimited, parse_delimited
+from ser_batch.recordings.text_tables import (
+    TITLES,
+    Problems,
+    decoded,
+    decompressed,
+    looks_delimited,
+    parse_delimited,
+    titles,
+)
 from ser_batch.storage.objects import readable
 from ser_batch.storage.urls import join, split
 from ser_batch.text import terminal_safe
@@ -36,8 +44,11 @@ Read = tuple[pa.Table, Problems] | Segments
 PROBLEM = "ser_batch.problem"
 """Column that says what is wrong with a row; it is there only if something is."""
 COMPRESSED = (".gz", ".bz2", ".zst")
-UNREADABLE = (".xls", ".xlsb", ".ods", ".numbers", ".feather", ".arrow", ".pkl", ".orc", ".sqlite", ".db")
-"""Endings of tables that are refused as such, rather than taken for audio."""
+UNREADABLE = (
+    *(".xls", ".xlsb", ".ods", ".numbers", ".feather", ".arrow", ".pkl", ".orc", ".sqlite", ".db", ".avro", ".dta"),
+    *(".pls", ".xspf", ".stm", ".ctm", ".trs", ".ass", ".ssa", ".sbv", ".ttml", ".cha"),
+)
+"""Endings of tables, playlists and segments that are refused as such, rather than taken for audio."""
 EXPECTED = "CSV, TSV, JSON lines, Parquet, Excel's .xlsx, .txt, .m3u, wav.scp, Kaldi's segments, or a file of segments"
 ANNOTATIONS = {b"ser_batch": b"segments"}
 """Metadata of a table that was a file of another tool's segments."""
@@ -213,10 +224,18 @@ def _json(path: str) -> Read:
         try:
             # One block, since types are guessed from the first.
             options = arrow_json.ReadOptions(block_size=max(len(content), 1 << 20), use_threads=False)
-            return arrow_json.read_json(pa.BufferReader(content), options), {}
+            table = arrow_json.read_json(pa.BufferReader(content), options)
         except pa.ArrowException:
             return from_objects(*json_lines(text))
+        return from_objects(*json_lines(text)) if any(map(_is_misread, table.schema)) else (table, {})
     return from_objects(json.loads(text), {})
+
+
+def _is_misread(field: pa.Field) -> bool:
+    """Whether a name or an id was taken for a time or a fraction: 2021-05-03, or a number of thirty digits."""
+    kind = field.type
+    guessed = pa.types.is_timestamp(kind) or (pa.types.is_floating(kind) and plain(field.name) not in TIMES)
+    return guessed and column_type(field.name) is not None
 
 
 def _parquet(path: str) -> Read:
@@ -233,7 +252,7 @@ def _parquet(path: str) -> Read:
 
 
 def _excel(path: str) -> Read:
-    """The first sheet of a workbook that has a row with the name of a known column, from that row on."""
+    """The first sheet of a workbook that names a known column, from there on: titles may stand above."""
     try:
         import openpyxl
     except ImportError as error:
@@ -246,7 +265,8 @@ def _excel(path: str) -> Read:
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(error) from error
     sheets = [[row for row in sheet.iter_rows(values_only=True) if any(_filled(row))] for sheet in book.worksheets]
-    rows = next((rows for rows in sheets if rows and any(_known(str(cell)) for cell in rows[0])), None)
+    sheets = [rows[titles([_texts(row) for row in rows[:TITLES]], _known) :] for rows in sheets]
+    rows = next((rows for rows in sheets if rows and any(map(_known, _texts(rows[0])))), None)
     rows = rows or next((rows for rows in sheets if rows), None)
     if rows is None:
         raise InputError("holds nothing", expected="a first row that names columns")
@@ -257,6 +277,10 @@ def _excel(path: str) -> Read:
         raise InputError(f"has the column {twice!r} twice", got=", ".join(filter(None, names)))
     cells = {names[place]: [row[place] if place < len(row) else None for row in rows[1:]] for place in wanted}
     return pa.table({name: _typed(name, values) for name, values in cells.items()}), {}
+
+
+def _texts(row: tuple[Any, ...]) -> list[str]:
+    return ["" if cell is None else str(cell) for cell in row]
 
 
 def _filled(row: tuple[Any, ...]) -> list[bool]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,8 @@ BOMS = (
 )
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 """How compressed files begin."""
+TITLES = 10
+"""Rows among which a header is looked for."""
 NO_NUMBER = r"^[+-]?0\d|^[+-]?\d{16,}$"
 """What reads as a number and is a name: 007 would come back as 7, and a double keeps only some of so many digits."""
 Problems = dict[int, str]
@@ -52,7 +55,7 @@ def decoded(content: bytes) -> str:
         ValueError: it is none of them.
     """
     codec = next((codec for mark, codec in BOMS if content.startswith(mark)), None)
-    if codec is None and b"\0" in content[:256]:
+    if codec is None and b"\0" in content[:2]:
         codec = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
     if codec is not None:
         return content.decode(codec)
@@ -84,10 +87,14 @@ def parse_delimited(
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
     if text[:4].lower() == "sep=" and text[5:6] == "\n":
         delimiter, text = text[4], text[6:]
+    lines = text.split("\n", TITLES)
+    text = "\n".join(lines[titles([re.split(rf"[{DELIMITERS}]", line) for line in lines[:TITLES]], known) :])
     if not text.strip():
         raise InputError("holds nothing", expected="a first line that names columns")
     header, body, delimiter = _header(text, known, delimiter)
     quoted = delimiter != "\t" or '"' not in body or not _has_stray_quotes(body)
+    if quoted and (line := _unclosed(body, delimiter)):
+        raise InputError("has a quotation mark that is never closed", got=f"line {line} below the header")
     parsed = _Text(body, header, delimiter, quoted, types)
     table, problems = parsed.read(), Problems()
     if parsed.ragged:
@@ -104,6 +111,36 @@ def looks_delimited(text: str, known: Callable[[str], bool]) -> bool:
     """Whether the first line of a text names several columns of which one is known."""
     line = text.lstrip().partition("\n")[0].strip()
     return any(delimiter in line and any(map(known, line.split(delimiter))) for delimiter in DELIMITERS)
+
+
+def titles(rows: Sequence[Sequence[str]], known: Callable[[str], bool]) -> int:
+    """How many rows stand above the header: a title or a comment each, of one cell.
+
+    Args:
+        known: whether a column of that name is looked for.
+    """
+    for place, row in enumerate(rows):
+        cells = [cell.strip().strip('"') for cell in row if cell.strip()]
+        if any(map(known, cells)):
+            return place
+        if len(cells) > 1 and not cells[0].startswith("#"):
+            break
+    return 0
+
+
+def _unclosed(body: str, delimiter: str) -> int:
+    """The line at which a cell begins that is quoted and never ends; 0: there is none."""
+    if body.count('"') % 2 == 0:
+        return 0
+    rows, line = csv.reader(io.StringIO(body), delimiter=delimiter, strict=True), 0
+    try:
+        while True:
+            line = rows.line_num + 1
+            next(rows)
+    except StopIteration:
+        return 0
+    except csv.Error as error:
+        return line if "end of data" in str(error) else 0
 
 
 def _header(text: str, known: Callable[[str], bool], delimiter: str | None) -> tuple[list[str], str, str]:

@@ -17,12 +17,16 @@ Seconds = npt.NDArray[np.float64]
 NONE = frozenset({"", "nat", "nan", "none", "null", "na", "n/a", "-", "<na>"})
 """Cells that say nothing, in lower case."""
 UNITS = {
-    **dict.fromkeys(("", "s", "sec", "seconds"), 1.0),
-    **{"ms": 1e-3, "us": 1e-6, "ns": 1e-9, "m": 60.0, "min": 60.0, "h": 3600.0},
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("ms", "msec", "msecs", "millisecond", "milliseconds"), 1e-3),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600.0),
+    **{"us": 1e-6, "ns": 1e-9},
     **dict.fromkeys(("day", "days"), 86400.0),
 }
 NUMBER = re.compile(r"([+-]?\d+(?:[.,]\d+)?|[+-]?[.,]\d+)\s*([a-z]*)")
 CLOCK = re.compile(r"(?:(-?\d+) days?,?\s*)?([+-]?)(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
+YEAR = 366 * 86400.0
 EXPECTED = "seconds, or a time like 00:01:02.5"
 
 
@@ -43,6 +47,24 @@ def seconds(column: pa.ChunkedArray) -> tuple[Seconds, Problems]:
         except ValueError:
             problems[row] = f"got {str(value)!r}; expected {EXPECTED}"
     return times, problems
+
+
+def are_seconds(column: pa.ChunkedArray, unit: float) -> bool:
+    """Whether a column holds numbers, or timedeltas, that may be times in a recording: no clocks, no dates.
+
+    A clock (`14:03:22`) may be the time of day at which a call began; what is longer than a year counts from 1970.
+
+    Args:
+        unit: of its numbers in seconds.
+    """
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        if any(":" in (value or "") and "day" not in value for value in column.to_pylist()):
+            return False
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_duration(kind)):
+        return False
+    times, problems = seconds(column)
+    return not problems and not np.isnan(times).all() and bool(np.nanmax(times) * unit < YEAR)
 
 
 def _floats(column: pa.ChunkedArray) -> Seconds:

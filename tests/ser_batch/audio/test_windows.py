@@ -9,9 +9,10 @@ import soundfile
 import soxr
 
 from ser_batch.audio.reader import read_clip
-from ser_batch.audio.windows import read_windows
+from ser_batch.audio.windows import read_segments, read_windows
 from ser_batch.clips import Segmentation
 from ser_batch.errors import AudioError
+from support.encoded import encode
 from support.recordings import RULE, sound, write
 
 
@@ -75,3 +76,28 @@ def test_a_span_past_the_end_is_an_error(tmp_path: Path, span: tuple[float, floa
         read_clip(path, RULE, span=span)
     with pytest.raises(AudioError, match="ends before"):
         list(read_windows(path, Segmentation(RULE, 3), span=span))
+
+
+@pytest.mark.parametrize("span", [None, (0.0, 5.8)])
+@pytest.mark.parametrize("kind", ["wav", "m4a"])
+def test_a_pause_is_not_heard_in_place_of_speech_that_begins_late(
+    tmp_path: Path, kind: str, span: tuple[float, float] | None
+) -> None:
+    samples = np.concatenate([1e-4 * sound(3.6, 48_000), sound(2.3, 48_000, seed=1)])
+    path = tmp_path / f"late.{kind}"
+    if kind == "wav":
+        soundfile.write(path, samples, 48_000)
+    else:
+        encode(path, "m4a", samples=samples)
+    clips = list(read_segments(path, Segmentation(RULE, whole=True), span=span))
+    assert [(clip.start, clip.is_window, clip.level > -40) for clip in clips] == [(0, True, False), (3, True, True)]
+    (first,) = read_segments(path, Segmentation(RULE), span=span)
+    assert (first.start, first.is_window, first.level < -60) == (0.5, False, True)
+
+
+@pytest.mark.parametrize(("late", "seconds"), [(1e-4, 2.3), (3e-4, 2.3), (0.0, 2.3)])
+def test_a_quiet_recording_is_still_one_clip(tmp_path: Path, late: float, seconds: float) -> None:
+    samples = np.concatenate([1e-4 * sound(3.6, 48_000), late * sound(seconds, 48_000)])
+    soundfile.write(tmp_path / "quiet.wav", samples, 48_000, subtype="FLOAT")
+    (clip,) = read_segments(tmp_path / "quiet.wav", Segmentation(RULE, whole=True))
+    assert (clip.start, clip.is_window) == (0.5, False)

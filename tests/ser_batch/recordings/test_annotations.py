@@ -205,6 +205,16 @@ def test_webvtt_and_subrip(tmp_path: Path) -> None:
     assert "no proper start; got 'soon'" in second["problem"]
 
 
+def test_cues_as_tools_write_them(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    text = "1\n00:00:00,500 --> 00:00:01,500 X1:10\n{\\an8}<i>Na &amp; 7</i>\n2\n00:00:02,000 --> 00:00:03,000\n8\n"
+    for newline in ("\n", "\r\n"):
+        listed = found(tmp_path, "a.srt", text.replace("\n", newline))
+        assert [(row["span"], row["text"]) for row in listed] == [((0.5, 1.5), "Na & 7"), ((2.0, 3.0), "8")]
+    voice = found(tmp_path, "a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000 line:0 align:start\n<v.loud A &amp; B>Hi</v>\n")
+    assert [(row["span"], row["speaker"], row["text"]) for row in voice] == [((1.0, 2.0), "A & B", "Hi")]
+
+
 def test_a_label_track_of_audacity(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
     listed = found(tmp_path, "a.txt", "0.500000\t1.250000\tsad\n\\\t100\t200\n2,0\t3,5\n")

@@ -43,10 +43,35 @@ def test_a_stretch_without_an_end_goes_to_the_end(tmp_path: Path) -> None:
         ("Start,End", "1,2", (1.0, 2.0)),
         ("duration", "2.5", (0.0, 2.5)),
         ("start,offset,end", "1,7,2", (1.0, 2.0)),  # `offset` is a column like others beside `start`
+        ("start_time,end_time", "1,2", (1.0, 2.0)),
+        ("begin,end", "1,2", (1.0, 2.0)),
+        ("start,stop", "1,2", (1.0, 2.0)),
+        ("start,duration,end_time", "1,2,9", (1.0, 3.0)),
+        ("Start MS,end_in_ms", "500,1500", (0.5, 1.5)),
+        ("start_ms,duration", "500,1", (0.5, 1.5)),
+        ("onset,offset", "1,2", (1.0, 2.0)),  # sed_eval and DCASE
+        ("onset,duration", "1,2", (1.0, 3.0)),  # BIDS
+        ("tmin,tmax", "1,2", (1.0, 2.0)),  # Praat's tables
     ],
 )
 def test_which_columns_make_a_stretch(tmp_path: Path, columns: str, row: str, span: tuple[float, float]) -> None:
     assert found(tmp_path, f"path,{columns}\na.wav,{row}\n")[0].span == span
+
+
+@pytest.mark.parametrize(
+    ("columns", "row"),
+    [
+        ("start_time,end_time", "14:03:22,14:05:00"),
+        ("start_time,end_time", "2026-05-01 14:03:22,2026-05-01 14:05:00"),
+        ("start_time,end_time", "1714550400,1714550500"),
+        ("begin,stop", "yes,no"),
+        ("duration_ms", "3704"),
+    ],
+)
+def test_when_a_call_was_is_no_stretch_of_it(tmp_path: Path, columns: str, row: str) -> None:
+    listed = found(tmp_path, f"path,{columns}\na.wav,{row}\n")
+    assert listed[0].span is None and not listed[0].problem
+    assert listed.extra is not None and listed.extra.column_names == columns.split(",")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +80,7 @@ def test_which_columns_make_a_stretch(tmp_path: Path, columns: str, row: str, sp
         ("1.5", 1.5), ("1,5", 1.5), ("00:01:02.5", 62.5), ("1:02", 62.0), ("00:01:02,500", 62.5), ("1e1", 10.0),
         ("0 days 00:00:01.250000", 1.25), ("1 days 00:00:00", 86400.0), ("2 days", 172800.0),
         ("-1 days +23:59:59", -1.0),
+        ("1 hour", 3600.0), ("500 milliseconds", 0.5), ("1,5 secs", 1.5), ("2 minutes", 120.0),
         ("250ms", 0.25), ("2 s", 2.0), ("NaT", None), ("", None), ("nan", None), (None, None), ("-", None),
     ],
 )  # fmt: skip

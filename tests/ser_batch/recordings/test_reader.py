@@ -20,7 +20,7 @@ import pytest
 
 from ser_batch.errors import InputError
 from ser_batch.recordings.find import find_recordings
-from ser_batch.recordings.reader import is_table, read_table
+from ser_batch.recordings.reader import PROBLEM, is_table, read_table
 from support.recordings import touch
 
 
@@ -157,6 +157,48 @@ def test_json_as_pandas_and_datasets_write_it(tmp_path: Path) -> None:
         {"version": "1.0", "data": expected},
     ):
         assert rows(save(tmp_path / "l.json", json.dumps(value))) == expected
+    assert rows(save(tmp_path / "l.json", '["a.wav", "b.wav"]')) == [{"path": "a.wav"}, {"path": "b.wav"}]
+
+
+def test_ids_that_look_like_dates_stay_as_they_are(tmp_path: Path) -> None:
+    values = [{"path": "a.wav", "id": "2021-05-03", "label": "2021-05-03"}, {"path": "b.wav", "id": "2021-05-04"}]
+    path = save(tmp_path / "l.jsonl", "\ufeff" + "\r\n".join(map(json.dumps, values)))
+    assert rows(path) == [values[0], {**values[1], "label": None}]
+
+
+def test_what_a_type_would_change_stays_text(tmp_path: Path) -> None:
+    number = "123456789012345678901234567890"
+    assert rows(save(tmp_path / "l.jsonl", f'{{"path": "a.wav", "id": {number}}}\n')) == [
+        {"path": "a.wav", "id": number}
+    ]
+    half = '{"path": "a.wav", "text": "cut \\ud83d"}\n{"path": "b.wav", "text": "x"}\n'
+    assert [row["text"] for row in rows(save(tmp_path / "l.jsonl", half))] == ["cut ?", "x"]
+    assert rows(save(tmp_path / "l.csv", "path,label\na.wav,s\0d\n")) == [{"path": "a.wav", "label": "s\0d"}]
+
+
+@pytest.mark.parametrize("above", ["Calls in May\n", "Calls;;\n;;\n", "# made by x, on Monday\n", "\ufeff\n\nCalls\n"])
+def test_titles_may_stand_above_a_table(tmp_path: Path, above: str) -> None:
+    text = above + '"File Name";label;n\na.wav;sad;1\n'
+    assert rows(save(tmp_path / "l.csv", text)) == [{"File Name": "a.wav", "label": "sad", "n": 1}]
+
+
+def test_only_titles_are_looked_over(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="got columns name, type, label"):
+        find_recordings([save(tmp_path / "l.csv", "name,type,label\nx,audio,sad\n")])
+    assert rows(save(tmp_path / "l.csv", "path\na.wav\naudio,x\n"))[0] == {"path": "a.wav", PROBLEM: None}
+
+
+def test_a_quotation_mark_that_is_never_closed_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="quotation mark that is never closed; got line 2 below"):
+        rows(save(tmp_path / "l.csv", 'path,text\na.wav,"x"\nb.wav,"y\nc.wav,z\n'))
+    inches = rows(save(tmp_path / "l.csv", 'path,text\na.wav,7" disk\n'))
+    assert inches == [{"path": "a.wav", "text": '7" disk'}]
+
+
+@pytest.mark.parametrize("ending", [".pls", ".stm", ".ass", ".ods"])
+def test_tables_of_kinds_that_are_not_read_are_no_audio(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(InputError, match=f"is of a kind that is not read; got {ending}; expected CSV"):
+        find_recordings([save(tmp_path / f"l{ending}", "a.wav")])
 
 
 def test_what_is_no_table_at_all_is_refused_in_a_few_words(tmp_path: Path) -> None:
@@ -184,6 +226,15 @@ def test_a_sheet_of_a_workbook(tmp_path: Path) -> None:
     assert found.extra.drop_columns(["id", "start", "end"]).to_pylist() == [
         {"age": 30, "share": 0.25, "spoken": "ja"}, {"age": None, "share": 1.0, "spoken": None},
     ]  # fmt: skip
+
+
+def test_titles_may_stand_above_a_sheet(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["Calls in May"], [], ["No.", "File Name", "label"], [1, "a.wav", "sad"]):
+        book.active.append(row)
+    book.save(tmp_path / "l.xlsx")
+    assert rows(tmp_path / "l.xlsx") == [{"No.": 1, "File Name": "a.wav", "label": "sad"}]
 
 
 def test_without_openpyxl_a_workbook_is_refused_with_what_to_install(
