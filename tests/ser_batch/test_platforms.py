@@ -103,7 +103,7 @@ def test_a_container_under_a_number(clip: Path, tmp_path: Path) -> None:
     assert labelled(out)
     if importlib.util.find_spec("openvino"):
         code = "from ser_batch.engines.openvino import _core; _core()"
-        assert "Set HOME" in run(*user, sys.executable, "-c", code).stderr
+        assert run(*user, sys.executable, "-c", code).returncode == 0
 
 
 def in_a_namespace(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -73,8 +73,8 @@ def protocol(name: Any, seeds: list[int], only: Any, **given: Any) -> None:
 def loco(run: Path, file: Path, results: Path) -> None:
     """Leave one corpus out: measure a finished RUN on each corpus as one that it never heard; write it as JSON.
 
-    The run's fusion has to be fitted out of fold: its branches were trained without each corpus then. Corpora whose
-    role is to be measured on meet the whole model.
+    The run's fusion has to be fitted out of fold: its branches were trained without each corpus then. Corpora that
+    it was not trained on meet the whole model.
     """
     from training.data.corpora import load_corpora
     from training.reproduction.experiments import measure_loco

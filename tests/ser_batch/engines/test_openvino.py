@@ -82,6 +82,17 @@ def test_graphs_hold_a_fixed_number_of_clips_and_any_batch_is_cut_to_it(
             np.testing.assert_allclose(rows, expected[name][:count], atol=1e-5)
 
 
+def test_importing_openvino_reports_nothing_to_anybody() -> None:
+    code = """
+import sys
+from ser_batch.engines.openvino import _core
+_core()
+print([name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_first_inferences_of_a_process_may_be_in_streams(toy_bundle: Bundle) -> None:
     code = f"""
 import sys
