@@ -16,12 +16,11 @@ from types import ModuleType
 
 from export.tensorrt_builder import Request, Target, build_engine, parse_target
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.compiled import bundle_at_home, engines_home
 from ser_batch.bundle.manifest import FP32, graph_member
 from ser_batch.bundle.writing import add_artefacts, copy_bundle
 from ser_batch.engines.cuda import driver_cuda, no_gpu, open_cuda_device
 from ser_batch.engines.tensorrt.library import LIBRARIES, NATIVE, RTX, Library, load, version
-from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar
+from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar, bundle_at_home, engines_home
 from ser_batch.errors import ExportError, OutputError
 from ser_batch.files import write_atomically
 from ser_batch.machine import cache_folder

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ser_batch.bundle.fusion import FUSED
-from ser_batch.evaluation.calibration import BINS
 from ser_batch.evaluation.evaluate import Coverage, ServedEvaluation
-from ser_batch.evaluation.metrics import Evaluation
+from ser_batch.evaluation.metrics import BINS, Evaluation
 from ser_batch.evaluation.statistics import Interval
 from ser_batch.text import aligned, terminal_safe
 

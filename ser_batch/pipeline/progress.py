@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ser_batch.errors import OutputError
-from ser_batch.output.counts import Counts
+from ser_batch.output.rows import Counts
 from ser_batch.recordings.recording import Segment
 from ser_batch.text import terminal_safe
 

@@ -7,7 +7,7 @@ import pytest
 
 from ser_batch.audio.measure import bandwidth
 from support.recordings import sound
-from training.robustness.coding import coded, encode, narrowed, telephoned
+from training.robustness.degradations import coded, encode, narrowed, telephoned
 
 RATE = 48_000
 NOISE = sound(4.0, RATE)[:, 0].astype(np.float32)
