@@ -18,8 +18,8 @@ from bench.environment import clocks_line, machine_line
 from bench.results import Document, warnings_of
 from bench.scaling import scaling_table
 from bench.tables import Table, markdown, tables
-from ser_batch.errors import InputError, OutputError
-from ser_batch.files import write_atomically
+from ser_batch.errors import InputError
+from ser_batch.files import write_atomically, writing
 
 Results = list[tuple[str, Document]]
 """(path, result)."""
@@ -136,11 +136,9 @@ def _html_table(table: Table) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written", got=error.strerror) from error
 
 
 def plots(result: Document) -> list[tuple[str, bytes]]:

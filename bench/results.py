@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import with_clocks_at_end
-from ser_batch.errors import InputError, OutputError
-from ser_batch.files import write_json
+from ser_batch.errors import InputError
+from ser_batch.files import write_json, writing
 from ser_batch.strict_json import parse
 
 SCHEMA_VERSION = 1
@@ -57,11 +57,9 @@ def document(kind: str, environment: dict[str, Any], **content: Any) -> Document
 
 def write(result: Document, path: Path) -> None:
     """Write `result` as JSON; OutputError if it cannot be written."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written", got=error.strerror) from error
 
 
 def read(path: Path) -> Document:
@@ -117,11 +115,9 @@ def write_parquet(result: Document, path: Path) -> None:
     ]
     if not rows:
         raise InputError(f"a result of kind {result['kind']} has no raw timings to write as Parquet")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written", got=error) from error
 
 
 def _plain(value: Any) -> Any:

@@ -132,7 +132,7 @@ def _coloured(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     spectrum = np.fft.rfft(_white(waveform, rng))
     spectrum *= np.maximum(np.arange(len(spectrum)), 20.0) ** -rng.uniform(0.5, 1.5)
     swell = 1.0 + rng.uniform(0.0, 0.9) * np.sin(np.linspace(*rng.uniform(0.0, 12.0, 2), size))
-    return _unit(np.fft.irfft(spectrum, size) * swell)
+    return unit(np.fft.irfft(spectrum, size) * swell)
 
 
 def _babble(waveform: Waveform, rng: np.random.Generator) -> Waveform:
@@ -142,10 +142,10 @@ def _babble(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     for _ in range(VOICES):
         index = (rng.uniform(0, size) - rng.uniform(0.7, 1.4) * places) % (size - 1)
         mixed += np.interp(index, places, waveform).astype(np.float32)
-    return _unit(mixed)
+    return unit(mixed)
 
 
-def _unit(noise: np.ndarray) -> Waveform:
+def unit(noise: np.ndarray) -> Waveform:
     """The noise at a mean power of 1; silence stays."""
     power = float(np.mean(np.square(noise, dtype=np.float64)))
     return (noise / np.sqrt(power or 1.0)).astype(np.float32)
