@@ -25,10 +25,9 @@ from ser_batch.adaptation.table import adapt_table
 from ser_batch.arrow import strings, take
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
-from ser_batch.evaluation.calibration import calibration_error, reliability
 from ser_batch.evaluation.evaluate import Question, find_truth
 from ser_batch.evaluation.label_map import LabelMap
-from ser_batch.evaluation.metrics import unweighted_average_recall
+from ser_batch.evaluation.metrics import calibration_error, reliability, unweighted_average_recall
 from ser_batch.evaluation.predictions import PredictionTable, among, read_predictions
 
 WHOLE, MOSTLY_NEUTRAL, TWO_EACH = "as it is", "75 % neutral", "two emotions per speaker"

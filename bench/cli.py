@@ -33,7 +33,7 @@ for _measurement in MEASUREMENTS:
 def compare(first: Path, second: Path, json_path: Path | None) -> None:
     """Print the ratios of SECOND to FIRST, two results of one kind, row by row."""
     from bench import results
-    from bench.compare import compare as compare_results
+    from bench.results import compare as compare_results
     from bench.tables import Table, show
 
     found = compare_results(results.read(first), results.read(second))

@@ -15,8 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from bench.archive import decode_batch, read_clips
 from bench.backends import branch_view, check_batch, identity, open_backend, targets_of
-from bench.flops import count_bundle
-from bench.peak import Peak, best
+from bench.peak import Peak, best, count_bundle
 from bench.processes import peak_resident, reset_peak
 from bench.timing import Series, take, warnings
 from ser_batch.bundle.bundle import Bundle

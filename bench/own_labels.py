@@ -8,10 +8,10 @@ from pathlib import Path
 
 import ser_batch
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.errors import InputError, OutputError
+from ser_batch.errors import InputError
 from ser_batch.evaluation.evaluate import Question
-from ser_batch.evaluation.statistics import Interval
-from ser_batch.files import write_atomically
+from ser_batch.evaluation.statistics import percent
+from ser_batch.files import write_atomically, writing
 from ser_batch.heads.head import FittedHead, fit_head
 from ser_batch.pipeline.config import RunConfig
 from ser_batch.pipeline.run import run
@@ -51,8 +51,8 @@ def table(found: dict[str, FittedHead], bundle: Bundle) -> str:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for corpus, fitted in found.items():
-        own = "–" if fitted.default is None else _share(fitted.default.ua, fitted.default.interval)
-        head = _share(fitted.evaluation.ua, fitted.evaluation.ua_interval)
+        own = "–" if fitted.default is None else percent(fitted.default.ua, fitted.default.interval, digits=1)
+        head = percent(fitted.evaluation.ua, fitted.evaluation.ua_interval, digits=1)
         counts = f"{fitted.evaluation.clips:,} | {len(fitted.labels)} | {fitted.groups or 'not known'}"
         rows.append(f"| {corpus} | {counts} | {100 / len(fitted.labels):.1f} | {own} | **{head}** |")
     return "\n".join(rows)
@@ -71,11 +71,5 @@ def renew(page: Path, text: str) -> None:
         raise InputError(f"{page} cannot be read", got=error.strerror) from error
     if not _REGION.search(before):
         raise InputError(f"{page} has no region", expected="<!-- generated: own_labels; … --> … <!-- end of … -->")
-    try:
+    with writing(page):
         write_atomically(page, _REGION.sub(lambda found: f"{found[1]}\n\n{text}\n\n{found[2]}", before))
-    except OSError as error:
-        raise OutputError(f"{page} cannot be written", got=error.strerror) from error
-
-
-def _share(value: float, interval: Interval) -> str:
-    return f"{100 * value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"

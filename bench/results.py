@@ -1,15 +1,19 @@
-"""Results on disk: one JSON document per command, raw values included, and a flat Parquet table of timings."""
+"""Results on disk: one JSON document per command, raw values included, and a flat Parquet table of timings.
+
+`compare` says what changed from one result to another, as ratios of the second to the first.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.environment import with_clocks_at_end
-from ser_batch.errors import InputError, OutputError
-from ser_batch.files import write_json
+from ser_batch.errors import InputError
+from ser_batch.files import write_json, writing
 from ser_batch.strict_json import parse
 
 SCHEMA_VERSION = 1
@@ -30,6 +34,19 @@ _LISTS = ("measurements", "candidates", "commands", "branches", "steps")
 """Where the rows of a result are."""
 
 Document = dict[str, Any]
+_ENGINE = ("bundle", "backend", "precision", "device")
+_ROWS = {
+    "latency": ("measurements", IDENTITY, "clips_per_second"),
+    "gpu_sweep": ("measurements", IDENTITY, "clips_per_second"),
+    "throughput": ("measurements", (*_ENGINE, "workers", "batch"), "files_per_second"),
+    "formats": ("measurements", (*_ENGINE, "format", "workers", "batch"), "files_per_second"),
+    "resume": ("steps", ("bundle", "backend", "step", "files"), None),
+    "peers": ("candidates", ("label", "device", "target", "batch"), "clips_per_second"),
+    "end_to_end": ("candidates", ("label", "device", "batch", "files"), "files_per_second"),
+    "startup": ("commands", ("command",), None),
+    "training": ("branches", ("size", "branch", "device", "batch"), "clips_per_second"),
+}
+"""Kind → where its rows are, which columns identify one, and its rate (None: the median time is compared)."""
 
 
 def document(kind: str, environment: dict[str, Any], **content: Any) -> Document:
@@ -40,11 +57,9 @@ def document(kind: str, environment: dict[str, Any], **content: Any) -> Document
 
 def write(result: Document, path: Path) -> None:
     """Write `result` as JSON; OutputError if it cannot be written."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written", got=error.strerror) from error
 
 
 def read(path: Path) -> Document:
@@ -100,11 +115,9 @@ def write_parquet(result: Document, path: Path) -> None:
     ]
     if not rows:
         raise InputError(f"a result of kind {result['kind']} has no raw timings to write as Parquet")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written", got=error) from error
 
 
 def _plain(value: Any) -> Any:
@@ -116,3 +129,57 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     # Nanoseconds are below what any of these clocks resolves.
     return round(value, 9) if isinstance(value, float) else value
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One row that both results have."""
+
+    key: str
+    first: float
+    second: float
+    unit: str
+    ratio: float
+    """second / first."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ratios, and the rows that only one of the two has."""
+
+    ratios: list[Ratio]
+    only_first: list[str]
+    only_second: list[str]
+
+
+def compare(first: Document, second: Document) -> Comparison:
+    """Match the rows of two results of one kind.
+
+    The bundle's hash does not count: one compares a measurement of a bundle with the same one after retraining.
+
+    Raises:
+        InputError: the results are of different kinds, or of a kind without rows, or share no row.
+    """
+    if first["kind"] != second["kind"]:
+        raise InputError("the two results are of different kinds", got=f"{first['kind']} and {second['kind']}")
+    if first["kind"] not in _ROWS:
+        raise InputError(f"results of kind {first['kind']} are not compared", expected=", ".join(_ROWS))
+    left, right = _rows(first), _rows(second)
+    unit = "s" if _ROWS[first["kind"]][2] is None else "clips/s"
+    both = [key for key in left if key in right]
+    if not both:
+        raise InputError("the two results share no row", got=f"{sorted(left)} and {sorted(right)}")
+    ratios = [Ratio(key, left[key], right[key], unit, right[key] / left[key]) for key in both]
+    return Comparison(ratios, [key for key in left if key not in right], [key for key in right if key not in left])
+
+
+def _rows(result: Document) -> dict[str, float]:
+    name, columns, rate = _ROWS[result["kind"]]
+    rows = {}
+    for row in result[name]:
+        shown = {key: str(row[key]) for key in columns if row.get(key) is not None}
+        if "bundle" in shown:
+            shown["bundle"] = shown["bundle"].rpartition("-")[0]
+        key = ", ".join(NUMBERS.get(key, "{}").format(value) for key, value in shown.items())
+        rows[key] = row[rate] if rate else row["seconds"]["median"]
+    return rows

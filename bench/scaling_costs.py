@@ -22,7 +22,7 @@ from ser_batch.clips import Segmentation
 from ser_batch.engines.scorer import Scores
 from ser_batch.output.destination import Output
 from ser_batch.output.parts import Parts
-from ser_batch.output.row_index import RowIndex, Run
+from ser_batch.output.rows import RowIndex, Run
 from ser_batch.output.schema import record_batch, schema
 from ser_batch.pipeline.ray.actor import Opened
 from ser_batch.pipeline.ray.tasks import NUMBER, Results, Tasks

@@ -83,8 +83,7 @@ def onnx(run: Path, out: Path, **options: Any) -> int:
 
     The graphs are in fp32; --precision adds others made from them.
     """
-    from export.api import export_run
-    from export.candidates import extend_with
+    from export.api import export_run, extend_with
 
     bundle = export_run(run, out, **options, progress=click.echo)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -128,7 +127,7 @@ def quantize(
 @click.option("--run", type=click.Path(path_type=Path), help="The trained run: compare with torch itself, too.")
 def verify(run: Path | None, **options: Any) -> int:
     """Verify a bundle in the runtimes that are installed, in torch and in emulated precisions."""
-    from export.candidates import extend_with
+    from export.api import extend_with
 
     extend = extend_with(run, list(options["backends"]) or None, options["threads"])
     return verify_bundle(**options, extend=extend)

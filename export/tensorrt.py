@@ -16,14 +16,13 @@ from types import ModuleType
 
 from export.tensorrt_builder import Request, Target, build_engine, parse_target
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.compiled import bundle_at_home, engines_home
 from ser_batch.bundle.manifest import FP32, graph_member
 from ser_batch.bundle.writing import add_artefacts, copy_bundle
 from ser_batch.engines.cuda import driver_cuda, no_gpu, open_cuda_device
 from ser_batch.engines.tensorrt.library import LIBRARIES, NATIVE, RTX, Library, load, version
-from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar
+from ser_batch.engines.tensorrt.sidecar import SIDECAR_FILE, Sidecar, bundle_at_home, engines_home
 from ser_batch.errors import ExportError, OutputError
-from ser_batch.files import write_atomically
+from ser_batch.files import write_atomically, writing
 from ser_batch.machine import cache_folder
 
 AUTO = "auto"
@@ -223,11 +222,9 @@ def _read(path: Path | None) -> bytes | None:
 def _store(path: Path | None, measured: bytes | None) -> None:
     if path is None or measured is None:
         return
-    try:
+    with writing(f"the timing cache {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, measured)
-    except OSError as error:
-        raise OutputError(f"the timing cache {path} cannot be written", got=error.strerror) from error
 
 
 def _cuda_of(trt: ModuleType) -> str | None:

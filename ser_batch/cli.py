@@ -17,6 +17,7 @@ from ser_batch import command_line
 from ser_batch.adaptation.cli import adapt
 from ser_batch.command_line import INTERRUPTED, USAGE
 from ser_batch.errors import OutputError, SerError
+from ser_batch.evaluation.cli import evaluate
 from ser_batch.report.cli import report
 from ser_batch.verification.cli import verify
 
@@ -129,8 +130,9 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")
     if options["retry_errors"] and not options["resume"]:
         raise click.UsageError("--retry-errors is for --resume: give both.")
+    from ser_batch.files import writing
     from ser_batch.pipeline import summary
-    from ser_batch.pipeline.progress import JsonLines, Log, writing
+    from ser_batch.pipeline.progress import JsonLines, Log
     from ser_batch.pipeline.run import run as run_it
 
     json_lines, log_file = JsonLines(sys.stdout) if as_json else None, Log(log) if log else None
@@ -179,62 +181,6 @@ def _config(options: dict[str, Any]) -> RunConfig:
 
 
 @cli.command()
-@click.argument("predictions", type=click.Path())
-@click.option("--labels", metavar="CORPUS|FILE", help="A corpus whose names say the label (ravdess, …), or a table.")
-@click.option("--label-column", metavar="NAME", help="Column of FILE, or without --labels of PREDICTIONS.  [label]")
-@click.option("--root", type=click.Path(), metavar="DIR", help="Of the run, where FILE is segments of another tool.")
-@click.option("--map", "label_map", metavar="A=B,…", help="What labels mean: exc=happy,fru=; or a corpus: iemocap.")
-@click.option("--by", metavar="COLUMN", help="Also figures for each value of a column of FILE or PREDICTIONS.")
-@click.option("--split", type=click.Path(path_type=Path), help="A training run's split.json: measure one part of it.")
-@click.option("--part", type=click.Choice(["train", "validation", "test"]), help="Which part.  [default: test]")
-@click.option("--among", metavar="A,B,…", help="Labels that count as answers, for a corpus that lacks the others.")
-@click.option("--json", "json_out", type=click.Path(path_type=Path), help="Also write every figure to this file.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing --json file.")
-def evaluate(
-    predictions: str, label_map: str | None, among: str | None, json_out: Path | None, overwrite: bool, **options: Any
-) -> int:
-    """Measure PREDICTIONS, the table or folder of a `run`, against the true labels.
-
-    FILE is a table with a column path (or file, or id) and a column label. Paths are relative to the folder that was
-    scored. Rows are matched by id where both have ids or stretches. Labels may be written in other case or in the words
-    of common corpora (anger, happiness); --map says what others mean. Several may mean one, and a label of the model
-    on the left is merged (calm=neutral). Labels without a meaning are left out and counted.
-
-    Prints accuracy, UA, macro precision, recall and F1, calibration error and the confusion matrix of the fusion and of
-    each branch, and how many rows are in none of them, and why.
-    """
-    if options["part"] and not options["split"]:
-        raise click.UsageError("--part chooses a part of --split: give both.")
-    if not options["labels"] and not options["label_column"]:
-        raise click.UsageError("Say where the labels are: --labels CORPUS|FILE, or --label-column of PREDICTIONS.")
-    if options["root"] and not options["labels"]:
-        raise click.UsageError("--root is for the FILE of --labels: give that, too.")
-    from ser_batch.evaluation.evaluate import Question, evaluate_predictions, write_json
-    from ser_batch.evaluation.label_map import parse_map
-    from ser_batch.evaluation.report import format_evaluation
-
-    if json_out and json_out.exists() and not overwrite:
-        raise OutputError(f"{json_out} exists already", remedy="Choose another, or replace it: --overwrite.")
-    said, corpora = parse_map(label_map or "")
-    question = Question(
-        labels=options["labels"],
-        column=options["label_column"],
-        label_map=said,
-        corpora=corpora,
-        only=[label.strip() for label in among.split(",")] if among is not None else None,
-        split=options["split"],
-        part=options["part"] or "test",
-        by=options["by"],
-        root=options["root"],
-    )
-    served = evaluate_predictions(predictions, question)
-    if json_out:
-        write_json(served, json_out)
-    click.echo(format_evaluation(served))
-    return 0
-
-
-@cli.command()
 @click.argument("labels", metavar="LABELS")
 @click.option("--embeddings", "predictions", required=True, type=click.Path(), help="What `run --embeddings` wrote.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to write, a directory.")
@@ -268,9 +214,8 @@ def head(
     from ser_batch.bundle.writing import check_target
     from ser_batch.evaluation.evaluate import Question
     from ser_batch.evaluation.label_map import parse_map
-    from ser_batch.files import write_json
-    from ser_batch.heads.head import fit_head, write_head
-    from ser_batch.heads.report import format_head
+    from ser_batch.files import write_json, writing
+    from ser_batch.heads.head import fit_head, format_head, write_head
 
     check_target(out, overwrite)
     if json_out and json_out.exists() and not overwrite:
@@ -281,16 +226,15 @@ def head(
     fitted = fit_head(predictions, base, question)
     click.echo(format_head(fitted, base))
     if json_out:
-        try:
+        with writing(json_out):
             write_json(json_out, fitted.to_dict())
-        except OSError as error:
-            raise OutputError(f"{json_out} cannot be written", got=error.strerror or error) from error
     made = write_head(fitted, base, out, name=options["name"], overwrite=overwrite)
     click.echo(f"{made.id} in {out}")
     return 0
 
 
 cli.add_command(adapt)
+cli.add_command(evaluate)
 cli.add_command(report)
 cli.add_command(verify)
 

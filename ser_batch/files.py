@@ -6,10 +6,12 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
+
+from ser_batch.errors import OutputError
 
 Content = bytes | str | Callable[[BinaryIO], object]
 """What a file holds, or a function that writes it to the open file."""
@@ -42,6 +44,15 @@ def write_atomically(path: Path, content: Content, *, temporary_folder: Path | N
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+@contextmanager
+def writing(name: object) -> Iterator[None]:
+    """Raise OutputError, which names the file or stream, where an OSError says that it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{name} cannot be written", got=error.strerror or error) from error
 
 
 def temporary_pattern(name: str) -> str:

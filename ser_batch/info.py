@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.compiled import engines_home, with_engines
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.bundle.head import Head
 from ser_batch.bundle.trust import trust_of
 from ser_batch.engines import available_backends
-from ser_batch.engines.tensorrt.sidecar import read_sidecars
+from ser_batch.engines.tensorrt.sidecar import engines_home, read_sidecars, with_engines
 from ser_batch.text import aligned, terminal_safe
 
 WIDTH = 100

@@ -92,4 +92,4 @@ def exported_before(exported_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) ->
     """Exports of `toy_run` take the graphs that torch gave for `exported_bundle`: half a minute's work."""
     from support import toy_exports
 
-    toy_exports.take(exported_bundle.root.parent / "graphs", monkeypatch)
+    toy_exports.take(toy_exports.graphs_of(exported_bundle), monkeypatch)

@@ -362,7 +362,7 @@ class AugmentConfig:
         default=("clean",),
         metadata=ours(
             "With `fresh`: what the noisy clip is heard through, one drawn per clip, more often what is named more "
-            "often (training.data.channels)."
+            "often (training.data.augment)."
         ),
     )
     time_mask: int = field(

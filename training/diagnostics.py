@@ -1,6 +1,7 @@
-"""Which parts of a trained branch have a say, so that a part that never trained cannot go unseen.
+"""What is measured of what was trained: which parts of a branch have a say, and up to which frequency its clips go.
 
-Written to `<run>/<branch>/diagnostics.json` when a branch has been trained, and printed by `ser-train run`.
+The first is written to `<run>/<branch>/diagnostics.json` when a branch has been trained, so that a part that never
+trained cannot go unseen, and is printed by `ser-train run`. Recordings with less bandwidth are new to the model.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ser_batch.audio.measure import bandwidth
 from ser_batch.files import write_json
+from training.data.augment import fresh_version
 from training.files import read_json
 from training.models.spectrogram import SpectrogramBranch
+from training.runs import TrainingRun
 
 FILE = "diagnostics.json"
 BATCH = 64
@@ -24,6 +29,10 @@ DEAD = 0.05
 """Share of the CNN's say below which the Transformer arm counts as dead."""
 
 Weights = dict[str, Tensor]
+CLIPS = 400
+"""Training clips that are measured at most, evenly spread."""
+SHARE = 0.05
+"""Of the training clips that have less than the bandwidth that a run is trained for."""
 
 
 def weights(branch: nn.Module) -> Weights:
@@ -102,3 +111,22 @@ def summary(found: dict[str, Any]) -> str:
 
 def _norm(tensors: list[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+
+
+def trained_bandwidth(run: TrainingRun) -> float | None:
+    """The bandwidth in Hz (`ser_batch.audio.measure`) that all but SHARE of a run's training clips have.
+
+    Measured on clips as they are augmented, if the recipe draws them anew: a model that was trained through telephones
+    knows telephones. None: there is no sound in them.
+    """
+    config, rows = run.config, run.rows(*run.fitted_parts)
+    rate, found = config.clip.sample_rate, []
+    for index in np.linspace(0, len(rows) - 1, min(CLIPS, len(rows))).round().astype(int):
+        if config.augment.fresh:
+            rng = np.random.default_rng((config.seed, rows[index]))
+            clip = fresh_version(run.corpus.recording(rows[index], rate), config.clip, config.augment, rng)
+        else:
+            clip = run.corpus.clip(rows[index], config.clip)
+        found.append(bandwidth(clip, rate, rate))
+    known = [hertz for hertz in found if hertz is not None]
+    return float(np.quantile(known, SHARE)) if known else None

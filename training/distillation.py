@@ -34,9 +34,8 @@ from training.config import RECIPES, AugmentConfig, ContextConfig, Stage, ours, 
 from training.data.augment import degraded
 from training.data.corpora import Corpora, balanced_weights
 from training.data.corpus import Corpus
-from training.data.examples import TrainingSet
+from training.data.examples import TrainingSet, run_ahead
 from training.data.features import FeatureCache, Features
-from training.data.prefetch import run_ahead
 from training.files import read_json
 from training.loop import BEST, autocast, fit, load_weights, seed_everything
 from training.models.backbones import ENCODER_RATE, EncoderInput, ZeroMeanUnitVariance

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
-from ser_batch.evaluation.calibration import SMALLEST
-from ser_batch.evaluation.metrics import accuracy, macro_scores
+from ser_batch.evaluation.metrics import SMALLEST, accuracy, macro_scores
 from ser_batch.files import temporary_pattern, write_atomically
 from training.config import Stage
 from training.data.examples import TrainingSet

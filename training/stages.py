@@ -17,14 +17,13 @@ from ser_batch.bundle.fusion import FUSED, Fusion, save_fusion
 from ser_batch.evaluation.metrics import evaluate
 from ser_batch.files import write_json
 from training import runs
-from training.bandwidth import trained_bandwidth
 from training.config import RunConfig, Stage
 from training.data.corpora import by_corpus
 from training.data.corpus import Corpus
 from training.data.examples import CachedSet, FreshSet, TrainingSet, VersionedSet
 from training.data.features import encode
 from training.data.splits import PARTS, Split, folds_of
-from training.diagnostics import diagnose, weights
+from training.diagnostics import diagnose, trained_bandwidth, weights
 from training.files import read_arrays, read_json, write_arrays
 from training.loop import fit, logits_of
 from training.models.backbones import ENCODER_RATE, EncoderInput

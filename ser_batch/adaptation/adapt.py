@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ser_batch.adaptation.archive import SPEAKERS, Archive
-from ser_batch.adaptation.bias import bias_for_shares, biased
 from ser_batch.adaptation.few_labels import Correction, correction
-from ser_batch.adaptation.shares import counted_shares, parse_shares
+from ser_batch.adaptation.shares import bias_for_shares, biased, counted_shares, parse_shares
 from ser_batch.errors import InputError
 from ser_batch.evaluation.evaluate import Question, find_truth
 from ser_batch.evaluation.label_map import LabelMap

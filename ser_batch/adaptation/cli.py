@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from ser_batch.evaluation.cli import LABEL_COLUMN
+
 
 @click.command()
 @click.argument("predictions", type=click.Path())
@@ -28,7 +30,7 @@ import click
     help="Groups with fewer scored rows take the archive's bias.",
 )
 @click.option("--labels", metavar="FILE", help="Table of a few labelled recordings: temperature and bias from them.")
-@click.option("--label-column", metavar="NAME", help="Column of FILE, or without --labels of PREDICTIONS.  [label]")
+@LABEL_COLUMN
 @click.option("--map", "label_map", metavar="A=B,…", help="What labels mean, as for evaluate: exc=happy; or a corpus.")
 @click.option("--speaker", metavar="COLUMN", help="Who is kept apart in cross-validation.  [speaker, if there is one]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --out.")
@@ -48,8 +50,7 @@ def adapt(predictions: str, out: str, label_map: str | None, overwrite: bool, **
     docs/archive.md has measured gains and losses.
     """
     from ser_batch.adaptation.adapt import Adaptation
-    from ser_batch.adaptation.report import format_adapted
-    from ser_batch.adaptation.table import adapt_table
+    from ser_batch.adaptation.table import adapt_table, format_adapted
     from ser_batch.evaluation.label_map import parse_map
 
     said, corpora = parse_map(label_map or "")

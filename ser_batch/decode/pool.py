@@ -17,9 +17,8 @@ from itertools import islice
 from multiprocessing.connection import wait
 
 from ser_batch.clips import Segmentation, Waveform
-from ser_batch.decode.descriptors import nameless_file
+from ser_batch.decode.descriptors import SharedBuffer, nameless_file
 from ser_batch.decode.process import DecodeProcess
-from ser_batch.decode.shared_buffer import SharedBuffer
 from ser_batch.decode.worker import Request, Response, Setup
 from ser_batch.errors import AudioError, EngineError, StoreError
 from ser_batch.recordings.recording import Recording, Segment, current_version, failed

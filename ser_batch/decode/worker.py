@@ -16,9 +16,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ser_batch.clips import Segmentation, Waveform
-from ser_batch.decode.descriptors import Connection, descriptor_of, receive
+from ser_batch.decode.descriptors import Connection, SharedBuffer, descriptor_of, receive
 from ser_batch.decode.segments import decode
-from ser_batch.decode.shared_buffer import SharedBuffer
 from ser_batch.errors import StoreError
 from ser_batch.recordings.recording import Recording, Segment, current_version
 from ser_batch.storage.urls import is_url

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ser_batch import files
 from ser_batch.bundle.fusion import FUSED
-from ser_batch.errors import InputError, OutputError
-from ser_batch.evaluation.corpora import CORPORA, NAMED
-from ser_batch.evaluation.label_map import LabelMap
+from ser_batch.errors import InputError
+from ser_batch.evaluation.label_map import CORPORA, NAMED, LabelMap
 from ser_batch.evaluation.metrics import Evaluation, evaluate, unweighted_average_recall
 from ser_batch.evaluation.predictions import PredictionTable, among, merged, read_predictions
 from ser_batch.evaluation.statistics import Interval, McNemar, mcnemar, wilson_interval
@@ -31,7 +29,7 @@ class Question:
     """What predictions are measured against, and how."""
 
     labels: str | None = None
-    """A corpus of `corpora.NAMED`, whose recordings' names say the label; or a table of labels; None: `column` of the
+    """A corpus of `label_map.NAMED`, whose recordings' names say the label; or a table of labels; None: `column` of the
     predictions themselves, which a table of recordings handed through."""
     column: str | None = None
     """Column that holds the labels; None: `label`."""
@@ -319,11 +317,3 @@ def _nothing(
         expected=f"scored recordings like {missing[0]!r}" if missing else "scored recordings with a known label",
         remedy="Paths are relative to the folder given to `ser-batch run`; base names count where they are unique.",
     )
-
-
-def write_json(served: ServedEvaluation, path: Path) -> None:
-    """Write every figure to `path`, which has its name only once it is whole; OutputError if that fails."""
-    try:
-        files.write_json(path, served.to_dict())
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written", got=error.strerror or error) from error

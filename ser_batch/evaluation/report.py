@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ser_batch.bundle.fusion import FUSED
-from ser_batch.evaluation.calibration import BINS
 from ser_batch.evaluation.evaluate import Coverage, ServedEvaluation
-from ser_batch.evaluation.metrics import Evaluation
-from ser_batch.evaluation.statistics import Interval
+from ser_batch.evaluation.metrics import BINS, Evaluation
+from ser_batch.evaluation.statistics import percent
 from ser_batch.text import aligned, terminal_safe
 
 GROUPS = 100
@@ -67,18 +66,14 @@ def _figures(models: dict[str, Evaluation]) -> str:
     rows = [
         (
             name,
-            _share(e.accuracy, e.accuracy_interval),
-            _share(e.ua, e.ua_interval),
+            percent(e.accuracy, e.accuracy_interval),
+            percent(e.ua, e.ua_interval),
             *(f"{100 * score:.2f}" for score in (e.macro.precision, e.macro.recall, e.macro.f1)),
             f"{e.ece:.4f}",
         )
         for name, e in models.items()
     ]
     return aligned([head, *rows])
-
-
-def _share(value: float, interval: Interval) -> str:
-    return f"{100 * value:.2f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def _matrix(name: str, evaluation: Evaluation) -> str:
@@ -108,7 +103,7 @@ def _grouped(served: ServedEvaluation) -> str:
     """A row for each group: how the fusion fared there."""
     head = (f"{FUSED} by {served.by}", "clips", "accuracy, Wilson", "UA")
     rows = [
-        (group.group, str(group.clips), _share(group.accuracy, group.accuracy_interval), f"{100 * group.ua:.2f}")
+        (group.group, str(group.clips), percent(group.accuracy, group.accuracy_interval), f"{100 * group.ua:.2f}")
         for group in served.groups[:GROUPS]
     ]
     more = len(served.groups) - len(rows)

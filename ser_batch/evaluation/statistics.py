@@ -29,6 +29,11 @@ class Interval(NamedTuple):
     high: float
 
 
+def percent(value: float, interval: Interval, digits: int = 2) -> str:
+    """A share with its interval, in percent: "62.50 [55.1, 69.3]"."""
+    return f"{100 * value:.{digits}f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
 @dataclass(frozen=True)
 class McNemar:
     """Exact McNemar test of two models on the same clips."""

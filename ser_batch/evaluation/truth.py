@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from ser_batch.errors import InputError
-from ser_batch.evaluation.corpora import CORPORA
+from ser_batch.evaluation.label_map import CORPORA
 from ser_batch.evaluation.predictions import is_predictions
 from ser_batch.recordings.columns import names_and_ids
 from ser_batch.recordings.reader import find_column, read_table, shown
@@ -96,7 +96,7 @@ def _by(key: Callable[[str], str], names: Sequence[str]) -> dict[str, list[str]]
 
 
 def labels_in_names(files: Sequence[str], corpus: str) -> dict[str, str]:
-    """Label of every recording whose name is one of the corpus (see `corpora.CORPORA`); the others are left out."""
+    """Label of every recording whose name is one of the corpus (see `label_map.CORPORA`); the others are left out."""
     found = ((file, CORPORA[corpus].label(file)) for file in files)
     return {file: label for file, label in found if label is not None}
 

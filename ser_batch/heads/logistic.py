@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ser_batch.bundle.fusion import softmax
-from ser_batch.evaluation.calibration import SMALLEST
+from ser_batch.evaluation.metrics import SMALLEST
 
 Matrix = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -16,9 +16,8 @@ from ser_batch.bundle.fusion import FUSED
 from ser_batch.bundle.head import head_inputs
 from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.errors import InputError
-from ser_batch.evaluation.corpora import NAMED
 from ser_batch.evaluation.evaluate import Question, find_truth, members_of
-from ser_batch.evaluation.label_map import LabelMap
+from ser_batch.evaluation.label_map import NAMED, LabelMap
 from ser_batch.evaluation.predictions import PredictionTable, among, merged, read_predictions
 from ser_batch.heads.logistic import Indices, Matrix
 from ser_batch.recordings.reader import find_column, read_table, shown

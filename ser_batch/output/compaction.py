@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ser_batch.arrow import take
 from ser_batch.output.parquet import read, row_groups
-from ser_batch.output.row_index import RowIndex, runs
+from ser_batch.output.rows import RowIndex, runs
 from ser_batch.output.stores import Stored
 
 GROUP_ROWS = 16_000

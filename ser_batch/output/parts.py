@@ -20,10 +20,9 @@ from ser_batch.arrow import take
 from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.errors import OutputError, StoreError
 from ser_batch.output.compaction import copied, reordered, replaced
-from ser_batch.output.counts import Counts
 from ser_batch.output.destination import PARTS, SUCCESS, Output
 from ser_batch.output.parquet import read, read_schema, unwritable, write
-from ser_batch.output.row_index import OPEN, RowIndex, Run, is_open, runs
+from ser_batch.output.rows import OPEN, Counts, RowIndex, Run, is_open, runs
 from ser_batch.output.schema import NAMESPACE, handed_through
 from ser_batch.output.stores import Stored
 

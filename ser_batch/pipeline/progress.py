@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from ser_batch.errors import OutputError
-from ser_batch.output.counts import Counts
+from ser_batch.files import writing
+from ser_batch.output.rows import Counts
 from ser_batch.recordings.recording import Segment
 from ser_batch.text import terminal_safe
 
@@ -138,15 +138,6 @@ class Progress:
 
 Listener = Callable[[Progress], None]
 """Called after each batch of rows, and of windows of a long recording."""
-
-
-@contextmanager
-def writing(name: str) -> Iterator[None]:
-    """Raise OutputError where something of that name is full or closed: its reader would miss the rest."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{name} cannot be written", got=error.strerror) from error
 
 
 def together(listeners: Sequence[Listener]) -> Listener | None:

@@ -12,11 +12,10 @@ import pyarrow as pa
 
 from ser_batch.bundle.trust import trust_of
 from ser_batch.errors import InputError, OutputError
-from ser_batch.output.counts import Counts
 from ser_batch.output.destination import Output, check_output
 from ser_batch.output.formats import check_rows
 from ser_batch.output.parts import Parts, schema_before
-from ser_batch.output.row_index import digests
+from ser_batch.output.rows import Counts, digests
 from ser_batch.output.schema import ADDED, VERSION, handed_through, schema
 from ser_batch.pipeline.config import FIRST_CLIP, RunConfig
 from ser_batch.pipeline.executor import Executor, Scoring

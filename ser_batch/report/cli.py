@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ser_batch.errors import InputError
+from ser_batch.evaluation.cli import AMONG, BY, LABEL_COLUMN, MAP, labels_of
 
 
 @click.command()
@@ -15,10 +16,10 @@ from ser_batch.errors import InputError
 @click.argument("second", required=False, type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="HTML file to write.")
 @click.option("--labels", metavar="CORPUS|FILE", help="True labels, as for evaluate: a corpus, or a table.")
-@click.option("--label-column", metavar="NAME", help="Column of FILE, or without --labels of PREDICTIONS.  [label]")
-@click.option("--map", "label_map", metavar="A=B,…", help="What labels mean: exc=happy,fru=; or a corpus: iemocap.")
-@click.option("--among", metavar="A,B,…", help="Labels that count as answers, for a corpus that lacks the others.")
-@click.option("--by", metavar="COLUMN", help="Also figures for each value of a column of FILE or PREDICTIONS.")
+@LABEL_COLUMN
+@MAP
+@AMONG
+@BY
 @click.option("--audio", type=click.Path(path_type=Path), metavar="DIR", help="Where names start: players link there.")
 @click.option("--embed-audio", "embed", type=click.IntRange(min=1), metavar="N", help="Put N recordings into the page.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --out.")
@@ -45,9 +46,8 @@ def report(out: Path, label_map: str | None, among: str | None, overwrite: bool,
     except ImportError as error:
         raise InputError("the report needs Vega-Altair", got=error, remedy="pip install 'ser-batch[report]'") from error
     said, corpora = parse_map(label_map or "")
-    only = [label.strip() for label in among.split(",")] if among is not None else None
     labels, column, by = options["labels"], options["label_column"], options["by"]
-    question = Question(labels, column, said, corpora, only, by=by) if labels or column else None
+    question = Question(labels, column, said, corpora, labels_of(among), by=by) if labels or column else None
     asked = Asked(options["predictions"], options["second"], question, options["audio"], options["embed"] or 0)
     size = write_report(asked, out, overwrite=overwrite)
     click.echo(f"{out}: {size / 2**20:.1f} MiB")

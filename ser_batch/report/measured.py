@@ -13,7 +13,7 @@ from ser_batch.errors import InputError
 from ser_batch.evaluation.evaluate import Question, ServedEvaluation, as_asked, find_truth
 from ser_batch.evaluation.metrics import Evaluation, unweighted_average_recall
 from ser_batch.evaluation.predictions import PredictionTable
-from ser_batch.evaluation.statistics import Interval, mcnemar, wilson_interval
+from ser_batch.evaluation.statistics import mcnemar, percent, wilson_interval
 from ser_batch.report.figures import Figure, Table, heat, intervals, reliability, svg
 from ser_batch.report.predicted import said
 
@@ -37,7 +37,12 @@ def models(served: ServedEvaluation) -> Table:
     """A row of figures for the fusion, each branch, and the model before it was adapted."""
     rows = [
         (
-            *(name, found.clips, _share(found.accuracy, found.accuracy_interval), _share(found.ua, found.ua_interval)),
+            *(
+                name,
+                found.clips,
+                percent(found.accuracy, found.accuracy_interval, digits=1),
+                percent(found.ua, found.ua_interval, digits=1),
+            ),
             *(f"{100 * found.macro.f1:.1f}", f"{found.ece:.3f}"),
             _p(served.against_fused[name].p).removeprefix("= ") if name in served.against_fused else "",
         )
@@ -95,7 +100,8 @@ def _by_group(served: ServedEvaluation) -> Figure:
         for g in sorted(groups[:GROUPS_DRAWN], key=lambda group: group.accuracy)
     ]
     rows = [
-        (g.group, g.clips, _share(g.accuracy, g.accuracy_interval), f"{100 * g.ua:.1f}") for g in groups[:GROUPS_TOLD]
+        (g.group, g.clips, percent(g.accuracy, g.accuracy_interval, digits=1), f"{100 * g.ua:.1f}")
+        for g in groups[:GROUPS_TOLD]
     ]
     drawn = f" The {GROUPS_DRAWN} largest are drawn." if len(groups) > GROUPS_DRAWN else ""
     worst, best = shown[0], shown[-1]
@@ -178,7 +184,7 @@ def _against_truth(
         predicted = table.models[FUSED][known[:, k]].argmax(axis=1)
         hits.append(predicted == right)
         correct = int(hits[-1].sum())
-        share = _share(correct / len(known), wilson_interval(correct, len(known)))
+        share = percent(correct / len(known), wilson_interval(correct, len(known)), digits=1)
         lines.append(
             (name, len(known), share, f"{100 * unweighted_average_recall(right, predicted, len(table.labels)):.1f}")
         )
@@ -200,10 +206,6 @@ def _keys(table: PredictionTable) -> list[tuple[object, ...]]:
 
 def _p(p: float) -> str:
     return f"= {p:.3g}" if p >= 1e-4 else "< 0.0001"
-
-
-def _share(value: float, interval: Interval) -> str:
-    return f"{100 * value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def labels_of_second(first: PredictionTable, second: PredictionTable) -> list[str]:

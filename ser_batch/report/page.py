@@ -15,7 +15,7 @@ from ser_batch.errors import InputError, OutputError
 from ser_batch.evaluation.evaluate import Question, ServedEvaluation, as_asked, evaluate_predictions
 from ser_batch.evaluation.predictions import PredictionTable, read_predictions
 from ser_batch.evaluation.report import coverage_lines
-from ser_batch.files import write_atomically
+from ser_batch.files import write_atomically, writing
 from ser_batch.report import measured, predicted
 from ser_batch.report.figures import timeline
 from ser_batch.report.recordings import ROWS, has_windows, linked, rows
@@ -55,10 +55,8 @@ def write_report(asked: Asked, out: str | os.PathLike[str], *, overwrite: bool =
     if page.exists() and page.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{page} exists and is no page, so it is not replaced", expected="a name that ends in .html")
     text = render(asked, page).encode()
-    try:
+    with writing(page):
         write_atomically(page, text)
-    except OSError as error:
-        raise OutputError(f"{page} cannot be written", got=error.strerror or error) from error
     return len(text)
 
 

@@ -16,7 +16,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ser_batch.errors import StoreError
-from ser_batch.storage.faults import may_pass, no_such_folder, store_error
+from ser_batch.storage.connection import may_pass, no_such_folder, store_error
 from ser_batch.storage.urls import ObjectUrl, is_url, parse_url
 
 if TYPE_CHECKING:

@@ -99,10 +99,8 @@ def verify_bundle(
         )
     print_verification(done)
     if json_file is not None:
-        try:
+        with files.writing(json_file):
             files.write_json(json_file, done.to_dict())
-        except OSError as error:
-            raise OutputError(f"{json_file} cannot be written", got=error.strerror) from error
     for path in done.certificates:
         click.echo(f"certificate: {path}", err=True)
     return 0 if done.passed else FAILED

@@ -10,9 +10,8 @@ import soundfile
 from bench import formats, results
 from bench.archive import FORMATS, check_formats
 from bench.cli import main
-from bench.compare import compare
 from bench.formats import differing, measure_formats, plain_loop
-from bench.results import warnings_of
+from bench.results import compare, warnings_of
 from bench.tables import tables
 from bench.throughput import run_pipeline
 from ser_batch.bundle.bundle import Bundle

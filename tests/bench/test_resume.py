@@ -8,9 +8,8 @@ import soundfile
 
 from bench import results, resume
 from bench.cli import main
-from bench.compare import compare
 from bench.processes import Finished
-from bench.results import warnings_of
+from bench.results import compare, warnings_of
 from bench.resume import ADDED, NOTHING, WHOLE, measure_resume
 from bench.tables import tables
 from ser_batch.errors import InputError

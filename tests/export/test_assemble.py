@@ -11,9 +11,12 @@ import torch
 
 import export.assemble
 from export.assemble import assemble, training_command
+from export.onnx import Exported
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Fusion
+from ser_batch.bundle.reference import synthetic_clips
 from ser_batch.bundle.trust import trust_of
+from ser_batch.clips import ClipRule
 from ser_batch.errors import BundleError, ExportError, OutputError
 from ser_batch.verification.metadata import read_metadata
 from support import toy_corpus
@@ -141,7 +144,16 @@ def test_a_toy_run_is_what_training_reads(tmp_path: Path) -> None:
     assert load_run(make_toy_run(tmp_path / "run")).config == CONFIG
 
 
-def test_a_run_over_several_corpora_names_each_with_its_terms(tmp_path: Path) -> None:
+def named_only(branch: torch.nn.Module, path: Path, *, name: str, labels: tuple[str, ...], clip: ClipRule) -> Exported:
+    """An export without a graph, for what is written beside graphs."""
+    path.write_bytes(b"no graph")
+    with torch.no_grad():
+        rows = branch(torch.from_numpy(synthetic_clips(clip))).softmax(dim=1).numpy()
+    return Exported(name, path, nodes=1, seconds=0.0, max_difference=0.0, probabilities=rows)
+
+
+def test_a_run_over_several_corpora_names_each_with_its_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export.assemble, "export_branch", named_only)
     folder = tmp_path / "corpora"
     folder.mkdir()
     corpora = write_corpora(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from export.candidates import extend_with
+from export.api import extend_with
 from export.cli import main
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.command_line import USAGE
@@ -102,12 +102,12 @@ def test_without_onnx_emulations_are_absent_and_say_what_to_install(
     toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs = {"precisions/fp16/wav2vec2.onnx": "1", "precisions/fp16/spectrogram.onnx": "2"}
-    monkeypatch.setattr("export.candidates.lower_graphs", lambda bundle, p: graphs if p == "fp16" else {})
+    monkeypatch.setattr("export.api.lower_graphs", lambda bundle, p: graphs if p == "fp16" else {})
     listed = candidates(toy_bundle, ["onnxruntime"])
     extended = extend_with(None, None, None)(toy_bundle, candidates(toy_bundle, ["onnxruntime"]))
     assert [c.key for c in extended.found] == [*(c.key for c in listed.found), ("emulated", "fp16")]
     assert extended.found[-1].graphs == graphs
     assert extend_with(None, ["onnxruntime"], None)(toy_bundle, listed).found == listed.found, "only what was asked for"
-    monkeypatch.setattr("export.candidates.find_spec", lambda name: None)
+    monkeypatch.setattr("export.api.find_spec", lambda name: None)
     absent = extend_with(None, None, None)(toy_bundle, candidates(toy_bundle, ["onnxruntime"])).absent
     assert "ser-batch[export" in absent["emulated fp16"]

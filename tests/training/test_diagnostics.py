@@ -1,10 +1,11 @@
-"""What a run says of its branches' parts: a live Transformer arm, a dead one, and how far each part moved."""
+"""What a run says of its branches' parts (a live arm, a dead one, how far each moved) and of its clips' bandwidth."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.config import LogMelConfig, SpectrogramConfig, Stage  # noqa: E402
+from support.toy_corpus import CONFIG, write_corpus  # noqa: E402
+from support.toy_run import make_toy_run  # noqa: E402
+from training import runs  # noqa: E402
+from training.config import AugmentConfig, LogMelConfig, SpectrogramConfig, Stage  # noqa: E402
 from training.data.examples import CachedSet  # noqa: E402
-from training.diagnostics import DEAD, arm_figures, diagnose, moved, read_all, summary, weights  # noqa: E402
+from training.diagnostics import DEAD, arm_figures, diagnose, moved, read_all, summary, trained_bandwidth, weights  # noqa: E402
 from training.loop import evaluate, fit, seed_everything  # noqa: E402
 from training.models.spectrogram import SpectrogramBranch, Views  # noqa: E402
 
@@ -148,3 +152,23 @@ def test_a_branch_without_an_arm_says_how_far_it_moved(tmp_path: Path) -> None:
     diagnose(branch, start, torch.zeros(2, 3), tmp_path / "wav2vec2", CPU)
     assert json.loads((tmp_path / "wav2vec2/diagnostics.json").read_text()) == {"moved": {"layers.0": 0.5}}
     assert summary(read_all(tmp_path)["wav2vec2"]).startswith("parts moved by 0.5 (layers.0)")
+
+
+def bandwidth(folder: Path, augment: AugmentConfig) -> float:
+    corpus = write_corpus(folder / "audio")
+    found = trained_bandwidth(runs.begin(replace(CONFIG, augment=augment), corpus, folder / "run"))
+    assert found is not None
+    return found
+
+
+def test_it_is_of_the_clips_as_they_are_trained_on(tmp_path: Path) -> None:
+    clean = bandwidth(tmp_path / "clean", AugmentConfig(snrs=()))
+    narrow = bandwidth(tmp_path / "narrow", AugmentConfig(snrs=(), fresh=True, channels=("telephone",)))
+    assert narrow < 4_100 < 20_000 < clean  # the toy clips hold white noise
+
+
+def test_a_bundle_s_provenance_has_it(tmp_path: Path) -> None:
+    run = make_toy_run(tmp_path / "run")
+    assert "bandwidth_hz" not in runs.load_run(run).provenance
+    (run / runs.BANDWIDTH).write_text(json.dumps({"hertz": 8000.0}))
+    assert runs.load_run(run).provenance["bandwidth_hz"] == 8000.0

@@ -30,7 +30,7 @@ import numpy as np
 
 from ser_batch.audio.sound import open_sound
 from ser_batch.errors import SerError, TrainingError
-from ser_batch.evaluation.calibration import SMALLEST
+from ser_batch.evaluation.metrics import SMALLEST
 from ser_batch.recordings.find import find_recordings
 from ser_batch.strict_json import decode
 from training.config import read_toml

@@ -1,26 +1,36 @@
-"""What a stage trains on: features of fixed noisy copies, computed once, or of versions drawn anew each epoch."""
+"""What a stage trains on: features of fixed noisy copies, computed once, or of versions drawn anew each epoch.
+
+Threads draw them while a step runs (numpy, soxr and libsndfile let go of Python's lock while they compute); they are
+given out in order, so that no result depends on the threads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import repeat, takewhile
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ser_batch.clips import ClipRule, Waveform
+from ser_batch.machine import usable_cpus
 from training.config import AugmentConfig
 from training.data.augment import degraded, fresh_version
 from training.data.features import Encoding, Features
-from training.data.prefetch import ahead
 from training.runtime import has_room, upload
 
 Draw = Callable[[int, np.ndarray], Any]
 """Number of a batch in its epoch, indices (b,) of its examples → what is drawn of them, in any order and any thread."""
 Finish = Callable[[Any], Tensor]
 """What was drawn → features (b, …), batch by batch in order."""
+WORKERS = min(8, usable_cpus())
+"""Threads that make batches, each of them a whole one; as many batches are ready or on the way."""
+Item, Made = TypeVar("Item"), TypeVar("Made")
 
 
 class TrainingSet:
@@ -181,3 +191,25 @@ def mask_spectrogram(features: Tensor, augment: AugmentConfig, rng: np.random.Ge
                 start = int(rng.integers(clip.shape[axis] - width + 1))
                 clip.narrow(axis, start, width).fill_(mean)
     return features
+
+
+def ahead(make: Callable[[Item], Made], items: Iterable[Item], workers: int = WORKERS) -> Iterator[Made]:
+    """`make` of every item, in order, up to `workers` of them ahead of what is asked for; errors where they belong."""
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # nobody asks for the rest
+            for future in waiting:
+                future.cancel()
+
+
+def run_ahead(items: Iterable[Made]) -> Iterator[Made]:
+    """The items, none of them None, of an iterator that one thread runs up to two steps ahead."""
+    made = ahead(lambda iterator: next(iterator, None), repeat(iter(items)), workers=1)
+    return takewhile(lambda item: item is not None, made)  # type: ignore[return-value]

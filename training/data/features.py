@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ser_batch.bundle.files import sha256_of
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.files import write_json
 from training.config import AugmentConfig, to_dict
@@ -189,8 +190,7 @@ def _shards(folder: Path) -> dict[str, tuple[Path, int]]:
 @cache
 def _digest(path: Path, size: int, modified: int) -> str:
     """SHA-256 of a file, read once per process and version of the file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _waveform_part(augment: AugmentConfig) -> dict[str, Any]:

@@ -1,31 +1,43 @@
-"""RAVDESS as a corpus: the 1,440 speech clips, described by their file names alone (ser_batch.evaluation.ravdess)."""
+"""RAVDESS as a corpus: the 1,440 speech clips, described by their file names alone.
+
+Names are `modality-channel-emotion-intensity-statement-repetition-actor`; see Livingstone and Russo, PLOS ONE
+13(5): e0196391, 2018, doi 10.1371/journal.pone.0196391.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from ser_batch.errors import TrainingError
-from ser_batch.evaluation import ravdess
-from ser_batch.evaluation.ravdess import LABELS
+from ser_batch.errors import InputError, TrainingError
 from training.data.corpus import Corpus, Example
 
 NAME = "ravdess"
 """Of the corpus, in results and bundles."""
+LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+"""Emotions in the order of their codes 01 … 08: the default label order of the whole toolkit."""
 SPEECH_CLIPS = 1440
+_STEM = re.compile(r"03-01-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])")
+"""Of the file of an audio-only (03) speech (01) clip."""
 
 
 def parse(file: str) -> Example:
-    """The example that a speech clip's name describes; InputError for any other name."""
-    clip = ravdess.parse(file)
-    emotion = LABELS.index(clip.label) + 1
+    """The example that a speech clip's name describes, whatever its folders and suffix; InputError for other names."""
+    match = _STEM.fullmatch(PurePosixPath(file).stem)
+    if not match:
+        raise InputError(
+            f"{file!r} is not the name of a RAVDESS speech clip",
+            expected="modality-channel-emotion-intensity-statement-repetition-actor, like 03-01-06-01-02-01-12",
+        )
+    emotion, intensity, statement, _, actor = match.groups()
     return Example(
         file=file,
-        label=clip.label,
-        speaker=str(int(clip.actor)),
-        sentence=clip.statement,
-        utterance=f"{clip.actor}-{clip.statement}-{emotion:02}-{clip.intensity}",
+        label=LABELS[int(emotion) - 1],
+        speaker=str(int(actor)),
+        sentence=statement,
+        utterance=f"{actor}-{statement}-{emotion}-{intensity}",
     )
 
 

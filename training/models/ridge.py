@@ -20,7 +20,7 @@ from scipy.linalg.blas import ssyrk
 from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
-from ser_batch.evaluation.calibration import fit_temperature
+from ser_batch.evaluation.metrics import fit_temperature
 from ser_batch.files import write_atomically
 from training.config import Stage
 from training.files import write_tensors

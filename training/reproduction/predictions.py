@@ -19,8 +19,7 @@ import numpy as np
 import torch
 
 from ser_batch.bundle.fusion import FUSED, Fusion, load_fusion
-from ser_batch.evaluation.calibration import calibration_error, fit_temperature, reliability, temper
-from ser_batch.evaluation.metrics import evaluate
+from ser_batch.evaluation.metrics import calibration_error, evaluate, fit_temperature, reliability, temper
 from ser_batch.evaluation.statistics import mcnemar
 from training.config import FusionConfig, RunConfig, load_config
 from training.data.splits import PARTS

@@ -86,7 +86,7 @@ class Question:
     def noises(self) -> dict[str, str]:
         """What the noise is made of, kind by kind."""
         others = "other speakers" if all(e.speaker for e in self.corpus.examples) else "which no speaker is stated"
-        street = f"{len(self.streets)} recordings" if self.streets else "synthesised (training.robustness.surroundings)"
+        street = f"{len(self.streets)} recordings" if self.streets else "synthesised (training.robustness)"
         return {"babble": f"up to {VOICES} recordings of the same corpus by {others}", "street": street}
 
 

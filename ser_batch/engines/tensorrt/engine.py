@@ -20,14 +20,13 @@ from types import ModuleType
 import numpy as np
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.compiled import with_engines
 from ser_batch.clips import Waveform
 from ser_batch.engines.cuda import Device, Handle, Rows, no_gpu, open_cuda_device
 from ser_batch.engines.protocol import output_columns, wanted_outputs
 from ser_batch.engines.tensorrt.branch import CompiledBranch
 from ser_batch.engines.tensorrt.library import LIBRARIES, load
 from ser_batch.engines.tensorrt.library import version as library_version
-from ser_batch.engines.tensorrt.sidecar import Here, Sidecar, misfits, read_sidecars, rebuild_command
+from ser_batch.engines.tensorrt.sidecar import Here, Sidecar, misfits, read_sidecars, rebuild_command, with_engines
 from ser_batch.errors import BundleError, EngineError
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")

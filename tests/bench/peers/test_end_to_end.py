@@ -14,12 +14,11 @@ pytest.importorskip("torch")
 from bench import results
 from bench.archive import read_clips
 from bench.cli import main
-from bench.compare import compare
 from bench.peers import compare as peers
 from bench.peers import end_to_end
 from bench.peers.end_to_end import EndToEnd, measure_end_to_end
 from bench.peers.models import Model, random_model
-from bench.results import warnings_of
+from bench.results import compare, warnings_of
 from bench.tables import tables
 from ser_batch.errors import EngineError
 from ser_batch.recordings.find import find_recordings

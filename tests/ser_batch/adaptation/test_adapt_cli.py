@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ser_batch.adaptation.adapt import Adaptation
-from ser_batch.adaptation.report import format_adapted
-from ser_batch.adaptation.table import adapt_table
+from ser_batch.adaptation.table import adapt_table, format_adapted
 from ser_batch.arrow import strings
 from ser_batch.cli import main
 from ser_batch.evaluation.evaluate import Question, evaluate_predictions

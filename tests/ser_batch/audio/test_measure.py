@@ -9,7 +9,7 @@ import soxr
 
 from ser_batch.audio.measure import bandwidth, clipped
 from ser_batch.audio.reader import read_clip
-from ser_batch.output.counts import CLIPPED
+from ser_batch.output.rows import CLIPPED
 from support.encoded import encode
 from support.recordings import RULE
 

@@ -16,8 +16,8 @@ import ser_batch.decode.worker
 from ser_batch.audio.reader import read_clip
 from ser_batch.audio.windows import read_windows
 from ser_batch.clips import Segmentation
+from ser_batch.decode.descriptors import SharedBuffer
 from ser_batch.decode.pool import DecodePool
-from ser_batch.decode.shared_buffer import SharedBuffer
 from ser_batch.errors import EngineError
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import Recording

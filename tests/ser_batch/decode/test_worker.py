@@ -12,7 +12,7 @@ from pyarrow import fs
 import ser_batch.recordings.recording
 import ser_batch.storage.bucket
 from ser_batch.clips import Segmentation
-from ser_batch.decode.shared_buffer import SharedBuffer
+from ser_batch.decode.descriptors import SharedBuffer
 from ser_batch.decode.worker import Request, Response, Setup, serve
 from ser_batch.errors import StoreError
 from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, with_versions

@@ -16,8 +16,8 @@ import pytest
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.cli import main
 from ser_batch.evaluation.metrics import evaluate
-from ser_batch.evaluation.ravdess import LABELS
 from support.recordings import write
+from support.toy import LABELS
 
 Table = dict[str, Any]
 

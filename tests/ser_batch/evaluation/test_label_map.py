@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from ser_batch.errors import InputError
-from ser_batch.evaluation.corpora import COMMON, CORPORA, NAMED
-from ser_batch.evaluation.label_map import LabelMap, parse_map
-from ser_batch.evaluation.ravdess import LABELS
+from ser_batch.evaluation.label_map import COMMON, CORPORA, NAMED, LabelMap, parse_map
+from support.toy import LABELS
 
 PAGE = Path(__file__).parents[3] / "docs" / "predictions.md"
 

@@ -14,13 +14,13 @@ import ser_batch.storage.bucket
 from ser_batch.command_line import environment
 from ser_batch.errors import InputError, StoreError
 from ser_batch.storage.bucket import PATIENCE, Bucket, locate
-from ser_batch.storage.connection import connect
-from ser_batch.storage.faults import no_such_folder
+from ser_batch.storage.connection import connect, no_such_folder
 from ser_batch.storage.objects import KEPT, WHOLE, ObjectFile, is_prefix, object_version, open_object, readable
 from ser_batch.storage.urls import ObjectUrl, is_url, join, parse_url, split
 from support.failing_store import AWAY, Failing
 
 REFUSED = "AWS Error INVALID_ACCESS_KEY_ID during ListObjectsV2 operation:  (Request ID: tx1)"
+GOOGLE = "google::cloud::Status(NOT_FOUND: Permanent error … gcloud-cpp.retry.function=ListObjects)"
 
 
 @pytest.fixture
@@ -217,9 +217,6 @@ def test_the_environment_decides_how_stores_are_reached(monkeypatch: pytest.Monk
 
 def test_a_url_leads_to_its_bucket_and_key(stored: Bucket) -> None:
     assert locate("s3://b/a/x") == (stored, "a/x")
-
-
-GOOGLE = "google::cloud::Status(NOT_FOUND: Permanent error … gcloud-cpp.retry.function=ListObjects)"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import Tensor  # noqa: E402
 
 from ser_batch.bundle.fusion import load_fusion  # noqa: E402
 from ser_batch.errors import TrainingError  # noqa: E402
-from ser_batch.evaluation.calibration import fit_temperature  # noqa: E402
+from ser_batch.evaluation.metrics import fit_temperature  # noqa: E402
 from support.toy_corpus import CONFIG, write_corpus  # noqa: E402
 from training.config import ContextConfig, RunConfig, Stage  # noqa: E402
 from training.data.ravdess import parse  # noqa: E402

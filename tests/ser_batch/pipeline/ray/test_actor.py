@@ -16,7 +16,7 @@ from ser_batch.clips import Segmentation
 from ser_batch.engines import open_engine
 from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
-from ser_batch.output.counts import Counts
+from ser_batch.output.rows import Counts
 from ser_batch.output.schema import schema
 from ser_batch.pipeline.config import RunConfig
 from ser_batch.pipeline.ray.actor import TRIES, Plan, TaskScorer, probe

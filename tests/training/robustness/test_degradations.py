@@ -1,12 +1,59 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from training.robustness import surroundings
-from training.robustness.surroundings import babble, in_noise, in_room, street, stretch, white
+from ser_batch.audio.measure import bandwidth
+from support.recordings import sound
+from training.robustness import degradations
+from training.robustness.degradations import (
+    babble,
+    coded,
+    encode,
+    in_noise,
+    in_room,
+    narrowed,
+    street,
+    stretch,
+    telephoned,
+    white,
+)
 
 RATE = 48_000
+NOISE = sound(4.0, RATE)[:, 0].astype(np.float32)
+
+
+@pytest.mark.parametrize(("suffix", "codec", "bits"), [("opus", "libopus", 16_000), ("mp3", "libmp3lame", 32_000)])
+def test_a_codec_has_the_bit_rate_that_is_asked_for(tmp_path: Path, suffix: str, codec: str, bits: int) -> None:
+    encode(NOISE, RATE, tmp_path / f"a.{suffix}", codec, bits)
+    assert (tmp_path / f"a.{suffix}").stat().st_size * 8 / 4.0 == pytest.approx(bits, rel=0.2)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("opus", "libopus"), ("mp3", "libmp3lame")])
+def test_what_is_decoded_lies_where_it_lay(suffix: str, codec: str) -> None:
+    heard = coded(NOISE, RATE, suffix, codec, 128_000)
+    assert heard.shape == NOISE.shape and heard.dtype == np.float32
+    assert np.corrcoef(heard, NOISE)[0, 1] > 0.9  # a shift of three samples would leave half of it
+
+
+def test_an_encoder_is_given_what_was_sampled() -> None:
+    heard = coded(NOISE, RATE, "opus", "libopus", 32_000, 16_000)
+    assert heard.shape == NOISE.shape and (bandwidth(heard, RATE, RATE) or 0) < 9_000
+
+
+def test_nothing_is_left_above_half_the_rate() -> None:
+    assert (bandwidth(narrowed(NOISE, RATE, 16_000), RATE, RATE) or 0) < 8_100
+    assert (bandwidth(telephoned(NOISE, RATE), RATE, RATE) or 0) < 4_100
+
+
+def test_a_telephone_has_256_levels() -> None:
+    quiet = np.sin(np.arange(RATE) / 40).astype(np.float32) * 0.3
+    heard = telephoned(quiet, RATE)
+    middle = slice(1000, -1000)  # resampling rings at the ends
+    error = np.std(heard[middle] - quiet[middle]) / np.std(quiet)
+    assert 0.001 < error < 0.03  # G.711 has some 38 dB of signal over noise
 
 
 @pytest.fixture
@@ -39,9 +86,9 @@ def test_every_voice_of_a_babble_is_heard_alike(rng: np.random.Generator) -> Non
 def test_traffic_has_the_levels_of_its_octaves(rng: np.random.Generator) -> None:
     noise = street(20 * RATE, RATE, rng)
     spectrum = np.abs(np.fft.rfft(noise)) ** 2
-    edges = [round(20 * band * 2**half) for band in surroundings.BANDS[1:6] for half in (-0.5, 0.5)]
+    edges = [round(20 * band * 2**half) for band in degradations.BANDS[1:6] for half in (-0.5, 0.5)]
     levels = [10 * np.log10(spectrum[a:b].sum()) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-    assert np.subtract(levels, levels[0]) == pytest.approx(np.subtract(surroundings.TRAFFIC[1:6], -1.4), abs=1.5)
+    assert np.subtract(levels, levels[0]) == pytest.approx(np.subtract(degradations.TRAFFIC[1:6], -1.4), abs=1.5)
 
 
 def test_vehicles_pass(rng: np.random.Generator) -> None:
@@ -58,4 +105,4 @@ def test_a_room_rings_for_as_long_as_it_says() -> None:
     left = np.cumsum(np.square(heard[::-1], dtype=np.float64))[::-1]
     decay = 10 * np.log10(left / left[0] + 1e-12)
     from_5_to_25 = (np.argmax(decay < -25) - np.argmax(decay < -5)) / RATE
-    assert 3 * from_5_to_25 == pytest.approx(surroundings.REVERBERATION, rel=0.3)
+    assert 3 * from_5_to_25 == pytest.approx(degradations.REVERBERATION, rel=0.3)

@@ -1,0 +1,84 @@
+"""`ser-batch evaluate`, and the options about labels that other commands share with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ser_batch.errors import OutputError
+
+LABEL_COLUMN = click.option(
+    "--label-column", metavar="NAME", help="Column of FILE, or without --labels of PREDICTIONS.  [label]"
+)
+MAP = click.option(
+    "--map", "label_map", metavar="A=B,…", help="What labels mean: exc=happy,fru=; or a corpus: iemocap."
+)
+AMONG = click.option(
+    "--among", metavar="A,B,…", help="Labels that count as answers, for a corpus that lacks the others."
+)
+BY = click.option("--by", metavar="COLUMN", help="Also figures for each value of a column of FILE or PREDICTIONS.")
+
+
+@click.command()
+@click.argument("predictions", type=click.Path())
+@click.option("--labels", metavar="CORPUS|FILE", help="A corpus whose names say the label (ravdess, …), or a table.")
+@LABEL_COLUMN
+@click.option("--root", type=click.Path(), metavar="DIR", help="Of the run, where FILE is segments of another tool.")
+@MAP
+@BY
+@click.option("--split", type=click.Path(path_type=Path), help="A training run's split.json: measure one part of it.")
+@click.option("--part", type=click.Choice(["train", "validation", "test"]), help="Which part.  [default: test]")
+@AMONG
+@click.option("--json", "json_out", type=click.Path(path_type=Path), help="Also write every figure to this file.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --json file.")
+def evaluate(
+    predictions: str, label_map: str | None, among: str | None, json_out: Path | None, overwrite: bool, **options: Any
+) -> int:
+    """Measure PREDICTIONS, the table or folder of a `run`, against the true labels.
+
+    FILE is a table with a column path (or file, or id) and a column label. Paths are relative to the folder that was
+    scored. Rows are matched by id where both have ids or stretches. Labels may be written in other case or in the words
+    of common corpora (anger, happiness); --map says what others mean. Several may mean one, and a label of the model
+    on the left is merged (calm=neutral). Labels without a meaning are left out and counted.
+
+    Prints accuracy, UA, macro precision, recall and F1, calibration error and the confusion matrix of the fusion and of
+    each branch, and how many rows are in none of them, and why.
+    """
+    if options["part"] and not options["split"]:
+        raise click.UsageError("--part chooses a part of --split: give both.")
+    if not options["labels"] and not options["label_column"]:
+        raise click.UsageError("Say where the labels are: --labels CORPUS|FILE, or --label-column of PREDICTIONS.")
+    if options["root"] and not options["labels"]:
+        raise click.UsageError("--root is for the FILE of --labels: give that, too.")
+    from ser_batch.evaluation.evaluate import Question, evaluate_predictions
+    from ser_batch.evaluation.label_map import parse_map
+    from ser_batch.evaluation.report import format_evaluation
+    from ser_batch.files import write_json, writing
+
+    if json_out and json_out.exists() and not overwrite:
+        raise OutputError(f"{json_out} exists already", remedy="Choose another, or replace it: --overwrite.")
+    said, corpora = parse_map(label_map or "")
+    question = Question(
+        labels=options["labels"],
+        column=options["label_column"],
+        label_map=said,
+        corpora=corpora,
+        only=labels_of(among),
+        split=options["split"],
+        part=options["part"] or "test",
+        by=options["by"],
+        root=options["root"],
+    )
+    served = evaluate_predictions(predictions, question)
+    if json_out:
+        with writing(json_out):
+            write_json(json_out, served.to_dict())
+    click.echo(format_evaluation(served))
+    return 0
+
+
+def labels_of(among: str | None) -> list[str] | None:
+    """The labels that --among names; None: it is not given."""
+    return [label.strip() for label in among.split(",")] if among is not None else None
