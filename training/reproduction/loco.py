@@ -30,6 +30,8 @@ from training.runs import SPECTROGRAM, check_finished, fitted_parts
 
 SPEAKERS = 5
 """From how many speakers on an interval is over speakers instead of clips."""
+PRECISION = 0.7
+"""Share of right answers that a threshold is sought for."""
 SAMPLE = 200
 """Recordings of a corpus whose level and bandwidth are measured, evenly spread."""
 OUT_OF_FOLD = Path("out-of-fold/predictions.npz")
@@ -49,15 +51,18 @@ def leave_one_out(run: Path, corpora: Corpora) -> dict[str, Any]:
         raise TrainingError(
             f"{run} has not left any corpus out", got=f"no {OUT_OF_FOLD}", remedy='Set fusion.fit_on = "out-of-fold".'
         )
-    heard, found = heard_by(run, corpus), {}
+    heard, found, served = heard_by(run, corpus), {}, []
     for name, (rows, probabilities) in [*left_out(run, config, corpus), *unheard(run, corpora, corpus)]:
         alike = indistinguishable(corpus, heard - {name})
         found[name] = {
             role: figures_of(corpus, name, rows, probabilities[model], alike)
             for role, model in {"context": config.context.name, "spectrogram": SPECTROGRAM, "fused": FUSED}.items()
         }
+        served.append(answers(corpus, name, rows, probabilities[FUSED], alike))
     of = {name: described(corpora.by_name[name]) for name in found}
-    return {"corpora": of, "heard": [name for name in found if name in heard], "runs": found}
+    return {"corpora": of, "heard": [name for name in found if name in heard], "runs": found} | {
+        "threshold": threshold(served)
+    }
 
 
 def left_out(run: Path, config: RunConfig, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
@@ -105,6 +110,30 @@ def indistinguishable(corpus: Corpus, heard: set[str]) -> dict[str, str]:
     meanings = [set(classes) for name in heard for classes in corpus.sets[name].values()]
     first: dict[tuple[bool, ...], str] = {}
     return {c: first.setdefault(tuple(c in classes for classes in meanings), c) for c in corpus.labels}
+
+
+def answers(
+    corpus: Corpus, name: str, rows: list[int], probabilities: np.ndarray, alike: Mapping[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n,) of one corpus' examples as a bundle gives them, among all classes, and whether each is right (n,)."""
+    meanings = {label: {alike[c] for c in classes} for label, classes in corpus.sets[name].items()}
+    said = [alike[corpus.labels[i]] for i in probabilities.argmax(axis=1)]
+    right = [answer in meanings[corpus.examples[row].label] for answer, row in zip(said, rows, strict=True)]
+    return probabilities.max(axis=1), np.array(right)
+
+
+def threshold(served: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float] | None:
+    """The lowest score, of 99, from which on PRECISION of the answers are right; None where there is none.
+
+    Every corpus (scores, right) counts alike. Returns {"score", "precision", "share" of clips that reach it}.
+    """
+    for score in np.arange(1, 100) / 100:
+        passed = [scores >= score for scores, _ in served]
+        share = float(np.mean([each.mean() for each in passed]))
+        right = float(np.mean([(each & hits).mean() for each, (_, hits) in zip(passed, served, strict=True)]))
+        if share and right / share >= PRECISION:
+            return {"score": float(score), "precision": right / share, "share": share}
+    return None
 
 
 def figures_of(

@@ -178,12 +178,23 @@ def loco_table(experiments: Sequence[Experiment]) -> str:
             rows.append([f"mean of those left out ({len(left_out)})", *[""] * 3, *map(_percent, means), ""])
         headings = ["corpus", "labels", "clips of speakers", "median level, bandwidth", "spectrogram", "context"]
         parts += [f"**{title(experiment)}**", markdown_table([*headings, "fused, 95 %", "ECE"], rows)]
+        parts.append(_passing(experiment.results["threshold"]))
     return "\n\n".join(
         [
             *parts,
             *([] if found else [f"Not measured here; `{COMMANDS['loco']}` measures it."]),
             *notes(found, experiments),
         ]
+    )
+
+
+def _passing(found: dict[str, float] | None) -> str:
+    """From which score on answers can be relied upon."""
+    if found is None:
+        return "No score is high enough for 70 % of the answers on these corpora to be right."
+    return (
+        f"From a score of {found['score']:.2f} on, {_percent(found['precision'])} % of the answers, among all labels, are "
+        f"right; {_percent(found['share'])} % of the clips reach it. Every corpus counts alike."
     )
 
 

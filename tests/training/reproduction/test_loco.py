@@ -16,6 +16,7 @@ from support.toy_corpus import CONFIG, write_corpora
 from training.data.corpora import load_corpora
 from training.files import read_json
 from training.reproduction.experiments import measure_loco
+from training.reproduction.loco import threshold
 from training.reproduction.results import load
 from training.reproduction.tables import loco_table
 from training.stages import train
@@ -45,6 +46,7 @@ def test_each_corpus_is_measured_by_a_model_that_never_heard_it(tmp_path: Path) 
         assert not any(file.startswith(name) for file in split["train"] + split["validation"])
     assert found["heard"] == ["fine", "coarse"]
     assert found["runs"]["fine"]["fused"]["labels"] == ["calm or neutral"]  # the other corpus has one word for both
+    assert found["threshold"] is None or found["threshold"]["precision"] >= 0.7
     table = loco_table(load(tmp_path / "results"))
     assert "fine, left out" in table and "kept, never trained on" in table and "mean of those left out (2)" in table
 
@@ -55,3 +57,11 @@ def test_a_run_that_left_nothing_out_is_refused(tmp_path: Path) -> None:
     train(replace(CONFIG, protocol="given", fusion=fusion), corpora.for_training(), tmp_path / "run")
     with pytest.raises(TrainingError, match="has not left any corpus out"):
         measure_loco(tmp_path / "run", corpora, tmp_path / "results", "command")
+
+
+def test_the_threshold_is_the_lowest_score_whose_answers_are_right_often_enough() -> None:
+    sure = np.array([0.9, 0.8, 0.5, 0.4]), np.array([True, True, False, False])
+    unsure = np.array([0.3, 0.3]), np.array([False, False])
+    found = threshold([sure, unsure])
+    assert found == {"score": 0.51, "precision": 1.0, "share": 0.25}
+    assert threshold([unsure]) is None
