@@ -192,9 +192,10 @@ def _passing(found: dict[str, float] | None) -> str:
     """From which score on answers can be relied upon."""
     if found is None:
         return "No score is high enough for 70 % of the answers on these corpora to be right."
+    precision, share = _percent(found["precision"]), _percent(found["share"])
     return (
-        f"From a score of {found['score']:.2f} on, {_percent(found['precision'])} % of the answers, among all labels, are "
-        f"right; {_percent(found['share'])} % of the clips reach it. Every corpus counts alike."
+        f"From a score of {found['score']:.2f} on, {precision} % of the answers, among all labels, are right; "
+        f"{share} % of the clips reach it. Every corpus counts alike."
     )
 
 
