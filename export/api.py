@@ -5,10 +5,10 @@ Beside the runtimes, `verify` compares the trained run in torch, and precisions 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +126,7 @@ def verify(
 
 def _need_torch() -> None:
     needed = ("torch", "transformers", "onnx", "onnxscript")
-    missing = [package for package in needed if find_spec(package) is None]
+    missing = [package for package in needed if importlib.util.find_spec(package) is None]
     if missing:
         raise SerError(
             "an export needs what trained the model",
