@@ -194,7 +194,7 @@ def _add_emulations(bundle: Bundle, listed: Candidates, threads: int | None) -> 
         graphs = lower_graphs(bundle, precision)
         if len(graphs) < len(bundle.manifest.branches):
             continue
-        if find_spec("onnx") is None:
+        if importlib.util.find_spec("onnx") is None:
             listed.absent[f"emulated {precision}"] = "onnx is not installed; pip install 'ser-batch[export,cpu]'"
             continue
         open_emulated = partial(_open_emulated, bundle, precision, threads)
