@@ -108,6 +108,6 @@ def test_without_onnx_emulations_are_absent_and_say_what_to_install(
     assert [c.key for c in extended.found] == [*(c.key for c in listed.found), ("emulated", "fp16")]
     assert extended.found[-1].graphs == graphs
     assert extend_with(None, ["onnxruntime"], None)(toy_bundle, listed).found == listed.found, "only what was asked for"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnx" else object())
     absent = extend_with(None, None, None)(toy_bundle, candidates(toy_bundle, ["onnxruntime"])).absent
     assert "ser-batch[export" in absent["emulated fp16"]
