@@ -132,7 +132,7 @@ def build_stubs(bindings: Bindings, folder: Path) -> None:
     """Compile libraries of stubs, under the names that `bindings` ask for."""
     if (compiler := shutil.which("cc")) is None:
         pytest.skip("there is no C compiler (cc) for stubs of NVIDIA's libraries, which are not installed")
-    (distribution,) = packages_distributions()[bindings.module]
+    distribution = packages_distributions()[bindings.module][0]
     (folder / "stubs.c").write_text(_STUBS)
     for soname in (each.format(version(distribution).partition(".")[0]) for each in bindings.sonames):
         command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{soname}", "-o", folder / soname, folder / "stubs.c"]

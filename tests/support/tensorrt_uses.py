@@ -70,7 +70,7 @@ class _Walk(ast.NodeVisitor):
         self._file, self._scopes, self._class = path.name, [""], ""
         self.visit(module)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.members[node.name] = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and _is_self(n)}
         self.members[node.name] &= {
             *(n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)),
@@ -85,7 +85,7 @@ class _Walk(ast.NodeVisitor):
             self.visit(statement)
         self._class = outer
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._scopes.append(f"{self._file}:{node.name}")
         arguments, base = node.args.args, self.bases.get(self._class)
         overrides = base is not None and not node.name.startswith("_")
@@ -100,16 +100,16 @@ class _Walk(ast.NodeVisitor):
             self.visit(statement)
         self._scopes.pop()
 
-    def visit_Assign(self, node: ast.Assign) -> None:  # noqa: N802
+    def visit_Assign(self, node: ast.Assign) -> None:
         value = self._type(node.value)
         for target in node.targets:
             self._assign(target, value)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
             self._assign(node.target, self._type(node.value))
 
-    def visit_Return(self, node: ast.Return) -> None:  # noqa: N802
+    def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None and (found := self._type(node.value)) is not None:
             self.returned.setdefault(self._scopes[-1].rpartition(":")[2], found)
 
@@ -118,15 +118,15 @@ class _Walk(ast.NodeVisitor):
         for condition in node.ifs:
             self.visit(condition)
 
-    def visit_For(self, node: ast.For) -> None:  # noqa: N802
+    def visit_For(self, node: ast.For) -> None:
         self._assign(node.target, self._type(node.iter))
         for statement in (*node.body, *node.orelse):
             self.visit(statement)
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> None:
         self._type(node)
 
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> None:
         self._type(node)
 
     def _assign(self, target: ast.expr, value: Type | None) -> None:

@@ -21,8 +21,8 @@ NO_DRIVER = (
     "cuda initialization failure",
     "factory function returned nullptr",
 )
-"""What a message has, in lower case, where there is no driver or too old a one. The last is all that the Python bindings
-of native TensorRT raise then (NVIDIA/TensorRT#2913)."""
+"""What a message has, in lower case, where there is no driver or too old a one. The last is all that the bindings of
+native TensorRT raise then (NVIDIA/TensorRT#2913)."""
 _CUDA_FAILS = "cuda initialization failure"
 _LAST_ERRORS = 50
 
