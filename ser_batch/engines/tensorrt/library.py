@@ -1,4 +1,4 @@
-"""The two TensorRTs, which share one Python interface: native TensorRT, and TensorRT for RTX.
+"""The two TensorRTs, whose Python interfaces are nearly the same: native TensorRT, and TensorRT for RTX.
 
 Native TensorRT compiles for the GPU it finds. TensorRT for RTX compiles ahead of time, without a GPU, for the
 generations that it is given, and finishes on the GPU that runs the engine. They cannot read each other's engines.
