@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ser_batch.engines.tensorrt.library import make_log
+from ser_batch.engines.tensorrt.library import NO_DRIVER, make_log
 from ser_batch.errors import ExportError
 
 Progress = Callable[[str, int, int], None]
@@ -33,7 +33,6 @@ DEFAULT = ("ampere", "ada", "blackwell")
 """Turing has no fp32 matrix products in TensorRT for RTX, and the front-ends of the branches are made of them."""
 _NONE = ("NONE", "CURRENT")
 _NO_MEMORY = ("out of memory", "outofmemory", "insufficient memory", "bad_alloc")
-_NO_DRIVER = ("driver version is insufficient", "no cuda-capable device", "cuda initialization failure", "error 35")
 _NO_FP32_PRODUCTS = "fp32 gemm is not supported"
 
 
@@ -78,7 +77,7 @@ def build_engine(
     try:
         builder = trt.Builder(log)
     except (RuntimeError, TypeError) as error:
-        # The bindings raise TypeError where the C++ factory returns nothing: native TensorRT without a driver.
+        # What the bindings raise where the C++ factory returns nothing: native TensorRT without a driver.
         raise _refusal(request, [*log.errors, str(error)]) from error
     network = _parse(trt, builder, request, log)
     config = _configure(trt, builder, network, request)
@@ -95,9 +94,8 @@ def build_engine(
 
 
 def _parse(trt: ModuleType, builder: Any, request: Request, log: Any) -> Any:
-    # TensorRT 11 knows no other networks, and has dropped the flag.
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    # TensorRT 11 knows no other networks: it takes the flag and ignores it.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(request.graph.read_bytes(), str(request.graph)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -116,8 +114,7 @@ def _configure(trt: ModuleType, builder: Any, network: Any, request: Request) ->
         profile.set_shape(waveform.name, shape, shape, shape)
         config.add_optimization_profile(profile)
     # On by default, it would round the fp32 of the front-ends to ten bits, and decibels do not survive that.
-    if hasattr(trt.BuilderFlag, "TF32"):
-        config.clear_flag(trt.BuilderFlag.TF32)
+    config.clear_flag(trt.BuilderFlag.TF32)
     # Without it TensorRT for RTX may allocate while it runs, which a CUDA graph cannot hold.
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
@@ -171,7 +168,7 @@ def _refusal(request: Request, errors: Iterable[str], nodes: Sequence[str] = ())
     elif _NO_FP32_PRODUCTS in text:
         what = "compute capability 7.5 has no fp32 matrix products, which the front-end needs, for"
         remedy = "Leave --gpu turing out; on such a GPU build with native TensorRT (--runtime trt)."
-    elif any(sign in text for sign in _NO_DRIVER):
+    elif any(sign in text for sign in NO_DRIVER):
         what, remedy = (
             "there is no usable NVIDIA driver for building",
             "Build with TensorRT for RTX: --runtime trt-rtx.",

@@ -170,13 +170,12 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
         build_engine(load(RTX), Request("toy", tmp_path / "g.onnx", (1,), ADA))
 
 
-@pytest.mark.parametrize(("version", "flag"), [("10.12.0.36", True), ("11.4.0.106", False)])
-def test_native_takes_the_same_path(bundle: Bundle, native: FakeTensorRt, version: str, flag: bool) -> None:
+@pytest.mark.parametrize(("version", "strongly_typed"), [("10.12.0.36", 1), ("11.4.0.106", 0)])
+def test_native_takes_the_same_path(bundle: Bundle, native: FakeTensorRt, version: str, strongly_typed: int) -> None:
     native.__version__ = version
-    if flag:
-        native.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 1
+    native.NetworkDefinitionCreationFlag.STRONGLY_TYPED = strongly_typed
     built = build(bundle, runtime="auto")
-    assert [network.flags for network, _ in native.built] == [2 if flag else 0] * 2
+    assert [network.flags for network, _ in native.built] == [1 << strongly_typed] * 2
     for _, config in native.built:
         assert config.flags == set()
         assert config.profiles == [[(1, 800)] * 3, [(8, 800)] * 3]

@@ -1,6 +1,6 @@
 """A native TensorRT that is not there, on a fake GPU: its engines hold their graph, and ONNX Runtime does the sums.
 
-`tests/ser_batch/engines/test_tensorrt_library.py` holds its names to those of the real library for RTX.
+`tests/ser_batch/engines/tensorrt/test_library.py` holds its names and arguments to those of the real bindings.
 """
 
 from __future__ import annotations
@@ -18,8 +18,17 @@ import onnxruntime
 from support.fake_gpu import FakeDevice
 
 
-class Dims(tuple):
-    """As in TensorRT, not a list."""
+class Dims:
+    """As in TensorRT, neither a tuple nor a list."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        self._sizes = sizes
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, index: int) -> int:
+        return self._sizes[index]
 
 
 class _Context:
@@ -139,7 +148,7 @@ class _Profile:
 class _Builder:
     def __init__(self, trt: Any, log: Any) -> None:
         if trt.refuses_builder:
-            log.log(trt.ILogger.Severity.ERROR, trt.refuses_builder)
+            log.log(trt.ILogger.Severity.WARNING, trt.refuses_builder)
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self.trt, self.log = trt, log
         self.create_builder_config, self.create_optimization_profile = _Config, _Profile
@@ -173,6 +182,9 @@ class _Parser:
 
 class _Runtime:
     def __init__(self, trt: Any, log: Any) -> None:
+        if trt.refuses_runtime:
+            log.log(trt.ILogger.Severity.WARNING, trt.refuses_runtime)
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         self._trt, self._log = trt, log
 
     def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
@@ -190,7 +202,7 @@ class _Interface:
 class FakeTensorRt(ModuleType):
     """The module `tensorrt`, as much of it as is used, on a fake device."""
 
-    def __init__(self, device: FakeDevice, version: str = "11.4.0.106", strongly_typed_flag: bool = False) -> None:
+    def __init__(self, device: FakeDevice, version: str = "11.4.0.106") -> None:
         super().__init__("tensorrt")
         self.__spec__ = ModuleSpec("tensorrt", None)
         self.__version__ = version
@@ -198,11 +210,11 @@ class FakeTensorRt(ModuleType):
         self.computed: list[np.ndarray] = []
         self.built: list[tuple[_Network, _Config]] = []
         self.fails_to_execute = False
-        self.refuses_builder = self.refuses_build = ""
+        self.refuses_builder = self.refuses_build = self.refuses_runtime = ""
         severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2, INFO=3, VERBOSE=4)
         self.ILogger = type("ILogger", (_Interface,), {"Severity": severity})
         self.IProgressMonitor = type("IProgressMonitor", (_Interface,), {})
-        self.NetworkDefinitionCreationFlag = SimpleNamespace(**({"STRONGLY_TYPED": 1} if strongly_typed_flag else {}))
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=0)
         self.BuilderFlag = SimpleNamespace(TF32="TF32")
         self.DataType = SimpleNamespace(FLOAT="FLOAT")
         self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")

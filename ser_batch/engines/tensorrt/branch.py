@@ -12,11 +12,10 @@ from typing import Any
 
 from ser_batch.bundle.manifest import Branch
 from ser_batch.engines.cuda import Device, Handle
-from ser_batch.engines.tensorrt.library import make_log
+from ser_batch.engines.tensorrt.library import NO_DRIVER, make_log
 from ser_batch.errors import EngineError
 
 _NO_MEMORY = ("out of memory", "outofmemory")
-_NO_DRIVER = ("driver version is insufficient", "no cuda-capable device")
 
 
 class CompiledBranch:
@@ -46,8 +45,12 @@ class CompiledBranch:
         self.stream: Handle = device.stream()
         self._trt, self._branch, self._device = trt, branch, device
         self._log = make_log(trt)
-        # An attribute, because an engine does not outlive its runtime.
-        self._runtime = trt.Runtime(self._log)
+        try:
+            # An attribute, because an engine does not outlive its runtime.
+            self._runtime = trt.Runtime(self._log)
+        except (RuntimeError, TypeError) as error:
+            self._log.errors.append(str(error))
+            raise self._refused("cannot be loaded") from error
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise self._refused("cannot be loaded")
@@ -101,7 +104,7 @@ class CompiledBranch:
     def _refused(self, what: str) -> EngineError:
         lines = [" ".join(line.split()) for line in self._log.errors]
         text, remedy = " ".join(lines).lower(), "Build it again: ser-export trt --replace."
-        if any(sign in text for sign in _NO_DRIVER):
+        if any(sign in text for sign in NO_DRIVER):
             remedy = "Install an NVIDIA driver that is new enough for it, or run another --backend."
         elif any(sign in text for sign in _NO_MEMORY):
             remedy = "Free the GPU's memory, or build engines of smaller batch sizes: ser-export trt --batch."

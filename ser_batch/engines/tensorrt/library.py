@@ -1,4 +1,4 @@
-"""The two TensorRTs, which share one Python interface: native TensorRT, and TensorRT for RTX.
+"""The two TensorRTs, whose Python interfaces are nearly the same: native TensorRT, and TensorRT for RTX.
 
 Native TensorRT compiles for the GPU it finds. TensorRT for RTX compiles ahead of time, without a GPU, for the
 generations that it is given, and finishes on the GPU that runs the engine. They cannot read each other's engines.
@@ -15,6 +15,15 @@ from typing import Any
 
 from ser_batch.errors import EngineError
 
+NO_DRIVER = (
+    "driver version is insufficient",
+    "no cuda-capable device",
+    "cuda initialization failure",
+    "factory function returned nullptr",
+)
+"""What a message has, in lower case, where there is no driver or too old a one. The last is all that the bindings of
+native TensorRT raise then (NVIDIA/TensorRT#2913)."""
+_CUDA_FAILS = "cuda initialization failure"
 _LAST_ERRORS = 50
 
 
@@ -76,7 +85,9 @@ def make_log(trt: ModuleType) -> Any:
             self.errors: deque[str] = deque(maxlen=_LAST_ERRORS)
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+            grave = severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
+            # Native TensorRT calls it a warning, and then fails of it.
+            if grave or _CUDA_FAILS in message.lower():
                 self.errors.append(message.strip())
 
     return Log()

@@ -286,6 +286,14 @@ def test_a_damaged_engine_is_refused_by_the_runtime(bundle: Bundle, gpu: Any) ->
         open_on(trt.device, made, "fp32")
 
 
+def test_a_runtime_that_finds_no_driver_is_an_error_with_a_remedy(bundle: Bundle, gpu: Any) -> None:
+    trt = gpu()
+    made = built(bundle)
+    trt.refuses_runtime = "CUDA initialization failure with error: 35. Please check your CUDA installation"
+    with pytest.raises(EngineError, match=r"cannot be loaded; got CUDA initialization .* Install an NVIDIA driver"):
+        open_on(trt.device, made, "fp32")
+
+
 @pytest.mark.skipif(no_gpu() is None, reason="there is a GPU")
 @pytest.mark.skipif(not LIBRARIES["trt-rtx"].installed(), reason="TensorRT for RTX is not installed")
 def test_a_real_engine_without_a_driver_is_an_error_with_a_remedy(bundle: Bundle) -> None:
