@@ -1,7 +1,8 @@
 """Distillation: a compact speech encoder learns to give the frames of a larger, frozen one, from speech without labels.
 
+The student is a wav2vec 2.0, or a spectrogram branch, which has no frames of its own and learns the clips' statistics.
 The teacher sees the clean clip, the student the clip with noise and through a channel, so that what it learns does
-not depend on either. The outcome is a folder that a recipe names as its `context.backbone`.
+not depend on either. A recipe names what comes of it as its `context.backbone` or its `spectrogram.start`.
 
 Sources: Chang et al. 2022, "DistilHuBERT" (arXiv 2110.01900), for heads that predict layers of the teacher by L1
 and cosine; Wang et al. 2022 (arXiv 2203.16773) for a distorted input against a clean target. Frames differ mostly by
@@ -11,7 +12,7 @@ adds the distance of those.
 <out>/
   config.json  clips.json  environment.json
   student/        metrics.jsonl, best.safetensors, state.pt
-  encoder/        the student as a checkpoint of transformers
+  encoder/        a wav2vec 2.0 as a checkpoint of transformers
   result.json     held-out loss, and cosine with each layer of the teacher
 """
 
@@ -30,17 +31,18 @@ from ser_batch.clips import ClipRule
 from ser_batch.errors import TrainingError
 from ser_batch.files import write_json
 from ser_batch.strict_json import decode
-from training.config import RECIPES, AugmentConfig, ContextConfig, Stage, ours, read_toml, to_dict
+from training.config import RECIPES, AugmentConfig, ContextConfig, SpectrogramConfig, Stage, ours, read_toml, to_dict
 from training.data.augment import degraded
 from training.data.corpora import Corpora, balanced_weights
 from training.data.corpus import Corpus
-from training.data.examples import TrainingSet, run_ahead
+from training.data.examples import TrainingSet, VersionedSet, run_ahead
 from training.data.features import FeatureCache, Features
 from training.files import read_json
-from training.loop import BEST, autocast, fit, load_weights, seed_everything
+from training.loop import BEST, Objective, autocast, fit, load_weights, seed_everything
 from training.models.backbones import ENCODER_RATE, EncoderInput, ZeroMeanUnitVariance
 from training.models.frontends import Centre, Decimate
-from training.models.pretrained import ORIGIN, Encoder, load_encoder
+from training.models.pretrained import ORIGIN, STUDENT, Encoder, load_encoder
+from training.models.spectrogram import SpectrogramBranch
 from training.runs import environment, write_or_compare
 from training.runtime import Runtime
 
@@ -56,7 +58,14 @@ class DistillationConfig:
 
     stage: Stage = field(metadata=ours("Optimiser, schedule, epochs and batch size."))
     architecture: dict[str, Any] = field(
-        metadata=ours("Fields of transformers' Wav2Vec2Config that differ from its defaults: the student.")
+        default_factory=dict,
+        metadata=ours("Fields of transformers' Wav2Vec2Config that differ from its defaults: the student."),
+    )
+    spectrogram: SpectrogramConfig | None = field(
+        default=None,
+        metadata=ours(
+            "Instead of an architecture: a spectrogram branch is the student, of the clips' statistics alone."
+        ),
     )
     recipe: str = field(default="distilled", metadata=ours("Name."))
     seed: int = field(default=0, metadata=ours("Of the student's weights, the order of clips and the augmentation."))
@@ -64,7 +73,9 @@ class DistillationConfig:
     teacher_layers: tuple[int, ...] = field(
         default=(2, 4), metadata=ours("Layers whose output the student predicts, counted from 1.")
     )
-    clips_per_epoch: int = field(default=2_880, metadata=ours("Clips drawn for one epoch."))
+    clips_per_epoch: int = field(
+        default=2_880, metadata=ours("Clips drawn for one epoch; for a spectrogram branch as many as there are.")
+    )
     clip_weight: float = field(
         default=0.0, metadata=ours("Weight, beside the frames' 1, of the mean and the deviation over a clip's frames.")
     )
@@ -88,7 +99,14 @@ class DistillationConfig:
             raise TrainingError(
                 "an epoch's clips do not fill a batch", got=self.clips_per_epoch, expected=self.stage.batch_size
             )
-        if self.augment.versions or self.augment.crop_jitter or self.augment.speeds != (1.0,):
+        if (self.spectrogram is None) != bool(self.architecture):
+            raise TrainingError("a distillation has one student", expected="[architecture] or [spectrogram]")
+        if self.spectrogram is not None:
+            if not self.augment.versions:
+                raise TrainingError(
+                    "a spectrogram branch learns from versions", expected="augment.versions of 1 or more"
+                )
+        elif self.augment.versions or self.augment.crop_jitter or self.augment.speeds != (1.0,):
             raise TrainingError(
                 "the student's input has to stay in step with the teacher's frames",
                 expected="no versions, no crop jitter and no speeds among the augmentation",
@@ -117,38 +135,83 @@ def distill(
     teacher = Teacher(config)
     _describe(folder, config, corpus, rows)
     cache = FeatureCache(runtime.cache or folder / "features", corpus, config.clip, AugmentConfig(), runtime.device)
-    inputs, frames = (cache.versions(each.to(runtime.device), range(1))[0] for each in (EncoderInput(), teacher))
-    held_out = rows[::HELD_OUT]
-    trained = sorted(set(rows) - set(held_out))
-    examples = DistillationSet(inputs, frames, corpus, trained, config)
-    seed_everything(config.seed, 0)
-    student = Student(config, teacher.width)
+    frames = cache.versions(teacher.to(runtime.device), range(1))[0]
+    lessons = _spectrogram_lessons if config.spectrogram else _waveform_lessons
+    lesson = lessons(config, cache, frames, rows)
     if config.start is not None:
-        load_weights(student, Path(config.start) / "student" / BEST)
-    objective = Imitation(config.clip_weight, examples.clip_mean, examples.clip_deviation)
-    validation = (examples.inputs_of(held_out), examples.frames_of(held_out))
+        load_weights(lesson.student, Path(config.start) / STUDENT / BEST)
     fit(
-        "student",
-        student,
+        STUDENT,
+        lesson.student,
         config.stage,
-        examples,
-        validation,
-        folder / "student",
+        lesson.examples,
+        lesson.validation,
+        folder / STUDENT,
         seed=config.seed,
         runtime=runtime,
-        objective=objective,
+        objective=lesson.objective,
     )
-    student.source.model.save_pretrained(folder / "encoder")
-    write_json(folder / "encoder" / "preprocessor_config.json", {"do_normalize": True, "sampling_rate": ENCODER_RATE})
-    result = {"clips": len(rows), **objective.evaluate(student, *validation, runtime.device)}
+    result = {"clips": len(rows), **lesson.objective.evaluate(lesson.student, *lesson.validation, runtime.device)}
+    if isinstance(lesson.student, Student):
+        _save_encoder(lesson.student, folder / "encoder", config, corpus, result)
+    write_json(folder / "result.json", result)
+    return result
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A student, what it is taught, and what tells how well it does."""
+
+    student: nn.Module
+    examples: TrainingSet
+    validation: tuple[Tensor, Tensor]
+    objective: Objective
+
+
+def _waveform_lessons(config: DistillationConfig, cache: FeatureCache, frames: Features, rows: list[int]) -> Lessons:
+    inputs = cache.versions(EncoderInput().to(cache.device), range(1))[0]
+    held_out = rows[::HELD_OUT]
+    examples = DistillationSet(inputs, frames, cache.corpus, sorted(set(rows) - set(held_out)), config)
+    seed_everything(config.seed, 0)
+    objective = Imitation(config.clip_weight, examples.clip_mean, examples.clip_deviation)
+    validation = (examples.inputs_of(held_out), examples.frames_of(held_out))
+    return Lessons(Student(config, frames[0].shape[2]), examples, validation, objective)
+
+
+def _spectrogram_lessons(config: DistillationConfig, cache: FeatureCache, frames: Features, rows: list[int]) -> Lessons:
+    """The classifier of the branch gives a clip's statistics, standardised; a run that starts from it has its own."""
+    assert config.spectrogram
+    held_out = rows[::HELD_OUT]
+    trained = sorted(set(rows) - set(held_out))
+    statistics = torch.cat(
+        [clip_statistics(torch.from_numpy(np.float32(frames[[i]]))) for i in range(len(cache.corpus))]
+    )
+    mean, deviation = statistics[trained].mean(dim=0), statistics[trained].std(dim=0) + 1e-3
+    targets = ((statistics - mean) / deviation).flatten(1)
+    seed_everything(config.seed, 0)
+    student = SpectrogramBranch(config.spectrogram, targets.shape[1], config.clip.samples).to(cache.device)
+    versions = replace(cache, augment=config.augment, rows=trained).versions(
+        student, range(1, config.augment.versions + 1)
+    )
+    clean = replace(cache, rows=held_out).versions(student, range(1))[0]
+    weights = balanced_weights(cache.corpus, trained, config.corpus_power, 1.0)
+    examples = VersionedSet(versions, targets[trained], config.augment, config.seed, True, weights=weights)
+    student.standardise.fit(features for features, _ in examples.batches(0, config.stage.batch_size))
+    validation = (torch.from_numpy(np.asarray(clean)), targets[held_out])
+    return Lessons(student, examples, validation, ClipImitation(statistics.shape[1:]))
+
+
+def _save_encoder(
+    student: Student, folder: Path, config: DistillationConfig, corpus: Corpus, result: dict[str, Any]
+) -> None:
+    student.source.model.save_pretrained(folder)
+    write_json(folder / "preprocessor_config.json", {"do_normalize": True, "sampling_rate": ENCODER_RATE})
     origin = {
         "teacher": Path(config.teacher).name,
         "layers": list(config.teacher_layers),
         "corpora": list(corpus.roots),
     }
-    write_json(folder / "encoder" / ORIGIN, origin | result)
-    write_json(folder / "result.json", result)
-    return result
+    write_json(folder / ORIGIN, origin | result)
 
 
 def _describe(folder: Path, config: DistillationConfig, corpus: Corpus, rows: list[int]) -> None:
@@ -272,6 +335,29 @@ def clip_statistics(frames: Tensor) -> Tensor:
     """(B, layers, frames, D) → (B, 2 layers, D): each layer's mean over time, then each layer's deviation."""
     variance, mean = torch.var_mean(frames, dim=2, correction=0)
     return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
+
+
+class ClipImitation:
+    """The distance of predicted statistics (rows, D) of a clip from the teacher's: L1 plus one minus the cosine."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        self.shape = shape
+
+    def loss(self, head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, stage: Stage) -> Tensor:
+        """Loss () of features (B, …) and the teacher's standardised statistics (B, rows · D)."""
+        return distances(self._rows(head(features).float()), self._rows(targets)).mean()
+
+    def evaluate(self, branch: nn.Module, features: Tensor, targets: Tensor, device: torch.device) -> dict[str, float]:
+        """Loss, and the mean cosine, of clean clips."""
+        branch.eval()
+        with torch.no_grad():
+            found = torch.cat([branch.head(part.float().to(device)).float().cpu() for part in features.split(64)])
+        found, wanted = self._rows(found), self._rows(targets.cpu())
+        cosine = nn.functional.cosine_similarity(found, wanted, dim=2)
+        return {"loss": float(distances(found, wanted).mean()), "cosine": float(cosine.mean())}
+
+    def _rows(self, flat: Tensor) -> Tensor:
+        return flat.unflatten(1, self.shape)
 
 
 def distances(found: Tensor, wanted: Tensor) -> Tensor:

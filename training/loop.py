@@ -354,7 +354,7 @@ def _resume(folder: Path, branch: nn.Module, optimizer: torch.optim.Optimizer, f
         return History()
     state = torch.load(path, map_location="cpu", weights_only=True)
     remedy = "Choose another folder, or delete this one to train anew."
-    _load(branch, state["branch"], path)
+    load_tensors(branch, state["branch"], path)
     # Version 0.1.0 kept the frozen parameters in the state instead of their digest.
     if state.get("frozen_sha256", frozen) != frozen:
         raise TrainingError(f"{path} is of a stage whose frozen parameters had other values", remedy=remedy)
@@ -381,10 +381,11 @@ def load_weights(branch: nn.Module, path: Path, frozen: Mapping[str, Tensor] | N
             raise TrainingError(
                 f"neither {path} nor the run's backbone.safetensors holds what did not train", got=f"no {absent[0]}"
             )
-    _load(branch, weights, path)
+    load_tensors(branch, weights, path)
 
 
-def _load(branch: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_tensors(branch: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load into `branch` what was read from `path`; TrainingError names the first tensor that does not fit."""
     own = branch.state_dict()
     needed = own.keys() if weights.keys() & frozen_state(branch).keys() else trained_state(branch).keys()
     for key in sorted(weights.keys() ^ needed):

@@ -26,6 +26,8 @@ UNUSED = "masked_spec_embed"
 
 ORIGIN = "distillation.json"
 """In a checkpoint's folder: what it was distilled from."""
+STUDENT = "student"
+"""In a distillation's folder: what its stage has left."""
 INCIDENTAL = ("dtype", "_name_or_path", "transformers_version", "apply_spec_augment")
 """Fields of a transformers configuration that say nothing about the float32 model built from it here."""
 
