@@ -137,7 +137,9 @@ def distill(
     cache = FeatureCache(runtime.cache or folder / "features", corpus, config.clip, AugmentConfig(), runtime.device)
     frames = cache.versions(teacher.to(runtime.device), range(1))[0]
     lessons = _spectrogram_lessons if config.spectrogram else _waveform_lessons
-    lesson = lessons(config, cache, frames, rows)
+    held_out = rows[::HELD_OUT]
+    seed_everything(config.seed, 0)
+    lesson = lessons(config, cache, frames, sorted(set(rows) - set(held_out)), held_out)
     if config.start is not None:
         load_weights(lesson.student, Path(config.start) / STUDENT / BEST)
     fit(
@@ -168,36 +170,35 @@ class Lessons:
     objective: Objective
 
 
-def _waveform_lessons(config: DistillationConfig, cache: FeatureCache, frames: Features, rows: list[int]) -> Lessons:
+def _waveform_lessons(
+    config: DistillationConfig, cache: FeatureCache, frames: Features, trained: list[int], held_out: list[int]
+) -> Lessons:
     inputs = cache.versions(EncoderInput().to(cache.device), range(1))[0]
-    held_out = rows[::HELD_OUT]
-    examples = DistillationSet(inputs, frames, cache.corpus, sorted(set(rows) - set(held_out)), config)
-    seed_everything(config.seed, 0)
+    examples = DistillationSet(inputs, frames, cache.corpus, trained, config)
     objective = Imitation(config.clip_weight, examples.clip_mean, examples.clip_deviation)
     validation = (examples.inputs_of(held_out), examples.frames_of(held_out))
     return Lessons(Student(config, frames[0].shape[2]), examples, validation, objective)
 
 
-def _spectrogram_lessons(config: DistillationConfig, cache: FeatureCache, frames: Features, rows: list[int]) -> Lessons:
+def _spectrogram_lessons(
+    config: DistillationConfig, cache: FeatureCache, frames: Features, trained: list[int], held_out: list[int]
+) -> Lessons:
     """The classifier of the branch gives a clip's statistics, standardised; a run that starts from it has its own."""
     assert config.spectrogram
-    held_out = rows[::HELD_OUT]
-    trained = sorted(set(rows) - set(held_out))
-    statistics = torch.cat(
-        [clip_statistics(torch.from_numpy(np.float32(frames[[i]]))) for i in range(len(cache.corpus))]
+    statistics, unseen = (
+        torch.cat([clip_statistics(torch.from_numpy(np.float32(frames[[i]]))) for i in rows])
+        for rows in (trained, held_out)
     )
-    mean, deviation = statistics[trained].mean(dim=0), statistics[trained].std(dim=0) + 1e-3
-    targets = ((statistics - mean) / deviation).flatten(1)
-    seed_everything(config.seed, 0)
+    mean, deviation = statistics.mean(dim=0), statistics.std(dim=0) + 1e-3
+    targets, wanted = (((each - mean) / deviation).flatten(1) for each in (statistics, unseen))
     student = SpectrogramBranch(config.spectrogram, targets.shape[1], config.clip.samples).to(cache.device)
-    versions = replace(cache, augment=config.augment, rows=trained).versions(
-        student, range(1, config.augment.versions + 1)
-    )
+    degraded_clips = replace(cache, augment=config.augment, rows=trained)
+    versions = degraded_clips.versions(student, range(1, config.augment.versions + 1))
     clean = replace(cache, rows=held_out).versions(student, range(1))[0]
     weights = balanced_weights(cache.corpus, trained, config.corpus_power, 1.0)
-    examples = VersionedSet(versions, targets[trained], config.augment, config.seed, True, weights=weights)
+    examples = VersionedSet(versions, targets, config.augment, config.seed, True, weights=weights)
     student.standardise.fit(features for features, _ in examples.batches(0, config.stage.batch_size))
-    validation = (torch.from_numpy(np.asarray(clean)), targets[held_out])
+    validation = (torch.from_numpy(np.asarray(clean)), wanted)
     return Lessons(student, examples, validation, ClipImitation(statistics.shape[1:]))
 
 
@@ -245,7 +246,6 @@ class Teacher(nn.Module):
         depth = len(self.source.family.layers(self.encoder))
         if max(self.layers) > depth:
             raise TrainingError("the teacher has no such layer", got=max(self.layers), expected=f"1 … {depth}")
-        self.width = int(self.encoder.config.hidden_size)
         frontend = self.source.family.frontend(self.encoder, self.source.normalise, True)
         self.steps = nn.Sequential(Centre(), Decimate(3), frontend)
 

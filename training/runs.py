@@ -268,7 +268,7 @@ def keep_heads(run: Path, out: Path) -> None:
     (out / CHECKSUM).write_text(frozen_sha256(loaded.branches[loaded.config.context.name]) + "\n")
 
 
-def _load_branches(folder: Path, config: RunConfig, classes: int, backbone: str = "") -> dict[str, nn.Module]:
+def _load_branches(folder: Path, config: RunConfig, classes: int, backbone: str) -> dict[str, nn.Module]:
     """The branches as they were trained; runs of version 0.1.0 have the frozen parameters in their checkpoints."""
     described, name = folder / "backbone.json", config.context.name
     encoder = from_description(read_json(described), config.context.spec_augment) if described.is_file() else None

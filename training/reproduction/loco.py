@@ -42,7 +42,8 @@ Rows = tuple[list[int], Probabilities]
 def leave_one_out(run: Path, corpora: Corpora) -> dict[str, Any]:
     """Measure a finished run on every corpus that its branches, or all of it, never heard.
 
-    Returns {"corpora": what each is, "heard": those that the run was trained on, "runs": corpus → model → figures}.
+    Returns {"corpora": what each is, "heard": those that the run was trained on, "runs": corpus → model → figures,
+    "threshold": from which score on most answers are right}.
     Raises TrainingError for a run that is not finished, of other corpora, or whose fusion is not fitted out of fold.
     """
     check_finished(run, "config.json", "split.json", "predictions.npz", "result.json")
@@ -52,16 +53,18 @@ def leave_one_out(run: Path, corpora: Corpora) -> dict[str, Any]:
             f"{run} has not left any corpus out", got=f"no {OUT_OF_FOLD}", remedy='Set fusion.fit_on = "out-of-fold".'
         )
     heard, found, served = heard_by(run, corpus), {}, []
-    for name, (rows, probabilities) in [*left_out(run, config, corpus), *unheard(run, corpora, corpus)]:
+    for name, (rows, probabilities) in [*left_out(run, config, corpus), *unheard(run, corpora, corpus, heard)]:
         alike = indistinguishable(corpus, heard - {name})
         found[name] = {
             role: figures_of(corpus, name, rows, probabilities[model], alike)
             for role, model in {"context": config.context.name, "spectrogram": SPECTROGRAM, "fused": FUSED}.items()
         }
         served.append(answers(corpus, name, rows, probabilities[FUSED], alike))
-    of = {name: described(corpora.by_name[name]) for name in found}
-    return {"corpora": of, "heard": [name for name in found if name in heard], "runs": found} | {
-        "threshold": threshold(served)
+    return {
+        "corpora": {name: described(corpora.by_name[name]) for name in found},
+        "heard": [name for name in found if name in heard],
+        "runs": found,
+        "threshold": threshold(served),
     }
 
 
@@ -85,11 +88,10 @@ def left_out(run: Path, config: RunConfig, corpus: Corpus) -> Iterator[tuple[str
         yield name, ([rows[i] for i in inside], {**own, FUSED: fusion(own)})
 
 
-def unheard(run: Path, corpora: Corpora, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
+def unheard(run: Path, corpora: Corpora, corpus: Corpus, heard: set[str]) -> Iterator[tuple[str, Rows]]:
     """Each corpus that the run did not train on, with what the whole run says of it."""
     arrays = read_arrays(run / "predictions.npz")
     index = {example.file: i for i, example in enumerate(corpus.examples)}
-    heard = heard_by(run, corpus)
     rows = [index[str(file)] for file in arrays["test/files"]]
     for member in corpora.of_role("train", "validate", "measure"):
         if member.name in heard:
