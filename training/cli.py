@@ -84,9 +84,8 @@ def distill(recipe: str, file: Path, out: Path, teacher: str | None, seed: int |
     chosen = {"teacher": teacher, "seed": seed}
     config = load_distillation(recipe, **{name: value for name, value in chosen.items() if value is not None})
     result = distill(config, load_corpora(file), out, runtime_of(given))
-    click.echo(
-        f"{out if config.spectrogram else out / 'encoder'}: held-out loss {result['loss']:.3f}, cosine {result['cosine']:.3f}"
-    )
+    made = out if config.spectrogram else out / "encoder"
+    click.echo(f"{made}: held-out loss {result['loss']:.3f}, cosine {result['cosine']:.3f}")
 
 
 @cli.command()
