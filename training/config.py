@@ -386,6 +386,13 @@ class AugmentConfig:
             "every epoch."
         ),
     )
+    background: float = field(
+        default=0.0,
+        metadata=ours(
+            "Clips without speech (training.data.background) added to a batch, as a share of its clips: every label is "
+            "equally right for them, so that noise and music get no confident one (outlier exposure)."
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not self.snrs and not self.keep_original:
@@ -397,7 +404,7 @@ class AugmentConfig:
                 "crop jitter, gain, speeds, noises, channels, masks, versions and random_snr are of fresh augmentation",
                 remedy="Set fresh = true.",
             )
-        for name in ("crop_jitter", "gain", "time_mask", "band_mask", "versions"):
+        for name in ("crop_jitter", "gain", "time_mask", "band_mask", "versions", "background"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise TrainingError(f"augmentation's {name}", got=getattr(self, name), expected="0 or more")
         if not self.speeds or not all(0 < speed < float("inf") for speed in self.speeds):
@@ -611,11 +618,12 @@ class RunConfig:
         """Refuse what a closed form cannot fit, before anything is computed."""
         stage = self.context_stage
         self.context.check_linear()
-        if stage.label_smoothing or stage.mixup:
+        if stage.label_smoothing or stage.mixup or self.augment.background:
             raise TrainingError(
-                "ridge regression knows neither label smoothing nor mixup",
-                got=f"label_smoothing {stage.label_smoothing}, mixup {stage.mixup}",
-                expected="0 for both",
+                "ridge regression knows no label smoothing, no mixup and no clips without speech",
+                got=f"label_smoothing {stage.label_smoothing}, mixup {stage.mixup}, "
+                f"augment.background {self.augment.background}",
+                expected="0 for all three",
             )
         if self.augment.fresh and not self.augment.versions:
             raise TrainingError(

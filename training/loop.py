@@ -246,7 +246,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
     """Mean cross-entropy () of logits (B, classes) and class indices (B,), or sets of classes (B, classes).
 
     Of a set (1: may be, 0: is not, -1: not asked; training.data.corpus) it is -log of the probability that the set
-    has among the classes that are asked for; its smoothing goes to those alike.
+    has among the classes that are asked for; its smoothing goes to those alike. The set of all classes asks for each
+    with the same probability, which is what smoothing by 1 does.
     """
     logits = logits.float()
     if targets.ndim == 1:
@@ -254,10 +255,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
     asked = targets >= 0
     scores = logits.masked_fill(~asked, -torch.inf).log_softmax(dim=1)
     wanted = -scores.masked_fill(targets != 1, -torch.inf).logsumexp(dim=1)
-    if smoothing:
-        others = -scores.masked_fill(~asked, 0.0).sum(dim=1) / asked.sum(dim=1)
-        wanted = (1 - smoothing) * wanted + smoothing * others
-    return wanted.mean()
+    others = -scores.masked_fill(~asked, 0.0).sum(dim=1) / asked.sum(dim=1)
+    amount = torch.where((targets == 1).all(dim=1), 1.0, smoothing)
+    return ((1 - amount) * wanted + amount * others).mean()
 
 
 def autocast(device: torch.device) -> torch.autocast:

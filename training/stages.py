@@ -18,9 +18,10 @@ from ser_batch.evaluation.metrics import evaluate
 from ser_batch.files import write_json
 from training import runs
 from training.config import RunConfig, Stage
+from training.data.background import background_clip
 from training.data.corpora import by_corpus
 from training.data.corpus import Corpus
-from training.data.examples import CachedSet, FreshSet, TrainingSet, VersionedSet
+from training.data.examples import CachedSet, FreshSet, TrainingSet, VersionedSet, WithBackground
 from training.data.features import encode
 from training.data.splits import PARTS, Split, folds_of
 from training.diagnostics import diagnose, trained_bandwidth, weights
@@ -34,6 +35,9 @@ from training.models.ridge import fit_ridge
 from training.models.spectrogram import SpectrogramBranch
 from training.runs import TrainingRun
 from training.runtime import Runtime
+
+BACKGROUND = 400
+"""Clips without speech that a stage draws from, where its recipe asks for any."""
 
 
 def train(
@@ -114,8 +118,23 @@ def _train_branch(run: TrainingRun, name: str, branch: nn.Module, stage: Stage, 
 
 
 def training_set(run: TrainingRun, branch: nn.Module, parts: tuple[str, ...]) -> TrainingSet:
-    """The clips of `parts` as the recipe augments them: fixed copies, encoded once, or fresh versions every epoch."""
-    config, targets, device = run.config, run.targets(*parts), run.runtime.device
+    """The clips of `parts` as the recipe augments them, and beside them the clips without speech that it asks for."""
+    targets, share = run.targets(*parts), run.config.augment.background
+    if not share:
+        return _speech(run, branch, parts, targets)
+    if targets.ndim == 1:
+        targets = nn.functional.one_hot(targets, len(run.corpus.labels)).to(torch.int8)
+    drawn = (
+        background_clip(run.config.clip, run.config.augment, np.random.default_rng((run.config.seed, number)))
+        for number in range(BACKGROUND)
+    )
+    background = encode(cached_part(branch), drawn, run.runtime.device)
+    return WithBackground(_speech(run, branch, parts, targets), background, share)
+
+
+def _speech(run: TrainingRun, branch: nn.Module, parts: tuple[str, ...], targets: Tensor) -> TrainingSet:
+    """Fixed copies, encoded once, or fresh versions every epoch."""
+    config, device = run.config, run.runtime.device
     masked = isinstance(branch, SpectrogramBranch)  # features of a speech encoder have no bands to mask
     weights = run.weights(*parts)
     if config.augment.versions:

@@ -373,6 +373,13 @@ def test_a_set_of_classes_is_right_as_a_whole_and_what_is_not_asked_for_has_no_g
     assert logits.grad is not None and logits.grad[0, 3] == 0 and logits.grad[0, 2] > 0 > logits.grad[0, 0]
 
 
+def test_the_set_of_all_classes_asks_for_each_alike() -> None:
+    torch.manual_seed(0)
+    logits, every = torch.randn(3, 4), torch.ones(3, 4, dtype=torch.int8)
+    assert float(cross_entropy(logits, every)) == pytest.approx(float(-logits.log_softmax(dim=1).mean()), abs=1e-6)
+    assert float(cross_entropy(torch.zeros(3, 4), every)) == pytest.approx(math.log(4), abs=1e-6)
+
+
 def test_sets_of_one_class_are_the_cross_entropy_of_class_indices() -> None:
     torch.manual_seed(0)
     logits, classes = torch.randn(6, 5), torch.tensor([0, 1, 2, 3, 4, 0])

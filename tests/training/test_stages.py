@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -15,8 +16,17 @@ from safetensors.torch import load_file  # noqa: E402
 from support.no_values import NoValues  # noqa: E402
 from support.toy_corpus import CONFIG, write_corpora, write_corpus  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
+from training.data.background import background_clip  # noqa: E402
 from training.data.corpora import Corpora  # noqa: E402
-from training.loop import CrossEntropy, build_optimizer, training_step  # noqa: E402
+from training.data.features import encode  # noqa: E402
+from training.loop import (  # noqa: E402
+    BEST,
+    CrossEntropy,
+    build_optimizer,
+    load_weights,
+    logits_of,
+    training_step,
+)
 from training.models.spectrogram import SpectrogramBranch  # noqa: E402
 from training.runs import begin, build_branches  # noqa: E402
 from training.stages import clean_features, train, training_set  # noqa: E402
@@ -52,6 +62,26 @@ def test_the_standardisation_is_of_what_is_trained_on(kind: str, tmp_path: Path)
     assert means["clean"].item() == pytest.approx(float(clean), abs=1e-3)
     assert means["augmented"].item() == pytest.approx(float(trained), abs=1e-3)
     assert abs(trained - clean) > 0.5
+
+
+def test_clips_without_speech_join_each_batch_and_make_the_branch_less_sure_of_noise(tmp_path: Path) -> None:
+    corpus, surest = write_corpus(tmp_path / "audio"), {}
+    stage = replace(CONFIG.spectrogram_stage, epochs=6, patience=6)
+    for background in (0.0, 0.5):
+        augment = AugmentConfig(fresh=True, versions=1, background=background)
+        config = replace(CONFIG, augment=augment, spectrogram_stage=stage)
+        run, branch = begin(config, corpus, tmp_path / f"{background}"), build_branches(config, 2)["spectrogram"]
+        features, targets = next(training_set(run, branch, ("train",)).batches(0, 8))
+        assert len(features) == 8 * (1 + background)
+        if background:
+            assert (targets[8:] == 1).all() and (targets[:8] == 1).sum() == 8
+        train(config, corpus, run.folder, only="spectrogram")
+        load_weights(branch, run.folder / "spectrogram" / BEST)
+        rng = np.random.default_rng(99)
+        clips = [background_clip(config.clip, augment, rng) for _ in range(24)]
+        unsure = logits_of(branch, encode(branch, clips, run.runtime.device), run.runtime.device).softmax(dim=1)
+        surest[background] = float(unsure.max(dim=1).values.mean())
+    assert surest[0.5] < surest[0.0]
 
 
 @pytest.fixture(scope="module")

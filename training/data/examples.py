@@ -172,6 +172,34 @@ class VersionedSet(TrainingSet):
         return torch.from_numpy(features), torch.cat([self.targets] * len(self.versions))
 
 
+@dataclass(frozen=True)
+class WithBackground(TrainingSet):
+    """Another set whose batches have clips without speech beside theirs, of which every label is equally right."""
+
+    speech: TrainingSet
+    background: Tensor
+    """(M, …) features of clips without speech."""
+    share: float
+    """Of a batch's clips, so many more are drawn."""
+
+    @property
+    def targets(self) -> Tensor:  # type: ignore[override]
+        """Those of the speech."""
+        return self.speech.targets
+
+    def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The speech's batches, (1 + share) times as large."""
+        rng = np.random.default_rng((self.speech.seed, epoch, 3))
+        for features, targets in self.speech.batches(epoch, size):
+            found = self.background[rng.integers(len(self.background), size=round(self.share * len(features)))]
+            added = found.to(features.device, features.dtype)
+            yield torch.cat([features, added]), torch.cat([targets, targets.new_ones((len(found), targets.shape[1]))])
+
+    def on(self, device: torch.device) -> WithBackground:
+        """The speech on the device, if it has room for it, and the background."""
+        return replace(self, speech=self.speech.on(device), background=self.background.to(device))
+
+
 def standardised(waveform: Waveform) -> Waveform:
     """The waveform (n,) at mean 0 and deviation 1; silence stays silent."""
     centred = waveform - waveform.mean()

@@ -195,4 +195,4 @@ def _digest(path: Path, size: int, modified: int) -> str:
 
 def _waveform_part(augment: AugmentConfig) -> dict[str, Any]:
     """The settings that change a waveform; masks are laid on features afterwards."""
-    return {k: v for k, v in to_dict(augment).items() if k not in ("versions", "time_mask", "band_mask")}
+    return {k: v for k, v in to_dict(augment).items() if k not in ("versions", "time_mask", "band_mask", "background")}
