@@ -9,13 +9,15 @@ from importlib import import_module
 
 _HOMES = {
     "export_run": "export.api",
+    "export_whisper": "export.heads",
+    "keep_heads": "export.heads",
     "verify": "export.api",
     "quantize": "export.precision",
     "build_engines": "export.tensorrt",
 }
 """Name -> module that it is in."""
 
-__all__ = ["build_engines", "export_run", "quantize", "verify"]
+__all__ = ["build_engines", "export_run", "export_whisper", "keep_heads", "quantize", "verify"]
 
 
 def __getattr__(name: str) -> object:

@@ -35,6 +35,7 @@ def export_run(
     run: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    backbone: str | os.PathLike[str] | None = None,
     name: str | None = None,
     licence: str | None = None,
     overwrite: bool = False,
@@ -48,8 +49,9 @@ def export_run(
     """Export a finished run to a bundle of ONNX graphs, each compared with its branch in torch.
 
     Args:
-        run: folder of the run.
+        run: folder of the run, or of the heads of one.
         out: folder of the bundle, which appears whole.
+        backbone: folder or hub name of the encoder of heads; None: the hub's that they were trained on.
         name: of the bundle; None: the run's recipe.
         licence: of the weights; None: what the run's corpus asks, where that is known.
         overwrite: replace an existing bundle.
@@ -63,7 +65,7 @@ def export_run(
     Raises:
         SerError: torch is missing, the run is not finished, a graph is not equal to its branch, `out` exists.
     """
-    _need_torch()
+    need_torch()
     from export.assemble import assemble
     from export.precision import check_request, quantize
     from ser_batch.verification.speech import find_speech
@@ -74,7 +76,7 @@ def export_run(
     if speech is not None:
         find_speech(speech)  # if there is none, the bundle should not be made first
     bundle = assemble(
-        load_run(Path(run)),
+        load_run(Path(run), None if backbone is None else os.fspath(backbone)),
         Path(out),
         name=name,
         licence=licence,
@@ -93,6 +95,7 @@ def verify(
     bundle: str | os.PathLike[str] | None = None,
     *,
     run: str | os.PathLike[str] | None = None,
+    backbone: str | os.PathLike[str] | None = None,
     backends: Sequence[str] | None = None,
     audio: str | os.PathLike[str] | None = None,
     labels: str = "ravdess",
@@ -103,6 +106,7 @@ def verify(
     Args:
         bundle: folder; None: the embedded default bundle.
         run: folder of the trained run, to compare with torch itself, too.
+        backbone: folder or hub name of its encoder, where `run` names heads.
         backends: runtimes to compare; None: all that are installed.
         audio, labels: labelled recordings to compare on, too: a folder, and a corpus or a table path,label.
         threads: CPU threads of a runtime; None: its own choice.
@@ -114,17 +118,19 @@ def verify(
         SerError: the bundle, the run or the speech cannot be read.
     """
     asked = None if backends is None else list(backends)
+    encoder = None if backbone is None else os.fspath(backbone)
     return verify_bundle(
         None if bundle is None else Path(bundle),
         backends=asked,
         threads=threads,
         audio=None if audio is None else Path(audio),
         labels=labels,
-        extend=extend_with(None if run is None else Path(run), asked, threads),
+        extend=extend_with(None if run is None else Path(run), asked, threads, encoder),
     )
 
 
-def _need_torch() -> None:
+def need_torch() -> None:
+    """SerError unless the packages that an export needs are installed."""
     needed = ("torch", "transformers", "onnx", "onnxscript")
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
     if missing:
@@ -165,13 +171,16 @@ class TorchEngine:
         self._branches.clear()
 
 
-def extend_with(run: Path | None, backends: Sequence[str] | None, threads: int | None) -> Extend:
+def extend_with(
+    run: Path | None, backends: Sequence[str] | None, threads: int | None, backbone: str | None = None
+) -> Extend:
     """What to add to the runtimes that a bundle is compared in.
 
     Args:
         run: folder of the trained run, to compare with torch itself.
         backends: the runtimes that were asked for; None: all, and emulations of the precisions that a bundle has.
         threads: CPU threads of an emulation.
+        backbone: folder or hub name of the run's encoder, of a run that does not hold it.
 
     Returns:
         A function that raises SerError where the run cannot be read.
@@ -179,7 +188,7 @@ def extend_with(run: Path | None, backends: Sequence[str] | None, threads: int |
 
     def extend(bundle: Bundle, listed: Candidates) -> Candidates:
         if run is not None:
-            trained = _load(run)
+            trained = _load(run, backbone)
             version = str(package_version("torch"))
             listed.found.insert(0, Candidate("torch", "fp32", version, lambda: TorchEngine(trained)))
         if backends is None and any(candidate.backend == "onnxruntime" for candidate in listed.found):
@@ -209,7 +218,7 @@ def _open_emulated(bundle: Bundle, precision: str, threads: int | None) -> Engin
     return EmulatedEngine(bundle, precision, threads)
 
 
-def _load(folder: Path) -> Run:
+def _load(folder: Path, backbone: str | None) -> Run:
     try:
         from training.runs import load_run
     except ImportError as error:
@@ -218,4 +227,4 @@ def _load(folder: Path) -> Run:
             got=error,
             remedy="Install it: pip install 'ser-batch[export,cpu]', or leave --run out.",
         ) from error
-    return load_run(folder)
+    return load_run(folder, backbone)

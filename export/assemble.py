@@ -64,15 +64,10 @@ def assemble(
     _check(run, out, overwrite)
     note, test = licence_note(run.provenance, licence), test_figures(run)
     stated = _stated(run, trust)
-    other_speech = [read_evaluation(path, run.labels, tuple(run.branches)) for path in evaluations]
-    card = model_card(
-        test,
-        run.provenance,
-        labels=run.labels,
-        licence=note,
-        command=training_command(run),
-        other_speech=other_speech,
-        unheard=unheard_figures(run),
+    card = card_of(
+        run,
+        note,
+        other_speech=[read_evaluation(path, run.labels, tuple(run.branches)) for path in evaluations],
         robustness=None if robustness is None else read_robustness(robustness, run.labels, tuple(run.branches)),
         trust=parse_trust(stated.get(KEY, {}), KEY),
     )
@@ -94,6 +89,23 @@ def assemble(
             overwrite=overwrite,
         )
     return Assembled(bundle, tuple(exports))
+
+
+def card_of(run: Run, licence: str, **measured: Any) -> str:
+    """The model card of a run under this licence note; `measured` goes to `export.model_card.model_card`.
+
+    Raises:
+        ExportError: the run was not tested.
+    """
+    return model_card(
+        test_figures(run),
+        run.provenance,
+        labels=run.labels,
+        licence=licence,
+        command=training_command(run),
+        unheard=unheard_figures(run),
+        **measured,
+    )
 
 
 def _stated(run: Run, trust: Path | None) -> dict[str, Any]:
@@ -171,8 +183,9 @@ def training_command(run: Run) -> str:
         named = False
     recipe = config.recipe if named else f"{run.folder.name}/config.json"
     options = " ".join(f"--{key} {value}" for key, value in chosen.items()) if named else ""
-    several = "corpora" in run.provenance
-    data = "--corpora CORPORA.toml" if several else f"--data path/to/{run.provenance['data']}"
+    corpora = run.provenance.get("corpora", {})
+    several = " ".join(["--corpora CORPORA.toml", *(f"--train-on {name}" for name in corpora)])
+    data = several if corpora else f"--data path/to/{run.provenance['data']}"
     return f"ser-train run {recipe} {data} --out runs/{config.recipe} {options}".rstrip()
 
 

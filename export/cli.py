@@ -1,4 +1,4 @@
-"""`ser-export onnx | quantize | trt | verify`: each command parses, calls one library function and prints.
+"""`ser-export`: each command parses, calls one library function and prints.
 
 The library is imported inside the commands: `--help` is fast, and `verify` needs no torch.
 """
@@ -20,6 +20,7 @@ from ser_batch.verification.cli import EXIT_CODES, HELP, verify_bundle, verify_o
 
 if TYPE_CHECKING:
     from export.tensorrt import Progress
+    from ser_batch.bundle import Bundle
 
 Command = Callable[..., Any]
 
@@ -56,12 +57,21 @@ def _precision_options(required: bool) -> Callable[[Command], Command]:
     return decorate
 
 
+def _bundle_options(command: Command) -> Command:
+    """The options of what makes a bundle of a run, or of heads."""
+    out = click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to write, a directory.")
+    backbone = click.option(
+        "--backbone", help="Folder or hub name of the encoder of heads.  [default: the hub's that they were trained on]"
+    )
+    name = click.option("--name", help="Name of the bundle.  [default: the run's recipe]")
+    overwrite = click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+    return out(backbone(name(overwrite(_precision_options(required=False)(command)))))
+
+
 @cli.command(epilog=EXIT_CODES)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to write, a directory.")
-@click.option("--name", help="Name of the bundle.  [default: the run's recipe]")
+@_bundle_options
 @click.option("--licence", help="Licence note of the weights.  [default: what the run's corpus asks]")
-@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @click.option(
     "--evaluation",
     "evaluations",
@@ -77,22 +87,61 @@ def _precision_options(required: bool) -> Callable[[Command], Command]:
 @click.option(
     "--trust", type=click.Path(path_type=Path), help="JSON of the figure on unseen corpora, for the manifest."
 )
-@_precision_options(required=False)
 def onnx(run: Path, out: Path, **options: Any) -> int:
     """Export RUN, a finished folder of `ser-train run`, to a bundle of ONNX graphs, and verify that.
 
-    The graphs are in fp32; --precision adds others made from them.
+    RUN may also be what `ser-export heads` kept of one. The graphs are in fp32; --precision adds others made from them.
     """
-    from export.api import export_run, extend_with
+    from export.api import export_run
 
-    bundle = export_run(run, out, **options, progress=click.echo)
+    return _verified(export_run(run, out, **options, progress=click.echo), run, options["backbone"])
+
+
+@cli.command(epilog=EXIT_CODES)
+@_bundle_options
+def whisper(out: Path, **options: Any) -> int:
+    """Make a bundle of Whisper base and this project's heads for it, and verify that. Nothing is trained.
+
+    The encoder, openai/whisper-base, is taken from the hub or from a folder (--backbone) with its config.json and
+    model.safetensors. The bundle's own card says what it was measured to do.
+    """
+    from export.heads import export_whisper, whisper_heads
+
+    return _verified(export_whisper(out, **options, progress=click.echo), whisper_heads(), options["backbone"])
+
+
+def _verified(bundle: Bundle, run: Path, backbone: str | None) -> int:
+    """Say how large the bundle is, and verify it in every runtime and against the run in torch."""
+    from export.api import extend_with
+
+    out = bundle.root
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     click.echo(f"{bundle.id}: {size / 1e6:.2f} MB in {out}")
-    extend = extend_with(run, None, None)
+    extend = extend_with(run, None, None, backbone)
     code = verify_bundle(out, backends=(), audio=None, labels="ravdess", threads=None, json_file=None, extend=extend)
     if code == 0:
         click.echo(f"next: ser-batch run AUDIO --bundle {out} --out preds.parquet")
     return code
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the heads to write.")
+@click.option("--backbone", help="What the hub calls the encoder.  [default: the run's configuration says so]")
+@click.option("--licence", help="Licence note of the weights.  [default: what the run's corpora ask]")
+def heads(run: Path, out: Path, **options: Any) -> int:
+    """Keep what RUN, a finished folder of `ser-train run`, trained itself, without its frozen encoder.
+
+    A few MB, with a model card and the encoder's SHA-256: `ser-export onnx OUT` makes a bundle of it where that
+    encoder can be had.
+    """
+    from export.heads import keep_heads
+
+    keep_heads(run, out, **options)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    click.echo(f"{out}: {size / 1e6:.2f} MB")
+    click.echo(f"next: ser-export onnx {out} --out my-bundle")
+    return 0
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -125,11 +174,12 @@ def quantize(
 @cli.command(epilog=EXIT_CODES, help=f"{HELP}\nThe same as `ser-batch verify`, and --run.")
 @verify_options
 @click.option("--run", type=click.Path(path_type=Path), help="The trained run: compare with torch itself, too.")
-def verify(run: Path | None, **options: Any) -> int:
+@click.option("--backbone", help="Folder or hub name of the encoder, where --run names heads.")
+def verify(run: Path | None, backbone: str | None, **options: Any) -> int:
     """Verify a bundle in the runtimes that are installed, in torch and in emulated precisions."""
     from export.api import extend_with
 
-    extend = extend_with(run, list(options["backends"]) or None, options["threads"])
+    extend = extend_with(run, list(options["backends"]) or None, options["threads"], backbone)
     return verify_bundle(**options, extend=extend)
 
 

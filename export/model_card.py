@@ -33,6 +33,14 @@ LICENCES: Mapping[str, str] = {
     ),
 }
 """Corpus → note. The note says what the corpus asks; it is not legal advice."""
+BACKBONES: Mapping[str, str] = {
+    "openai/whisper-base": (
+        "The context branch holds weights of Whisper base (Radford et al., arXiv 2212.04356), which OpenAI gives away "
+        "under the MIT licence: Copyright (c) 2022 OpenAI, https://github.com/openai/whisper/blob/main/LICENSE, to be "
+        "passed on with them."
+    ),
+}
+"""Encoder → note, of an encoder whose weights are in the bundle."""
 PROTOCOLS: Mapping[str, str] = {
     "paper": (
         "A random split of each emotion. Training and test share their actors, and of most test clips the other take "
@@ -113,6 +121,8 @@ def model_card(
 def licence_note(provenance: Mapping[str, Any], given: str | None = None) -> str:
     """The note for a run's weights: the one `given`, the run's own (`licence`), or that of its corpus (`data`).
 
+    That of its encoder follows, where it is known.
+
     Raises:
         ExportError: none of them is known; a bundle is not made without one.
     """
@@ -129,7 +139,8 @@ def licence_note(provenance: Mapping[str, Any], given: str | None = None) -> str
             expected=f"a corpus with a known licence ({', '.join(LICENCES)})",
             remedy="State it with --licence.",
         )
-    return str(note)
+    encoder = BACKBONES.get(provenance.get("config", {}).get("context", {}).get("backbone"))
+    return f"{note} {encoder}" if encoder else str(note)
 
 
 def _licences(corpora: Mapping[str, Mapping[str, Any]]) -> str:

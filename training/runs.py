@@ -219,6 +219,11 @@ class Run:
     provenance: dict[str, Any]
     metrics: dict[str, Any]
 
+    def on(self, backbone: str) -> Run:
+        """The same run under another name of its encoder: the public one, of one that was read from a folder."""
+        config = dataclasses.replace(self.config, context=dataclasses.replace(self.config.context, backbone=backbone))
+        return dataclasses.replace(self, config=config, provenance={**self.provenance, "config": to_dict(config)})
+
 
 def check_finished(folder: Path, *files: str) -> None:
     """TrainingError if the folder is not of a finished run, which has these files."""
@@ -253,19 +258,20 @@ def load_run(folder: Path, backbone: str | None = None) -> Run:
     )
 
 
-def keep_heads(run: Path, out: Path) -> None:
+def keep_heads(run: Run, out: Path) -> None:
     """Copy what a finished run has trained, and the checksum of its frozen encoder instead of the encoder.
 
-    So that a run on somebody else's weights can be published. Raises TrainingError for a run that is not finished.
+    So that a run on somebody else's weights can be published. Raises TrainingError for a run whose folder does not
+    hold all of it.
     """
-    copied = ("config.json", "split.json", "environment.json", "backbone.json", "fusion.npz", "result.json", BANDWIDTH)
-    check_finished(run, *copied, BACKBONE)
-    loaded = load_run(run)
+    copied = ("split.json", "environment.json", "backbone.json", "fusion.npz", "result.json", BANDWIDTH)
+    check_finished(run.folder, *copied, BACKBONE)
     out.mkdir(parents=True)
-    for name in (*copied, *(f"{name}/{BEST}" for name in loaded.branches)):
+    write_json(out / "config.json", to_dict(run.config))
+    for name in (*copied, *(f"{name}/{BEST}" for name in run.branches)):
         (out / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(run / name, out / name)
-    (out / CHECKSUM).write_text(frozen_sha256(loaded.branches[loaded.config.context.name]) + "\n")
+        shutil.copyfile(run.folder / name, out / name)
+    (out / CHECKSUM).write_text(frozen_sha256(run.branches[run.config.context.name]) + "\n")
 
 
 def _load_branches(folder: Path, config: RunConfig, classes: int, backbone: str) -> dict[str, nn.Module]:
@@ -284,15 +290,30 @@ def _load_branches(folder: Path, config: RunConfig, classes: int, backbone: str)
 
 
 def _fetched(folder: Path, config: RunConfig, classes: int, backbone: str) -> dict[str, Tensor]:
-    """The frozen parameters of the encoder `backbone`; TrainingError unless the run was trained on them."""
-    branch = ContextBranch(dataclasses.replace(config.context, backbone=backbone), classes)
+    """The frozen parameters of the encoder `backbone`; TrainingError unless the run was trained on them.
+
+    Those of a copy in half precision, too: the hub may hold in full precision what was trained on rounded.
+    """
+    public = config.context.backbone
+    remedy = (
+        f"Name a folder (--backbone) that holds {public}, unchanged: config.json and model.safetensors of "
+        f"https://huggingface.co/{public}."
+    )
+    try:
+        branch = ContextBranch(dataclasses.replace(config.context, backbone=backbone), classes)
+    except TrainingError as error:
+        raise TrainingError(error.what, got=error.got, expected=error.expected, remedy=remedy) from error
     found, wanted = frozen_sha256(branch), (folder / CHECKSUM).read_text().strip()
     if found != wanted:
+        with torch.no_grad():
+            for parameter in frozen_state(branch).values():
+                parameter.copy_(parameter.half())
+    if wanted not in (found, frozen_sha256(branch)):
         raise TrainingError(
             f"{backbone} is not the encoder that {folder.name} was trained on",
             got=f"parameters of SHA-256 {found[:16]}…",
             expected=f"{wanted[:16]}…",
-            remedy=f"Name a folder that holds {config.context.backbone}, unchanged.",
+            remedy=remedy,
         )
     return frozen_state(branch)
 
@@ -300,13 +321,20 @@ def _fetched(folder: Path, config: RunConfig, classes: int, backbone: str) -> di
 def _provenance(folder: Path, config: RunConfig, split: dict[str, Any]) -> dict[str, Any]:
     backbone = read_json(folder / "backbone.json") if (folder / "backbone.json").is_file() else {}
     measured = folder / BANDWIDTH  # which earlier versions did not
+    heard = [file for part in fitted_parts(config) for file in split[part]]
+    corpora = {
+        name: found
+        for name, found in split.get("corpora", {}).items()
+        if any(file.startswith(f"{name}/") for file in heard)
+    }
     return {
         "recipe": config.recipe,
         "seed": config.seed,
         "data": split["corpus"],
         "protocol": config.protocol,
         "split": {"name": split["name"], **{part: len(split[part]) for part in PARTS}},
-        **({"corpora": split["corpora"]} if "corpora" in split else {}),
+        # Of several corpora those that it was trained on: the terms of the others do not reach the weights.
+        **({"corpora": corpora} if corpora else {}),
         **({"distillation": backbone["origin"]} if "origin" in backbone else {}),
         "config": to_dict(config),
         "environment": read_json(folder / "environment.json"),

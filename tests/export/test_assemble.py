@@ -164,7 +164,7 @@ def test_a_run_over_several_corpora_names_each_with_its_terms(tmp_path: Path, mo
     assert list(bundle.manifest.metrics["unheard"]) == ["coarse"]
     card = (tmp_path / "bundle/MODEL_CARD.md").read_text()
     assert "| coarse | 8 | 2 |" in card and "| fine | calm, neutral | CC0 |" in card
-    assert "--corpora CORPORA.toml" in card
+    assert "--corpora CORPORA.toml --train-on fine --train-on coarse --out" in card
 
 
 def test_the_bandwidth_that_a_run_was_trained_for_is_stated_unless_a_file_states_it(

@@ -162,6 +162,13 @@ def test_licence_note_prefers_what_is_given_then_the_run_s_own() -> None:
     assert "RAVDESS" in licence_note({"data": "ravdess"})
 
 
+def test_the_licence_of_an_encoder_in_the_bundle_follows() -> None:
+    whisper = {"config": {"context": {"backbone": "openai/whisper-base"}}}
+    assert licence_note(whisper, "given").startswith("given The context branch holds weights of Whisper base")
+    assert "MIT licence: Copyright (c) 2022 OpenAI" in licence_note(whisper | {"data": "ravdess"})
+    assert licence_note({"config": {"context": {"backbone": "other/encoder"}}}, "given") == "given"
+
+
 def test_what_is_left_under_degradations_is_in_the_card(tmp_path: Path) -> None:
     outputs = {name: Output(0.5, 0.5, 1, 0, 0.25) for name in ("fused", "wav2vec2", "spectrogram")}
     rows = tuple(Row(name, outputs, ()) for name in ("as it is", "8 kHz"))

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from ser_batch.errors import TrainingError  # noqa: E402
-from support.toy_corpus import CONFIG, write_corpus  # noqa: E402
+from support.toy_corpus import CONFIG, write_corpora, write_corpus  # noqa: E402
 from training.data.corpus import Corpus  # noqa: E402
 from training.loop import frozen_state  # noqa: E402
 from training.models.pretrained import load_encoder  # noqa: E402
@@ -127,7 +127,7 @@ def test_the_heads_of_a_run_load_with_the_encoder_that_they_were_trained_on_and_
     frozen = config(0)
     named = replace(frozen, context=replace(frozen.context, backbone=str(tmp_path / "encoder"), architecture={}))
     train(named, corpus, tmp_path / "run")
-    keep_heads(tmp_path / "run", tmp_path / "heads")
+    keep_heads(load_run(tmp_path / "run"), tmp_path / "heads")
     assert not list((tmp_path / "heads").rglob("backbone.safetensors"))
     moved = (tmp_path / "encoder").rename(tmp_path / "moved")
     whole, heads = load_run(tmp_path / "run"), load_run(tmp_path / "heads", str(moved))
@@ -136,5 +136,36 @@ def test_the_heads_of_a_run_load_with_the_encoder_that_they_were_trained_on_and_
         assert all(torch.equal(tensor, state[key]) for key, tensor in branch.state_dict().items())
     with pytest.raises(TrainingError, match="other is not the encoder that heads was trained on"):
         load_run(tmp_path / "heads", str(tmp_path / "other"))
-    with pytest.raises(TrainingError, match="cannot be loaded"):
+    with pytest.raises(TrainingError, match=r"cannot be loaded.*Name a folder \(--backbone\) that holds"):
         load_run(tmp_path / "heads")
+
+
+def test_heads_trained_on_an_encoder_in_half_precision_take_it_in_full_precision_too(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    encoder = load_encoder(CONFIG.context).model
+    encoder.save_pretrained(tmp_path / "full")
+    encoder.half().save_pretrained(tmp_path / "half")
+    frozen = config(0)
+    named = replace(frozen, context=replace(frozen.context, backbone=str(tmp_path / "half"), architecture={}))
+    train(named, corpus, tmp_path / "run")
+    keep_heads(load_run(tmp_path / "run"), tmp_path / "heads")
+    whole, heads = load_run(tmp_path / "run"), load_run(tmp_path / "heads", str(tmp_path / "full"))
+    assert all(
+        torch.equal(a, heads.branches[NAME].state_dict()[k]) for k, a in whole.branches[NAME].state_dict().items()
+    )
+
+
+def test_the_terms_of_corpora_that_a_run_was_not_trained_on_are_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "corpora").mkdir()
+    corpora = write_corpora(tmp_path / "corpora")
+    fusion = replace(CONFIG.fusion, fit_on="validation", solver="shrunk")
+    train(replace(CONFIG, protocol="given", fusion=fusion), corpora.for_training(["fine"]), tmp_path / "run")
+    assert list(load_run(tmp_path / "run").provenance["corpora"]) == ["fine"]
+
+
+def test_a_run_has_another_name_of_its_encoder_everywhere(frozen_run: Path) -> None:
+    renamed = load_run(frozen_run).on("public/encoder")
+    assert renamed.config.context.backbone == renamed.provenance["config"]["context"]["backbone"] == "public/encoder"
+    assert replace(renamed.config, context=config(0).context) == config(0)
