@@ -3,6 +3,7 @@
     "trust": {
       "unseen": {"ua": 0.52, "ua_interval": [0.47, 0.57], "labels": 8, "clips": 4321, "corpora": ["EmoDB", "SAVEE"],
                  "how": "mean over corpora, each left out of the training in turn"},
+      "confident": {"score": 0.62, "precision": 0.7, "share": 0.31},
       "bandwidth_hz": 3400.0
     }
 
@@ -65,10 +66,33 @@ class Unseen:
 
 
 @dataclass(frozen=True)
+class Confident:
+    """From which score on the answers on unseen corpora were right as often as is said here."""
+
+    score: float
+    """The least `score` of a row."""
+    precision: float
+    """Share of right answers among those that reach it."""
+    share: float
+    """Of the clips, those that reach it."""
+
+    def __post_init__(self) -> None:
+        if not all(0 < value <= 1 for value in (self.score, self.precision, self.share)):
+            raise SerError("a score, a precision and a share are above 0 and at most 1", got=self)
+
+    def __str__(self) -> str:
+        return (
+            f"{100 * self.precision:.0f} % right where the score is {self.score:g} or more, "
+            f"as it was for {100 * self.share:.0f} % of the clips"
+        )
+
+
+@dataclass(frozen=True)
 class Trust:
     """What a bundle states of its limits."""
 
     unseen: Unseen | None = None
+    confident: Confident | None = None
     bandwidth_hz: float | None = None
     """Recordings whose `bandwidth` is lower are unlike what it was trained on; None: it does not say."""
 
@@ -82,7 +106,8 @@ class Trust:
         return self.bandwidth_hz or NARROW
 
     def __str__(self) -> str:
-        return str(self.unseen) if self.unseen else "not measured on unseen corpora"
+        said = str(self.unseen) if self.unseen else "not measured on unseen corpora"
+        return f"{said}; {self.confident}" if self.confident else said
 
 
 def parse_trust(value: Any, where: str) -> Trust:

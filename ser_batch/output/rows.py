@@ -23,7 +23,7 @@ from ser_batch.output.stores import Stored
 
 ERRORS = 10
 """Failures whose reason is kept; the table has them all."""
-COLUMNS = ("file", "label", "start", "end", "status", "error", "bandwidth", "clipped")
+COLUMNS = ("file", "label", "score", "start", "end", "status", "error", "bandwidth", "clipped")
 """What is counted of a row; an output of an earlier version lacks the last two."""
 CLIPPED = 1e-3
 """Share of samples at full scale from which a row counts as clipped; see `ser_batch.audio.measure.clipped`."""
@@ -41,6 +41,9 @@ class Counts:
     """Rows with a prediction whose bandwidth is narrow."""
     clipped: int = 0
     """Rows with a prediction that are clipped."""
+    confident_from: float | None = None
+    """Score from which on a row counts as confident; None: none does."""
+    confident: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -70,6 +73,9 @@ class Counts:
             self.narrow += sign * (status == "ok" and hertz is not None and hertz < self.narrow_below)
         for status, share in zip(columns["status"], columns.get("clipped", ()), strict=False):
             self.clipped += sign * (status == "ok" and share is not None and share >= CLIPPED)
+        if self.confident_from is not None:
+            scores = (score for score in columns.get("score", ()) if score is not None)
+            self.confident += sign * sum(score >= self.confident_from for score in scores)
         failures = [pair for pair in zip(columns["file"], columns["error"], strict=True) if pair[1] is not None]
         if sign > 0:
             self.errors.extend(failures[: max(0, ERRORS - len(self.errors))])
@@ -83,7 +89,7 @@ class Counts:
         self.labels.clear()
         self.errors.clear()
         self.seconds = 0.0
-        self.narrow = self.clipped = 0
+        self.narrow = self.clipped = self.confident = 0
 
 
 class Run(NamedTuple):

@@ -37,6 +37,9 @@ class RunSummary:
     """Hz: what the bundle was trained on has more, or, where it does not say, a telephone has less."""
     clipped: int
     """Rows with a prediction in which a thousandth of the samples or more is at full scale."""
+    confident: int | None
+    """Rows whose score is `confident_from` or more; None: the bundle names no such score."""
+    confident_from: float | None
     audio_hours: float
     """Hours of sound in the rows that are no errors: what was scored, not what the recordings last."""
     errors: list[tuple[str, str]]
@@ -85,6 +88,8 @@ def summarise(progress: Progress, labels: tuple[str, ...], model: str, out: str,
         narrow=output.narrow,
         narrow_below=output.narrow_below,
         clipped=output.clipped,
+        confident=None if output.confident_from is None else output.confident,
+        confident_from=output.confident_from,
         audio_hours=output.seconds / 3600,
         errors=list(output.errors),
         reused=progress.reused,
@@ -132,6 +137,11 @@ def format_summary(summary: RunSummary) -> str:
         ("audio", f"{summary.audio_hours:.3f} hours scored"),
         ("labels", counts or "none"),
         ("trust", f"{terminal_safe(summary.trust)}; ser-batch info says more"),
+        *(
+            [("sure", f"{summary.confident} of {summary.clips} clips: a score of {summary.confident_from:g} or more")]
+            if summary.confident is not None
+            else []
+        ),
         ("time", f"{summary.seconds:.2f} s, {share:.0%} of it in {STAGE_NAMES[stage]}"),
         ("rate", f"{summary.clips_per_second:.1f} clips/s, {summary.real_time_factor:.0f} x real time"),
         *(

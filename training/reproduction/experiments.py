@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ser_batch.errors import TrainingError
+from ser_batch.files import write_json
 from training import runs, stages
 from training.config import RunConfig, load_config
 from training.data.corpora import Corpora
 from training.data.corpus import Corpus
-from training.reproduction.loco import leave_one_out
+from training.reproduction.loco import leave_one_out, trust
 from training.reproduction.page import draw, write_page
 from training.reproduction.predictions import load_predictions, table_v
 from training.reproduction.protocols import Protocol, Setting, plan, run_protocol
@@ -70,10 +71,15 @@ def measure_ablation(setting: Setting, protocol: Protocol, seeds: Sequence[int],
     return _write(setting, "ablation", config, found, started, trained)
 
 
-def measure_loco(run: Path, corpora: Corpora, results: Path, command: str) -> Path:
-    """A finished run on corpora that it never heard, written as a result; trains nothing."""
+def measure_loco(run: Path, corpora: Corpora, results: Path, command: str, trusted: Path | None = None) -> Path:
+    """A finished run on corpora that it never heard, written as a result; trains nothing.
+
+    `trusted` is a file to write what its bundle may state of it to, for `ser-export onnx --trust`.
+    """
     started = time.perf_counter()
     found, config = leave_one_out(run, corpora), load_config(run / "config.json")
+    if trusted:
+        write_json(trusted, trust(found))
     return save(describe("loco", config, found, command, time.perf_counter() - started), results)
 
 

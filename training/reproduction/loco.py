@@ -68,6 +68,19 @@ def leave_one_out(run: Path, corpora: Corpora) -> dict[str, Any]:
     }
 
 
+def trust(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bundle may state of it as `metrics.trust` (docs/bundle-format.md), of `leave_one_out`'s result."""
+    fused = {name: models["fused"] for name, models in found["runs"].items()}
+    unseen = {
+        "ua": float(np.mean([figures["ua"] for figures in fused.values()])),
+        "labels": max(len(figures["labels"]) for figures in fused.values()),
+        "clips": sum(figures["clips"] for figures in fused.values()),
+        "corpora": list(fused),
+        "how": "mean over corpora, each asked for its own labels; those trained on left out in turn",
+    }
+    return {"unseen": unseen} | ({"confident": found["threshold"]} if found["threshold"] else {})
+
+
 def left_out(run: Path, config: RunConfig, corpus: Corpus) -> Iterator[tuple[str, Rows]]:
     """Each corpus that was trained on, with what models say of it that were trained and fused without it."""
     split, arrays = read_json(run / "split.json"), read_arrays(run / OUT_OF_FOLD)

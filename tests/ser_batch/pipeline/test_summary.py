@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -60,6 +61,19 @@ def test_the_bundle_says_how_well_and_what_is_narrow(audio: Path, bundle: Path, 
     assert "trust     UA 50.0 % on corpora that it was not trained on: EmoDB (100 clips, 4 labels" in str(summary)
 
 
+def test_rows_that_reach_the_score_of_the_bundle_are_counted(audio: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    silent = ser_batch.run(audio, out, bundle=bundle)
+    assert silent.confident is None and "\nsure " not in str(silent)
+    scores = sorted(score for score in pq.read_table(out)["score"].to_pylist() if score is not None)
+    state(bundle, {"confident": {"score": scores[1], "precision": 0.7, "share": 0.4}})
+    summary = ser_batch.run(audio, tmp_path / "p.parquet", bundle=bundle)
+    assert (summary.confident, summary.clips) == (2, 3) and "sure      2 of 3 clips: a score of" in str(summary)
+    assert summary.trust.startswith("not measured on unseen corpora; 70 % right where the score is ")
+    again = ser_batch.run(audio, tmp_path / "p.parquet", bundle=bundle, resume=True)
+    assert (again.reused, again.confident) == (4, 2)
+
+
 def test_a_statement_that_makes_no_sense_ends_the_run_before_it_begins(
     audio: Path, bundle: Path, tmp_path: Path
 ) -> None:
@@ -70,8 +84,6 @@ def test_a_statement_that_makes_no_sense_ends_the_run_before_it_begins(
 
 
 def test_rows_per_recording_of_segments_have_their_share_of_clipping(audio: Path, bundle: Path, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     out, whole = tmp_path / "w.parquet", tmp_path / "a.parquet"
     ser_batch.run(audio, out, bundle=bundle, window=1.0, aggregate=whole)
     segments, rows = pq.read_table(out).to_pylist(), pq.read_table(whole).to_pylist()

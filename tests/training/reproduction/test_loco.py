@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from ser_batch.bundle.trust import parse_trust, read_trust
 from ser_batch.errors import TrainingError
 from support.toy_corpus import CONFIG, write_corpora
 from training.data.corpora import load_corpora
@@ -33,7 +34,7 @@ def test_each_corpus_is_measured_by_a_model_that_never_heard_it(tmp_path: Path) 
     config = replace(CONFIG, protocol="given", refit=True, fusion=fusion)
     corpora = load_corpora(folder / "corpora.toml")
     train(config, corpora.for_training(), tmp_path / "run")
-    path = measure_loco(tmp_path / "run", corpora, tmp_path / "results", "command")
+    path = measure_loco(tmp_path / "run", corpora, tmp_path / "results", "command", tmp_path / "trust.json")
     found = read_json(path)["results"]
     assert list(found["runs"]) == ["fine", "coarse", "kept"]
     for name, clips in {"fine": 16, "coarse": 16, "kept": 24}.items():
@@ -47,6 +48,9 @@ def test_each_corpus_is_measured_by_a_model_that_never_heard_it(tmp_path: Path) 
     assert found["heard"] == ["fine", "coarse"]
     assert found["runs"]["fine"]["fused"]["labels"] == ["calm or neutral"]  # the other corpus has one word for both
     assert found["threshold"] is None or found["threshold"]["precision"] >= 0.7
+    stated = parse_trust(read_trust(tmp_path / "trust.json"), "trust.json")
+    assert stated.unseen and stated.unseen.corpora == ("fine", "coarse", "kept") and stated.unseen.clips == 16 + 16 + 24
+    assert bool(stated.confident) == bool(found["threshold"])
     table = loco_table(load(tmp_path / "results"))
     assert "fine, left out" in table and "kept, never trained on" in table and "mean of those left out (2)" in table
 
