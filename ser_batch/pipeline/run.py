@@ -69,7 +69,7 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
     executor = executor or LocalExecutor()
     with executor.open(config, recordings) as scoring, watch(len(recordings)) as listener:
         trust = trust_of(scoring.bundle)
-        counts = Counts(trust.narrow, confident_from=trust.confident and trust.confident.score)
+        counts = Counts(trust.narrow, confident_from=trust.confident.score if trust.confident else None)
         progress = Progress(len(recordings), counts, left_out=recordings.left_out, listener=listener)
         table = _table(config, recordings, scoring, before)
         _write_rows(config, recordings, output, table, scoring, progress, listener)
