@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
 from support.shared_data import RAVDESS, SHARED
 from support.toy import make_toy_bundle
+
+if TYPE_CHECKING:
+    from support.toy_exports import Exports
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,27 +72,29 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported_bundle(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """`export.onnx.export_branch`, for tests that are not about it: the same branch is exported once a session."""
+    from support.toy_exports import Exports
+
+    # For all workers of pytest-xdist.
+    base = tmp_path_factory.getbasetemp()
+    return Exports((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports")
+
+
+@pytest.fixture(scope="session")
+def exported_bundle(toy_run: Path, exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle that `ser-export onnx` makes of `toy_run`; read only."""
     from export.cli import main
     from ser_batch.bundle.bundle import load_bundle
-    from support import toy_exports
 
-    # Made once for all workers of pytest-xdist: torch's export takes longer than a hundred tests.
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "bundle").is_dir():
-            toy_exports.keep(folder / "graphs", patch)
-            assert main(["onnx", str(toy_run), "--out", str(folder / "bundle")]) == 0
-    return load_bundle(folder / "bundle")
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.assemble.export_branch", exports)
+        assert main(["onnx", str(toy_run), "--out", str(folder)]) == 0
+    return load_bundle(folder)
 
 
 @pytest.fixture
-def exported_before(exported_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports of `toy_run` take the graphs that torch gave for `exported_bundle`: half a minute's work."""
-    from support import toy_exports
-
-    toy_exports.take(toy_exports.graphs_of(exported_bundle), monkeypatch)
+def exported_before(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of `toy_run` take the graphs that torch gave for `exported_bundle`."""
+    monkeypatch.setattr("export.assemble.export_branch", exports)

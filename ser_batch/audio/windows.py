@@ -27,7 +27,8 @@ def read_segments(
 ) -> Iterator[Clip]:
     """Decode what is to be scored of a recording: its one clip, or windows, which are streamed.
 
-    With the channels apart, those of a segment follow each other.
+    Windows are padded with zeros to the clip's length, and equal to resampling the whole recording and cutting it, to
+    float rounding. With the channels apart, those of a segment follow each other.
 
     Raises:
         AudioError: as `read_clip`; of windows, once the damage is reached: those before it are good.
@@ -59,20 +60,6 @@ def _late(sound: Sound, segmentation: Segmentation, span: Span | None, clips: li
     windows = [replace(clip, is_window=True) for clip in _windows(sound, segmentation, span)]
     loudest = max(clip.level for clip in windows)
     return windows if loudest > max(segmentation.threshold(window=True), level + LOUDER) else []
-
-
-def read_windows(
-    path: str | os.PathLike[str], segmentation: Segmentation, *, span: Span | None = None, descriptor: int | None = None
-) -> Iterator[Clip]:
-    """Decode a recording window by window, whatever its length; each is padded with zeros to the clip's length.
-
-    Equal to resampling the whole recording and cutting it, to float rounding.
-
-    Raises:
-        AudioError: see `read_segments`.
-    """
-    with open_sound(path, descriptor) as sound:
-        yield from _windows(sound, segmentation, span)
 
 
 def _seconds(sound: Sound, span: Span | None) -> float:

@@ -121,7 +121,10 @@ def test_long_recordings_go_to_the_encoders_in_blocks(tmp_path):
     (tmp_path / "in").mkdir()
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, 60 * 48_000)
     soundfile.write(tmp_path / "in" / "long.wav", noise, 48_000)
-    archives = transcode(find_recordings([tmp_path / "in"]), FORMATS, tmp_path, limit=1)
+    # That overflows the stack of libvorbis where it is written at once; and one that PyAV writes.
+    formats = [each for each in FORMATS if each.name in ("Ogg Vorbis 48 kHz", "AMR 8 kHz")]
+    archives = transcode(find_recordings([tmp_path / "in"]), formats, tmp_path, limit=1)
+    assert len(archives) == 2
     for found in archives.values():
         assert len(read_recording(found[0].path, 8_000)) / 8_000 == pytest.approx(60, abs=0.1)
 

@@ -26,21 +26,21 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_resuming_scores_nothing_again_and_what_is_new_once(toy_bundle, audio, tmp_path, capsys):
-    arguments = ["resume", str(audio), "--bundle", str(toy_bundle.root), "--files", "200", "--repeats", "2"]
+    arguments = ["resume", str(audio), "--bundle", str(toy_bundle.root), "--files", "20", "--repeats", "2"]
     assert main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
     result = results.read(tmp_path / "r.json")
     steps = result["steps"]
     assert [(s["step"], s["files"], s["scored"], s["reused"], s["seconds"]["n"]) for s in steps] == [
         *((WHOLE, 1, 1, 0, 1), (NOTHING, 1, 0, 1, 2), (ADDED, 2, 1, 1, 1)),
-        *((WHOLE, 200, 200, 0, 1), (NOTHING, 200, 0, 200, 2), (ADDED, 202, 2, 200, 1)),
+        *((WHOLE, 20, 20, 0, 1), (NOTHING, 20, 0, 20, 2), (ADDED, 21, 1, 20, 1)),
     ]
     floor, nothing = steps[1]["seconds"]["median"], steps[4]["seconds"]["median"]
-    assert steps[4]["looking"] == pytest.approx((nothing - floor) / 199 * 1000, abs=1e-6)
+    assert steps[4]["looking"] == pytest.approx((nothing - floor) / 19 * 1000, abs=1e-6)
     assert all(s["looking"] is None for s in steps if s is not steps[4])
     assert all(s["peak_rss"] > 1e7 and s["bundle"] == toy_bundle.id for s in steps)
     (table,) = tables(result)
     assert all(len(row) == len(table.columns) for row in table.rows) and NOTHING in capsys.readouterr().out
-    assert any(f"{WHOLE}, 200 files: one timing only" in line for line in warnings_of(result))
+    assert any(f"{WHOLE}, 20 files: one timing only" in line for line in warnings_of(result))
     assert [ratio.ratio for ratio in compare(result, result).ratios] == [1.0] * 6
 
 

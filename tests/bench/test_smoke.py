@@ -5,6 +5,7 @@ import pytest
 from bench.smoke import deltas, smoke_ratios
 
 
+@pytest.mark.usefixtures("models_before")
 def test_ratios_are_of_engines_to_each_other_to_torch_and_of_the_pipeline(toy_bundle):
     pytest.importorskip("torch")
     ratios = smoke_ratios(toy_bundle, ["onnxruntime:fp32"], files=3, rounds=1, size="small")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ser_batch.audio.windows import read_windows
+from ser_batch.audio.windows import read_segments
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import ClipRule, Segmentation
 from ser_batch.recordings.find import find_recordings
@@ -118,11 +118,11 @@ def test_a_large_object_is_read_in_blocks(bucket: str, tmp_path: Path, monkeypat
     write(tmp_path / "long.wav", 120.0)
     put_folder(bucket, "audio", tmp_path)
     url, segmentation = f"s3://{bucket}/audio/long.wav", Segmentation(ClipRule(), window=3, hop=20)
-    local = [clip.waveform for clip in read_windows(str(tmp_path / "long.wav"), segmentation)]
+    local = [clip.waveform for clip in read_segments(str(tmp_path / "long.wav"), segmentation)]
     assert (tmp_path / "long.wav").stat().st_size > storage_objects.WHOLE
     fetched: list[int] = []
     fetch = storage_objects.ObjectFile._fetch
     monkeypatch.setattr(storage_objects.ObjectFile, "_fetch", lambda self, n: fetched.append(n) or fetch(self, n))
-    remote = [clip.waveform for clip in read_windows(url, segmentation)]
+    remote = [clip.waveform for clip in read_segments(url, segmentation)]
     np.testing.assert_array_equal(np.stack(local), np.stack(remote))
     assert len(set(fetched)) > 8

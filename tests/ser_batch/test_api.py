@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import subprocess
 import sys
@@ -37,22 +38,26 @@ def test_a_model_says_what_it_is(model: ser_batch.Model, toy_bundle: Bundle) -> 
         assert part in repr(model)
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000, 96_000])
-@pytest.mark.parametrize(("channels", "seconds"), [(1, 2.0), (2, 4.0), (3, 7.5)])
-def test_an_array_scores_as_its_file_does(
-    model: ser_batch.Model, tmp_path: Path, rate: int, channels: int, seconds: float
-) -> None:
-    x = (sound(seconds, rate, channels) * 2**15).astype(np.int16)
-    soundfile.write(tmp_path / "x.wav", x, rate)
-    (filed,) = model.score_files(tmp_path / "x.wav")
-    for given in (x.T, x.T.astype(np.float64) / 2**15, x.T.astype(np.int32) * 2**16, x.T.astype(np.float32) / 2**15):
-        scored = model.score(given if channels > 1 else given[0], sample_rate=rate)
-        assert (scored.label, scored.segments, scored.status) == (filed.label, filed.segments, "ok")
-        assert (scored.start, scored.end, scored.duration) == (filed.start, filed.end, filed.duration)
-        assert scored.probabilities == pytest.approx(filed.probabilities, abs=1e-5)
-        for name, branch in filed.branches.items():
-            assert scored.branches[name] == pytest.approx(branch, abs=1e-5)
-    assert filed.file == "x.wav" and scored.file is None
+def test_an_array_scores_as_its_file_does(model: ser_batch.Model, tmp_path: Path) -> None:
+    shapes = [(1, 2.0), (2, 4.0), (3, 7.5)]
+    arrays = [
+        (rate, (sound(seconds, rate, channels) * 2**15).astype(np.int16))
+        for rate, (channels, seconds) in itertools.product((8_000, 16_000, 44_100, 48_000, 96_000), shapes)
+    ]
+    for number, (rate, x) in enumerate(arrays):
+        soundfile.write(tmp_path / f"{number:02}.wav", x, rate)
+    files = model.score_files(tmp_path)
+    assert [filed.file for filed in files] == [f"{number:02}.wav" for number in range(len(arrays))]
+    for filed, (rate, x) in zip(files, arrays, strict=True):
+        floats = x.T.astype(np.float64) / 2**15
+        for given in (x.T, floats, x.T.astype(np.int32) * 2**16, floats.astype(np.float32)):
+            scored = model.score(given if len(given) > 1 else given[0], sample_rate=rate)
+            assert (scored.label, scored.segments, scored.status) == (filed.label, filed.segments, "ok")
+            assert (scored.start, scored.end, scored.duration) == (filed.start, filed.end, filed.duration)
+            assert scored.probabilities == pytest.approx(filed.probabilities, abs=1e-5)
+            for name, branch in filed.branches.items():
+                assert scored.branches[name] == pytest.approx(branch, abs=1e-5)
+            assert scored.file is None
 
 
 def test_a_list_is_several_recordings_each_as_alone(model: ser_batch.Model) -> None:

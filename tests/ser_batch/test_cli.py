@@ -11,7 +11,6 @@ import pytest
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.cli import main
-from ser_batch.output.destination import Output
 from support.commands import REPOSITORY, run, start, wait_for_parts
 from support.recordings import sources, write
 
@@ -142,25 +141,6 @@ def many(tmp_path_factory: pytest.TempPathFactory, toy_bundle: Bundle) -> tuple[
     out = root / "whole.parquet"
     assert run(root / "audio", "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1) == 3
     return root / "audio", out
-
-
-@pytest.mark.parametrize("parts", [1, 20])
-def test_killed_at_any_moment_and_resumed_the_table_is_the_same(
-    many: tuple[Path, Path], tmp_path: Path, toy_bundle: Bundle, parts: int
-) -> None:
-    audio, whole = many
-    out = tmp_path / "out.parquet"
-    arguments = (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1)
-    process = start(*arguments)
-    wait_for_parts(process, out, parts)
-    process.kill()
-    process.communicate()
-    if out.exists() and not Output.parse(out).folder.is_there():
-        assert process.returncode == 3  # it was faster than the kill
-    else:
-        assert run(*arguments, "--resume", "--quiet") == 3
-    assert pq.read_table(out).equals(pq.read_table(whole))
-    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_ctrl_c_ends_clearly_and_can_be_resumed(many: tuple[Path, Path], tmp_path: Path, toy_bundle: Bundle) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,8 +78,25 @@ def encode(
         video: write a stream of pictures before that of the sound.
         options: go to the container.
     """
-    coding = ENCODED[kind]
-    written = (sound(seconds, coding.rate, channels) if samples is None else samples).astype(np.float32)
+    if samples is not None or video or codec_options or options:
+        written = sound(seconds, ENCODED[kind].rate, channels) if samples is None else samples
+        return _write(path, kind, written, video, codec_options, options)
+    path.write_bytes(_content(kind, seconds, channels))
+    return path
+
+
+@cache
+def _content(kind: str, seconds: float, channels: int) -> bytes:
+    """What is written time and again, encoded once."""
+    with tempfile.TemporaryDirectory() as folder:
+        samples = sound(seconds, ENCODED[kind].rate, channels)
+        return _write(Path(folder, "recording"), kind, samples, False, None, {}).read_bytes()
+
+
+def _write(
+    path: Path, kind: str, samples: np.ndarray, video: bool, codec_options: dict[str, str] | None, options: Any
+) -> Path:
+    coding, written = ENCODED[kind], samples.astype(np.float32)
     layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}[written.shape[1]]
     with av.open(str(path), "w", format=coding.container, options=options) as container:
         pictures = _picture_stream(container, "flv" if kind == "flv" else "mpeg4") if video else None

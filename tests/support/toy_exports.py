@@ -1,52 +1,46 @@
-"""Exports that are kept, and taken in place of the same again."""
+"""Exports that are remembered: tracing a branch takes torch longer than a hundred tests."""
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import hashlib
 import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-import export.assemble
 from export.onnx import Exported, export_branch
-from ser_batch.bundle.bundle import Bundle
+from ser_batch.bundle.reference import synthetic_clips
 
 
-def keep(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Have every branch that is exported now left in `folder`, too, as a graph and as the export left it."""
-    folder.mkdir(exist_ok=True)
+class Exports:
+    """`export_branch`, which takes a branch that was exported before from `folder`, whichever process did so.
 
-    def kept(branch: Any, path: Path, **options: Any) -> Exported:
-        # In training mode on purpose: dropout and batch statistics must not reach the graph.
-        made = export_branch(branch.train(), path, **options)
-        shutil.copy(path, folder)
-        (folder / f"{made.name}.pickle").write_bytes(pickle.dumps(made))
-        torch.save((branch.training, branch.state_dict()), folder / f"{made.name}.pt")
-        return made
+    What makes a branch the same is its name, its labels, its clips, and what it gives for the reference clips.
+    """
 
-    patch.setattr(export.assemble, "export_branch", kept)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-
-def take(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Have every branch that is exported now taken from `folder`, by its name."""
-
-    def taken(_: Any, path: Path, *, name: str, **options: Any) -> Exported:
-        shutil.copy(folder / path.name, path)
-        return dataclasses.replace(kept_export(folder, name), path=path)
-
-    patch.setattr(export.assemble, "export_branch", taken)
+    def __call__(self, branch: torch.nn.Module, path: Path, **options: Any) -> Exported:
+        folder = self._folder / _identity(branch, **options)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "export.pickle").exists():
+                # In training mode on purpose: dropout and batch statistics must not reach the graph.
+                made = export_branch(branch.train(), folder / "graph.onnx", **options)
+                (folder / "export.pickle").write_bytes(pickle.dumps(made))
+        shutil.copy(folder / "graph.onnx", path)
+        found: Exported = pickle.loads((folder / "export.pickle").read_bytes())
+        return dataclasses.replace(found, path=path)
 
 
-def kept_export(folder: Path, name: str) -> Exported:
-    """What was told of the branch `name` when it was exported, with its graph in `folder`."""
-    made: Exported = pickle.loads((folder / f"{name}.pickle").read_bytes())
-    return dataclasses.replace(made, path=folder / made.path.name)
-
-
-def graphs_of(bundle: Bundle) -> Path:
-    """Where the graphs of the fixture `exported_bundle` were kept."""
-    return bundle.root.parent / "graphs"
+def _identity(branch: torch.nn.Module, **options: Any) -> str:
+    branch.eval()
+    with torch.inference_mode():
+        rows = branch(torch.from_numpy(synthetic_clips(options["clip"])))
+    return hashlib.sha256(repr(sorted(options.items())).encode() + rows.numpy().tobytes()).hexdigest()

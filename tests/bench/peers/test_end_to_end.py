@@ -17,7 +17,7 @@ from bench.cli import main
 from bench.peers import compare as peers
 from bench.peers import end_to_end
 from bench.peers.end_to_end import EndToEnd, measure_end_to_end
-from bench.peers.models import Model, random_model
+from bench.peers.models import Model, random_branches
 from bench.results import compare, warnings_of
 from bench.tables import tables
 from ser_batch.errors import EngineError
@@ -35,11 +35,6 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
         soundfile.write(folder / f"{number}.wav", rng.normal(0, 0.1, 32_000), 16_000)
     (folder / "2-broken.wav").write_bytes(b"RIFF")
     return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return random_model(tmp_path_factory.mktemp("model") / "bundle", "small", only_context=True)
 
 
 def measure(
@@ -63,6 +58,7 @@ def relabelled(real: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@pytest.mark.usefixtures("models_before")
 def test_every_engine_labels_the_same_files_alike(audio, tmp_path, capsys):
     arguments = ["end-to-end", str(audio), "--size", "small", "--backend", "onnxruntime:fp32", "--workers", "1"]
     arguments += ["--batch-size", "2", "--repeats", "2", "--threads", "1", "--json", str(tmp_path / "e.json")]
@@ -85,6 +81,7 @@ def test_every_engine_labels_the_same_files_alike(audio, tmp_path, capsys):
     assert sum("all files get one label" in line for line in warnings_of(result)) == 1
 
 
+@pytest.mark.usefixtures("models_before")
 def test_a_trained_run_lends_its_context_branch(audio, toy_run, tmp_path):
     arguments = ["end-to-end", str(audio), "--run", str(toy_run), "--backend", "onnxruntime:fp32", "--workers", "1"]
     assert main([*arguments, "--files", "2", "--repeats", "1", "--json", str(tmp_path / "e.json")]) == 0
@@ -93,7 +90,7 @@ def test_a_trained_run_lends_its_context_branch(audio, toy_run, tmp_path):
     assert [way["files"] for way in result["candidates"]] == [2, 2, 2]
 
 
-def test_engines_take_turns_ratios_are_of_rounds_and_warm_up_does_not_count(model, audio, monkeypatch):
+def test_engines_take_turns_ratios_are_of_rounds_and_warm_up_does_not_count(small_model, audio, monkeypatch):
     # A clock of its own: torch's loop takes 8 s, transformers' 6 s and the pipeline 2 s, and in warm-up 100 s more.
     now, calls = [0.0], []
 
@@ -108,7 +105,7 @@ def test_engines_take_turns_ratios_are_of_rounds_and_warm_up_does_not_count(mode
     loops = {"torch eager": 8.0, "transformers pipeline": 6.0}
     monkeypatch.setattr(end_to_end, "plain_loop", passing(end_to_end.plain_loop, loops))
     monkeypatch.setattr(end_to_end, "run_pipeline", passing(end_to_end.run_pipeline, {"onnxruntime": 2.0}))
-    found, _ = measure(model, audio, repeats=2, clock=lambda: now[0])
+    found, _ = measure(small_model, audio, repeats=2, clock=lambda: now[0])
     first, second, third = "torch eager", "transformers pipeline", "onnxruntime"
     assert calls == [first, second, third, second, third, first, third, first, second]
     assert [way.seconds.raw for way in found] == [(8, 8), (6, 6), (2, 2)]
@@ -116,10 +113,10 @@ def test_engines_take_turns_ratios_are_of_rounds_and_warm_up_does_not_count(mode
     assert found[2].speedup == {TORCH: 4, TRANSFORMERS: 3}
 
 
-def test_another_label_is_counted_and_in_float32_an_error(model, audio, monkeypatch):
+def test_another_label_is_counted_and_in_float32_an_error(small_model, audio, monkeypatch):
     monkeypatch.setattr(end_to_end, "run_pipeline", relabelled(end_to_end.run_pipeline))
     with pytest.raises(EngineError, match=f"{PIPELINE} does not label as {TORCH} does; got 1 of 5 files"):
-        measure(model, audio)
+        measure(small_model, audio)
 
     class Short(end_to_end.Scorer):
         def __init__(self, bundle: Any, engine: Any) -> None:
@@ -128,22 +125,22 @@ def test_another_label_is_counted_and_in_float32_an_error(model, audio, monkeypa
                 engine.precision = "bf16"
 
     monkeypatch.setattr(end_to_end, "Scorer", Short)
-    found, _ = measure(model, audio)
+    found, _ = measure(small_model, audio)
     assert [way.differing for way in found] == [0, 0, 1]
 
 
-def test_a_float32_engine_that_computes_something_else_is_an_error(model, audio, tmp_path):
-    other = random_model(tmp_path / "other", "small", seed=9, only_context=True)
+def test_a_float32_engine_that_computes_something_else_is_an_error(small_model, audio):
+    _, branches = random_branches("small", seed=9, only_context=True)
     with pytest.raises(EngineError, match="does not compute what the others do"):
-        measure(Model(model.branches, other.bundle), audio)
+        measure(Model(branches, small_model.bundle), audio)
 
 
-def test_a_peer_that_cannot_be_made_is_left_out_with_its_reason(model, audio, monkeypatch):
+def test_a_peer_that_cannot_be_made_is_left_out_with_its_reason(small_model, audio, monkeypatch):
     def refuse(*_: Any) -> None:
         raise EngineError("the pipeline has no such model")
 
     monkeypatch.setattr(peers, "_transformers", refuse)
-    found, missing = measure(model, audio)
+    found, missing = measure(small_model, audio)
     assert missing == {TRANSFORMERS: "the pipeline has no such model"}
     assert [set(way.speedup) for way in found] == [{TORCH}] * 2
     (table,) = tables(results.document("end_to_end", {}, candidates=found, model="toy"))

@@ -47,6 +47,26 @@ def test_short_formats_are_near_and_leave_front_ends_and_the_branch_alone(branch
         np.testing.assert_allclose(found[name].sum(axis=1), 1, atol=1e-5)
 
 
+class Levels(torch.nn.Module):
+    """Logits from the energy of a clip's eighths: little to compile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(8, 3)
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        return self.linear(waveform.unflatten(1, (8, -1)).square().mean(dim=2).log1p())
+
+
+def test_what_is_compiled_gives_what_the_branch_gives():
+    torch.manual_seed(0)
+    branch = Levels()
+    eager, compiled = TorchEngine({"levels": branch}), TorchEngine({"levels": branch}, compiled=True)
+    assert compiled.name == "torch compile"
+    np.testing.assert_allclose(compiled.run(clips())["levels"], eager.run(clips())["levels"], atol=1e-6)
+    compiled.close()
+
+
 def test_a_device_or_precision_that_is_not_there_is_refused(branches):
     with pytest.raises(InputError, match="no such precision"):
         TorchEngine(branches, precision="fp4")

@@ -9,8 +9,10 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from bench.peers.compare import OPTIMUM, compare_peers, exported_graphs
-from bench.peers.models import Model, random_branches, random_model
+from bench.peers.models import Model, random_branches
 from bench.peers.torch_engine import TorchEngine
 from bench.peers.transformers_engine import (
     OptimumEngine,
@@ -27,9 +29,9 @@ from ser_batch.errors import EngineError
 
 ROOT = Path(__file__).parents[3]
 STAND_IN = """
-import torch
-
 def onnx_export_from_model(model, out, task, do_validation):
+    import torch
+
     names = {"input_names": ["input_values"], "output_names": ["logits"]}
     axes = {"input_values": {0: "batch"}, "logits": {0: "batch"}}
     torch.onnx.export(model, (torch.zeros(2, 48_000),), out / "model.onnx", dynamic_axes=axes, dynamo=False, **names)
@@ -45,8 +47,9 @@ def optimum_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exporter = site / "optimum" / "exporters" / "onnx.py"
     exporter.parent.mkdir(parents=True)
     exporter.write_text(STAND_IN)
-    # This environment's torchaudio may need the project's own repair before transformers can be imported.
-    (site / "sitecustomize.py").write_text("from training.models import repair_torchaudio\n\nrepair_torchaudio()\n")
+    # This environment's torchaudio may need the project's own repair before transformers can be imported by a script.
+    repair = "from training.models import repair_torchaudio; repair_torchaudio()"
+    (site / "sitecustomize.py").write_text(f"import sys\nif '-c' not in sys.orig_argv:\n    {repair}\n")
     for name in ("optimum", "optimum_onnx"):
         metadata = site / f"{name}-0.0.dist-info" / "METADATA"
         metadata.parent.mkdir()
@@ -58,12 +61,13 @@ def optimum_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(optimum_python: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, OptimumGraph]:
+def exported(
+    small_model: Model, optimum_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Model, OptimumGraph]:
     """A small model as this project and as optimum export it."""
     folder = tmp_path_factory.mktemp("exported")
-    model = random_model(folder / "bundle", "small", seed=1, only_context=True)
     check_python(optimum_python)
-    return model, export_by_optimum(optimum_python, model.branches["wav2vec2"], folder / "optimum")
+    return small_model, export_by_optimum(optimum_python, small_model.branches["wav2vec2"], folder / "optimum")
 
 
 def test_transformers_pipeline_computes_the_same_function():
@@ -91,8 +95,9 @@ def test_optimums_graph_computes_the_same_function_from_48_khz_on(exported):
     assert check_equal(engines, "wav2vec2", quiet)["optimum"] < 1e-5
 
 
-def test_optimum_takes_its_turns_beside_the_others(exported):
+def test_optimum_takes_its_turns_beside_the_others(exported, monkeypatch):
     model, graph = exported
+    monkeypatch.setattr(torch, "compile", lambda branch, **_: branch)  # that is tried in test_torch_engine.py
     clips = synthetic_clips(ClipRule())[:2]
     found, absent = compare_peers(model, ("onnxruntime:fp32",), clips, (1,), rounds=1, optimum=graph)
     assert OPTIMUM in {candidate.label for candidate in found} and OPTIMUM not in absent

@@ -9,7 +9,7 @@ import soundfile
 
 from ser_batch.audio.channels import Channels
 from ser_batch.audio.reader import read_clip
-from ser_batch.audio.windows import read_segments, read_windows
+from ser_batch.audio.windows import read_segments
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.clips import Segmentation
 from ser_batch.decode.segments import decode
@@ -53,11 +53,11 @@ def test_a_channel_is_what_the_file_holds_there(call: Path) -> None:
 def test_windows_of_split_channels_are_those_of_each_alone(tmp_path: Path, rate: int) -> None:
     voices = sound(7.0, rate, 3)
     soundfile.write(tmp_path / "all.wav", voices, rate, subtype="FLOAT")
-    rows = list(read_windows(tmp_path / "all.wav", Segmentation(RULE, 3.0, 1.5, channels="split")))
+    rows = list(read_segments(tmp_path / "all.wav", Segmentation(RULE, 3.0, 1.5, channels="split")))
     assert [row.channel for row in rows] == [1, 2, 3] * 4
     for channel in (1, 2, 3):
         soundfile.write(tmp_path / "one.wav", voices[:, channel - 1], rate, subtype="FLOAT")
-        alone = list(read_windows(tmp_path / "one.wav", Segmentation(RULE, 3.0, 1.5)))
+        alone = list(read_segments(tmp_path / "one.wav", Segmentation(RULE, 3.0, 1.5)))
         for row, expected in zip(rows[channel - 1 :: 3], alone, strict=True):
             np.testing.assert_allclose(row.waveform, expected.waveform, rtol=0, atol=1e-6)
             assert (row.start, row.end) == (expected.start, expected.end)
@@ -73,7 +73,7 @@ def test_a_mix_that_cancels_gives_way_to_its_loudest_channel(tmp_path: Path, off
     clip = read_clip(tmp_path / "x.wav", RULE)
     np.testing.assert_allclose(clip.waveform, other[24_000:168_000] - offset, atol=1e-6)
     assert clip.channel == 2
-    rows = list(read_windows(tmp_path / "x.wav", Segmentation(RULE, 3.0)))
+    rows = list(read_segments(tmp_path / "x.wav", Segmentation(RULE, 3.0)))
     assert [row.channel for row in rows] == [2, 2, 2]
     assert rows[1].level == pytest.approx(clip.level, abs=1)
 
@@ -82,7 +82,7 @@ def test_a_mix_that_cancels_for_a_while_is_told_of_that_while(tmp_path: Path) ->
     voices = sound(12.0, 16_000, 2)
     voices[6 * 16_000 :, 1] = -voices[6 * 16_000 :, 0]
     soundfile.write(tmp_path / "x.wav", voices, 16_000, subtype="FLOAT")
-    rows = list(read_windows(tmp_path / "x.wav", Segmentation(RULE, 2.0)))
+    rows = list(read_segments(tmp_path / "x.wav", Segmentation(RULE, 2.0)))
     assert [row.channel is None for row in rows] == [True, True, True, False, False, False]
 
 

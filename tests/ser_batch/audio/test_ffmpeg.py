@@ -14,7 +14,7 @@ import soundfile
 import soxr
 
 from ser_batch.audio.reader import read_clip, read_recording
-from ser_batch.audio.windows import read_windows
+from ser_batch.audio.windows import read_segments
 from ser_batch.clips import Segmentation, cut
 from ser_batch.errors import AudioError
 from support.encoded import ENCODED, encode, write_aac_in_wav, write_chained, write_dsf, write_flac
@@ -89,7 +89,7 @@ def test_more_channels_than_there_can_be_are_an_error(tmp_path: Path) -> None:
 def test_a_span_is_what_the_whole_holds_there(tmp_path: Path, kind: str, span: tuple[float, float]) -> None:
     path = encode(tmp_path / "recording", kind, 8.0)
     rate = ENCODED[kind].rate
-    rows = list(read_windows(path, Segmentation(RULE, 3.0), span=span))
+    rows = list(read_segments(path, Segmentation(RULE, 3.0), span=span))
     assert (rows[0].start, rows[-1].end) == pytest.approx(span, abs=0.02 if kind == "wma" else 1e-3)
     whole = read_recording(path, rate)
     wanted = whole[round(span[0] * rate) : round(min(span[0] + 3, span[1]) * rate)]
@@ -103,7 +103,7 @@ def test_a_span_is_what_the_whole_holds_there(tmp_path: Path, kind: str, span: t
 def test_windows_are_those_of_the_whole(tmp_path: Path, kind: str) -> None:
     path = encode(tmp_path / "recording", kind, 8.0)
     whole = read_recording(path, 48_000)
-    clips = list(read_windows(path, Segmentation(RULE, 3.0, 1.5)))
+    clips = list(read_segments(path, Segmentation(RULE, 3.0, 1.5)))
     assert [clip.start for clip in clips] == [0.0, 1.5, 3.0, 4.5, *([6.0] if len(whole) > 7.5 * 48_000 else [])]
     for clip in clips:
         expected = whole[round(clip.start * 48_000) :][: 3 * 48_000]
@@ -146,7 +146,7 @@ def test_all_links_of_a_chain_are_read(tmp_path: Path, kind: str, renumber: bool
     for start, seconds in ((0.0, 2.0), (2.0, 3.0), (5.0, 1.0)):
         link = whole[round(start * 48_000) : round((start + seconds) * 48_000)]
         assert alike(link, sound(seconds, 48_000)[:, 0].astype(np.float32)) > 0.9
-    assert [row.start for row in read_windows(path, Segmentation(RULE, 3.0))] in ([0, 3], [0, 3, 6])
+    assert [row.start for row in read_segments(path, Segmentation(RULE, 3.0))] in ([0, 3], [0, 3, 6])
 
 
 def test_one_bit_sound_is_read(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_length_that_the_header_lacks_is_counted(tmp_path: Path, kind: str, op
     """As browsers and telephones write it, who cannot go back to the header."""
     path = encode(tmp_path / "recording", kind, 8.0, **options)
     assert read_clip(path, RULE).duration == pytest.approx(8.0, abs=0.05)
-    rows = list(read_windows(path, Segmentation(RULE, 3.0)))
+    rows = list(read_segments(path, Segmentation(RULE, 3.0)))
     assert [row.start for row in rows] == [0, 3, 6]
     assert [row.duration for row in rows] == pytest.approx([8.0] * 3, abs=0.05)
 
@@ -238,7 +238,7 @@ def test_a_pause_that_was_not_recorded_is_silence(tmp_path: Path) -> None:
             if packet.size and not 2.0 <= packet.pts * packet.time_base < 4.0:
                 packet.stream = stream
                 target.mux(packet)
-    clips = list(read_windows(gappy, Segmentation(RULE, 1.0)))
+    clips = list(read_segments(gappy, Segmentation(RULE, 1.0)))
     assert clips[-1].end == pytest.approx(6.0, abs=0.01)
     assert [clip.level == -np.inf for clip in clips] == [False, False, False, True, False, False]
 
@@ -249,7 +249,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path, kind: str) -> N
     for minutes in (0.5, 2):
         path = encode(tmp_path / f"{minutes}", kind, samples=np.zeros((int(minutes * 60) * ENCODED[kind].rate, 1)))
         tracemalloc.start()
-        assert sum(1 for _ in read_windows(path, Segmentation(RULE, 3))) in (minutes * 20, minutes * 20 + 1)
+        assert sum(1 for _ in read_segments(path, Segmentation(RULE, 3))) in (minutes * 20, minutes * 20 + 1)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0] < 10e6

@@ -9,7 +9,7 @@ import soundfile
 import soxr
 
 from ser_batch.audio.reader import read_clip
-from ser_batch.audio.windows import read_segments, read_windows
+from ser_batch.audio.windows import read_segments
 from ser_batch.clips import Segmentation
 from ser_batch.errors import AudioError
 from support.encoded import encode
@@ -24,7 +24,7 @@ def test_segments_equal_the_whole_recording_cut(tmp_path: Path, rate: int, windo
     whole = samples if rate == 48_000 else soxr.resample(samples, rate, 48_000, quality="HQ")
     length, step = round(window * 48_000), round((hop or window) * 48_000)
     starts = [k * step for k in range(99) if k * step < len(whole) and (k == 0 or (k - 1) * step + length < len(whole))]
-    clips = list(read_windows(tmp_path / "x.wav", Segmentation(RULE, window, hop)))
+    clips = list(read_segments(tmp_path / "x.wav", Segmentation(RULE, window, hop)))
     assert [clip.start for clip in clips] == [start / 48_000 for start in starts]
     for clip, start in zip(clips, starts, strict=True):
         expected = whole[start : start + length]
@@ -40,7 +40,7 @@ def test_segments_equal_the_whole_recording_cut(tmp_path: Path, rate: int, windo
 )
 def test_the_last_segment_is_the_one_that_reaches_the_end(tmp_path: Path, seconds: float, starts: list[float]) -> None:
     path = write(tmp_path / "x.wav", seconds)
-    assert [clip.start for clip in read_windows(path, Segmentation(RULE, 3, 1.5))] == starts
+    assert [clip.start for clip in read_segments(path, Segmentation(RULE, 3, 1.5))] == starts
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
         path = tmp_path / f"{minutes}.wav"
         soundfile.write(path, np.zeros(minutes * 60 * 16_000, np.int16), 16_000)
         tracemalloc.start()
-        assert sum(1 for _ in read_windows(path, Segmentation(RULE, 3))) == minutes * 20
+        assert sum(1 for _ in read_segments(path, Segmentation(RULE, 3))) == minutes * 20
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0] < 8e6
@@ -63,8 +63,8 @@ def test_a_span_is_a_recording_of_its_own(tmp_path: Path) -> None:
     np.testing.assert_allclose(clip.waveform, alone.waveform, atol=1e-6)
     assert (clip.start, clip.end, clip.duration) == (2.5, 5.5, 9.0)
     segmentation = Segmentation(RULE, 3, 1)
-    windows = list(read_windows(tmp_path / "x.wav", segmentation, span=(2, 6)))
-    expected = list(read_windows(tmp_path / "cut.wav", segmentation))
+    windows = list(read_segments(tmp_path / "x.wav", segmentation, span=(2, 6)))
+    expected = list(read_segments(tmp_path / "cut.wav", segmentation))
     assert [each.start - 2 for each in windows] == [each.start for each in expected] == [0, 1]
     np.testing.assert_allclose(windows[1].waveform, expected[1].waveform, atol=1e-6)
 
@@ -75,7 +75,7 @@ def test_a_span_past_the_end_is_an_error(tmp_path: Path, span: tuple[float, floa
     with pytest.raises(AudioError, match="ends before"):
         read_clip(path, RULE, span=span)
     with pytest.raises(AudioError, match="ends before"):
-        list(read_windows(path, Segmentation(RULE, 3), span=span))
+        list(read_segments(path, Segmentation(RULE, 3), span=span))
 
 
 @pytest.mark.parametrize("span", [None, (0.0, 5.8)])

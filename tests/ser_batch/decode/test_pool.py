@@ -14,7 +14,7 @@ import ser_batch.decode.pool
 import ser_batch.decode.process
 import ser_batch.decode.worker
 from ser_batch.audio.reader import read_clip
-from ser_batch.audio.windows import read_windows
+from ser_batch.audio.windows import read_segments
 from ser_batch.clips import Segmentation
 from ser_batch.decode.descriptors import SharedBuffer
 from ser_batch.decode.pool import DecodePool
@@ -124,7 +124,7 @@ def test_long_recordings_are_streamed_beside_short_ones(tmp_path: Path) -> None:
             assert waveform is not None
             found.setdefault(row.recording.name, []).append(row.start)
             if row.recording.name == "01.wav" and row.start == 45:
-                expected = next(clip for clip in read_windows(row.recording.path, segmentation) if clip.start == 45)
+                expected = next(clip for clip in read_segments(row.recording.path, segmentation) if clip.start == 45)
                 np.testing.assert_array_equal(waveform, expected.waveform)
     assert list(found) == [recording.name for recording in listed]
     assert found["01.wav"] == [1.5 * k for k in range(39)]

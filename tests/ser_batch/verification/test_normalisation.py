@@ -19,9 +19,7 @@ from onnx import helper, numpy_helper
 from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.bundle.manifest import CERTIFICATE_FILES
 from ser_batch.bundle.reference import Reference, save_reference, synthetic_clips
-from ser_batch.cli import main
 from ser_batch.engines import open_engine
-from ser_batch.verification.cli import FAILED
 from ser_batch.verification.compare import Report, candidates, compare_reference
 from support.bundles import reseal
 
@@ -125,12 +123,3 @@ def test_a_wrong_normalisation_fails(trained: Bundle, tmp_path: Path, branch: st
     report = verified(load_bundle(root))
     assert not report.passed
     assert any(f"onnxruntime fp32, {branch}" in reason for reason in report.failures), report.failures
-
-
-def test_the_command_fails_with_1(trained: Bundle, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(trained.root, tmp_path / "bundle"))
-    model = onnx.load(root / "wav2vec2.onnx")
-    other_epsilon(model)
-    onnx.save(model, root / "wav2vec2.onnx")
-    reseal(root)
-    assert main(["verify", str(root), "--backend", "onnxruntime", "--threads", "1"]) == FAILED
