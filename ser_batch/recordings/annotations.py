@@ -8,13 +8,14 @@ and whisper.cpp, Label Studio's export. They are read here and not by the librar
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:  # loaded where they are needed: most runs read neither XML nor HTML
+    from xml.etree import ElementTree
 
 Row = dict[str, Any]
 
@@ -106,6 +107,8 @@ def parse_eaf(text: str) -> Segments:
 
     Source: https://www.mpi.nl/tools/elan/EAF_Annotation_Format_3.0_and_ELAN.pdf
     """
+    from xml.etree import ElementTree
+
     try:
         root = ElementTree.fromstring(text.lstrip("\ufeff"))
     except ElementTree.ParseError as error:
@@ -205,6 +208,8 @@ def parse_cues(text: str) -> Segments:
 
 
 def _cue(line: str, lines: Sequence[str]) -> Row:
+    import html
+
     timing = TIMING.match(line)
     said = " ".join(line.strip() for line in lines if line.strip())
     voice, named = VOICE.search(said), NAMED.match(said)
