@@ -82,6 +82,7 @@ def test_transformers_pipeline_computes_the_same_function():
         classification_model(branches["spectrogram"])
 
 
+@pytest.mark.slow
 def test_optimums_graph_computes_the_same_function_from_48_khz_on(exported):
     model, graph = exported
     engines = {

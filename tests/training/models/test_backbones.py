@@ -194,6 +194,7 @@ def test_z_norm_is_a_setting_of_the_waveform_family() -> None:
     assert load_encoder(config("whisper")).normalise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer_weights"),
     # Those of wav2vec 2.0 and Whisper are in tests/export/test_onnx.py.
