@@ -124,12 +124,19 @@ def training_set(run: TrainingRun, branch: nn.Module, parts: tuple[str, ...]) ->
         return _speech(run, branch, parts, targets)
     if targets.ndim == 1:
         targets = nn.functional.one_hot(targets, len(run.corpus.labels)).to(torch.int8)
+    return WithBackground(_speech(run, branch, parts, targets), lambda: _background(run, branch), share)
+
+
+def _background(run: TrainingRun, branch: nn.Module) -> Tensor:
+    """Features (BACKGROUND, …) of clips without speech; the branch stays in the mode that it is in."""
+    config, training = run.config, branch.training
     drawn = (
-        background_clip(run.config.clip, run.config.augment, np.random.default_rng((run.config.seed, number)))
+        background_clip(config.clip, config.augment, np.random.default_rng((config.seed, number)))
         for number in range(BACKGROUND)
     )
-    background = encode(cached_part(branch), drawn, run.runtime.device)
-    return WithBackground(_speech(run, branch, parts, targets), background, share)
+    features = encode(cached_part(branch), drawn, run.runtime.device)
+    branch.train(training)
+    return features
 
 
 def _speech(run: TrainingRun, branch: nn.Module, parts: tuple[str, ...], targets: Tensor) -> TrainingSet:

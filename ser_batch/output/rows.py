@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ser_batch.output.parquet import BATCH_ROWS, batches
@@ -23,7 +24,7 @@ from ser_batch.output.stores import Stored
 
 ERRORS = 10
 """Failures whose reason is kept; the table has them all."""
-COLUMNS = ("file", "label", "score", "start", "end", "status", "error", "bandwidth", "clipped")
+COLUMNS = ("file", "label", "start", "end", "status", "error", "bandwidth", "clipped")
 """What is counted of a row; an output of an earlier version lacks the last two."""
 CLIPPED = 1e-3
 """Share of samples at full scale from which a row counts as clipped; see `ser_batch.audio.measure.clipped`."""
@@ -44,6 +45,7 @@ class Counts:
     confident_from: float | None = None
     """Score from which on a row counts as confident; None: none does."""
     confident: int = 0
+    """Rows whose score is that or more."""
     statuses: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -55,7 +57,7 @@ class Counts:
         """Count rows, or take them off again.
 
         Args:
-            rows: pyarrow Table or RecordBatch with the columns `COLUMNS`; others are not looked at.
+            rows: pyarrow Table or RecordBatch with the columns `COLUMNS` and `score`; others are not looked at.
             sign: 1 or -1.
 
         Returns:
@@ -74,8 +76,8 @@ class Counts:
         for status, share in zip(columns["status"], columns.get("clipped", ()), strict=False):
             self.clipped += sign * (status == "ok" and share is not None and share >= CLIPPED)
         if self.confident_from is not None:
-            scores = (score for score in columns.get("score", ()) if score is not None)
-            self.confident += sign * sum(score >= self.confident_from for score in scores)
+            reached = pc.sum(pc.greater_equal(rows.column("score"), self.confident_from))
+            self.confident += sign * (reached.as_py() or 0)
         failures = [pair for pair in zip(columns["file"], columns["error"], strict=True) if pair[1] is not None]
         if sign > 0:
             self.errors.extend(failures[: max(0, ERRORS - len(self.errors))])
@@ -148,7 +150,7 @@ def runs(
     name, version, failed, handed = "", (0, 0), False, 0
     last_file: Stored | None = None
     columns = [key, *VERSION, "status"]
-    for file, batch in batches(files, list(dict.fromkeys([*columns, *given, *(COLUMNS if count else ())]))):
+    for file, batch in batches(files, list(dict.fromkeys([*columns, *given, *((*COLUMNS, "score") if count else ())]))):
         if count is not None:
             count(batch)
         values = [batch.column(column).to_pylist() for column in columns]

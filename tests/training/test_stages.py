@@ -81,7 +81,10 @@ def test_clips_without_speech_join_each_batch_and_make_the_branch_less_sure_of_n
         augment = AugmentConfig(fresh=True, versions=1, background=background)
         config = replace(CONFIG, augment=augment, spectrogram_stage=stage)
         run, branch = begin(config, corpus, tmp_path / f"{background}"), build_branches(config, 2)["spectrogram"]
-        features, targets = next(training_set(run, branch, ("train",)).batches(0, 8))
+        examples = training_set(run, branch, ("train",))
+        branch.train()  # as an epoch does, before it asks for the first batch
+        features, targets = next(examples.batches(0, 8))
+        assert branch.training
         assert len(features) == 8 * (1 + background)
         if background:
             assert (targets[8:] == 1).all() and (targets[:8] == 1).sum() == 8

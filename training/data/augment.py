@@ -68,9 +68,13 @@ def room(clip: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
     tail = rng.standard_normal(len(time), dtype=np.float32) * np.exp(-3 * log(10) / decay * time)
     tail *= np.sqrt(10 ** (ratio / 10) / np.square(tail).sum())
     tail[0] += 1.0
-    size = 1 << (len(clip) + len(tail) - 1).bit_length()
-    wet = np.fft.irfft(np.fft.rfft(clip, size) * np.fft.rfft(tail, size), size)
-    return wet[: len(clip)].astype(np.float32)
+    return convolved(clip, tail).astype(np.float32)
+
+
+def convolved(sound: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """The sound (n,) through a filter of that response, cut to the sound's length: (n,) float64."""
+    size = 1 << (len(sound) + len(response) - 1).bit_length()
+    return np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(response, size), size)[: len(sound)]
 
 
 CHANNELS: dict[str, Channel] = {
@@ -194,6 +198,11 @@ def degraded(clip: Waveform, rate: int, config: AugmentConfig, rng: np.random.Ge
         kind = config.noises[rng.integers(len(config.noises))] if len(config.noises) > 1 else config.noises[0]
         level = rng.uniform(min(config.snrs), max(config.snrs)) if config.random_snr else snr
         clip = add_noise(clip, level, rng, kind)
+    return through_channel(clip, rate, config, rng)
+
+
+def through_channel(clip: Waveform, rate: int, config: AugmentConfig, rng: np.random.Generator) -> Waveform:
+    """A clip (n,) through one of the recipe's channels; (n,)."""
     if config.channels == ("clean",):
         return clip
     return CHANNELS[config.channels[rng.integers(len(config.channels))]](clip, rate, rng)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ser_batch.clips import ClipRule, Waveform
 from training.config import AugmentConfig
-from training.data.augment import CHANNELS, unit
+from training.data.augment import convolved, through_channel, unit
 
 LEVEL = 0.1
 """Root mean square of every clip."""
@@ -22,7 +22,7 @@ def background_clip(rule: ClipRule, config: AugmentConfig, rng: np.random.Genera
     clip = _one(rule, rng)
     if rng.random() < 0.5:
         clip = clip + np.float32(rng.uniform(0.0, 1.0)) * _one(rule, rng)
-    return CHANNELS[config.channels[rng.integers(len(config.channels))]](LEVEL * unit(clip), rule.sample_rate, rng)
+    return through_channel(LEVEL * unit(clip), rule.sample_rate, config, rng)
 
 
 def _one(rule: ClipRule, rng: np.random.Generator) -> Waveform:
@@ -79,8 +79,7 @@ def _clicks(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     train[places] = rng.uniform(0.2, 1.0, count)
     length = int(2 ** rng.uniform(6, 12))
     burst = rng.standard_normal(length) * np.exp(-5 * np.arange(length) / length)
-    whole = 1 << (size + length - 1).bit_length()
-    return np.fft.irfft(np.fft.rfft(train, whole) * np.fft.rfft(burst, whole), whole)[:size]
+    return convolved(train, burst)
 
 
 def _harmonics(time: np.ndarray, pitch: float, slope: float, rng: np.random.Generator) -> np.ndarray:

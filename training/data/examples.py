@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import repeat, takewhile
 from typing import Any, TypeVar
 
@@ -177,8 +178,8 @@ class WithBackground(TrainingSet):
     """Another set whose batches have clips without speech beside theirs, of which every label is equally right."""
 
     speech: TrainingSet
-    background: Tensor
-    """(M, …) features of clips without speech."""
+    encoded: Callable[[], Tensor]
+    """Makes the features (M, …) of clips without speech, once a batch is asked for: a finished stage needs none."""
     share: float
     """Of a batch's clips, so many more are drawn."""
 
@@ -187,17 +188,22 @@ class WithBackground(TrainingSet):
         """Those of the speech."""
         return self.speech.targets
 
+    @cached_property
+    def background(self) -> Tensor:
+        """Features (M, …) of clips without speech."""
+        return self.encoded()
+
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The speech's batches, (1 + share) times as large."""
         rng = np.random.default_rng((self.speech.seed, epoch, 3))
         for features, targets in self.speech.batches(epoch, size):
             found = self.background[rng.integers(len(self.background), size=round(self.share * len(features)))]
-            added = found.to(features.device, features.dtype)
+            added = upload(found.to(features.dtype), features.device)
             yield torch.cat([features, added]), torch.cat([targets, targets.new_ones((len(found), targets.shape[1]))])
 
     def on(self, device: torch.device) -> WithBackground:
-        """The speech on the device, if it has room for it, and the background."""
-        return replace(self, speech=self.speech.on(device), background=self.background.to(device))
+        """The speech on the device, if it has room for it."""
+        return replace(self, speech=self.speech.on(device))
 
 
 def standardised(waveform: Waveform) -> Waveform:
