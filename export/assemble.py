@@ -152,9 +152,9 @@ def test_figures(run: Run) -> dict[str, Any]:
 
 def unheard_figures(run: Run) -> dict[str, dict[str, Any]]:
     """Corpus that the run was only tested on → output → its figures; none of a run on one corpus."""
-    found = run.metrics.get("test", {})
+    found, trained = run.metrics.get("test", {}), run.provenance.get("corpora", {})
     outputs = [output for output in (*run.branches, FUSED) if "corpora" in found.get(output, {})]
-    corpora = list(found[FUSED]["corpora"])[1:] if outputs else []
+    corpora = [name for name in found[FUSED]["corpora"] if name not in trained] if outputs else []
     return {name: {output: found[output]["corpora"][name] for output in outputs} for name in corpora}
 
 

@@ -67,7 +67,7 @@ PROTOCOL_LIMITS: Mapping[str, Sequence[str]] = {
     "sentence": ("The figures above do not say how the model does on new speakers or spontaneous speech.",),
 }
 LIMITS: Sequence[str] = (
-    "It always names one of its labels, also for silence, music or noise, and uses only one clip of a recording.",
+    "It always names one of its labels, also for silence, music or noise: read the score beside the label.",
     "A label says how a voice resembles the training clips, not what a person feels. It is not for decisions about "
     "people: not for hiring, policing, schooling, health or credit.",
 )
@@ -129,7 +129,7 @@ def licence_note(provenance: Mapping[str, Any], given: str | None = None) -> str
     note = (
         given
         or provenance.get("licence")
-        or _licences(provenance.get("corpora", {}))
+        or _licences(provenance)
         or LICENCES.get(str(provenance.get("data")))
     )
     if not note:
@@ -143,14 +143,20 @@ def licence_note(provenance: Mapping[str, Any], given: str | None = None) -> str
     return f"{note} {encoder}" if encoder else str(note)
 
 
-def _licences(corpora: Mapping[str, Mapping[str, Any]]) -> str:
-    """The note for weights that several corpora trained; empty without corpora."""
+def _licences(provenance: Mapping[str, Any]) -> str:
+    """The note for weights that several corpora trained, and those that its encoder heard; empty without corpora."""
+    corpora: Mapping[str, Mapping[str, Any]] = provenance.get("corpora", {})
     if not corpora:
         return ""
+    heard = provenance.get("distillation", {}).get("corpora", {})
+    # An encoder of before 2026-11-26 names the corpora alone.
+    others = {name: heard[name] for name in heard if name not in corpora} if isinstance(heard, Mapping) else {}
     terms = "; ".join(f"{name}: {found['licence']}" for name, found in corpora.items())
+    speech = "; ".join(f"{name}: {licence}" for name, licence in others.items())
     return (
-        f"Model weights trained on several corpora, whose terms all apply (not legal advice): {terms}. The code is "
-        "Apache-2.0; these weights are not."
+        f"Model weights trained on several corpora, whose terms all apply (not legal advice): {terms}. "
+        + (f"The encoder also learnt from the speech, without labels, of {speech}. " if speech else "")
+        + "The code is Apache-2.0; these weights are not."
     )
 
 
@@ -262,7 +268,7 @@ def _recalls(test: Mapping[str, Figures]) -> str:
 def _trust(trust: Trust) -> str:
     said = f"{str(trust)[:1].upper()}{str(trust)[1:]}."
     if trust.bandwidth_hz:
-        said += f" Recordings with nothing above {trust.bandwidth_hz / 1000:g} kHz are unlike those it was trained on."
+        said += f" Recordings with nothing above {trust.bandwidth_hz / 1000:.3g} kHz are unlike those it was trained on."
     return said
 
 

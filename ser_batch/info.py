@@ -115,6 +115,8 @@ def _percent(value: Any) -> str:
 def _training(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The plain values of the provenance; the whole of it, configuration and versions, is in the JSON."""
     named = {key: value for key, value in provenance.items() if isinstance(value, str | int | float)}
+    if isinstance(corpora := provenance.get("corpora"), Mapping):
+        named["data"] = "+".join(corpora)  # `data` itself also names those that it was tested on
     split = provenance.get("split")
     if isinstance(split, Mapping):
         counts = [f"{split[part]} {part}" for part in ("train", "validation", "test") if part in split]

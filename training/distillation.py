@@ -210,7 +210,7 @@ def _save_encoder(
     origin = {
         "teacher": Path(config.teacher).name,
         "layers": list(config.teacher_layers),
-        "corpora": list(corpus.roots),
+        "corpora": {name: corpus.licences[name] for name in corpus.roots},
     }
     write_json(folder / ORIGIN, origin | result)
 

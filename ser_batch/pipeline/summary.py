@@ -156,7 +156,7 @@ def format_summary(summary: RunSummary) -> str:
 
 def _sound(summary: RunSummary) -> str:
     """What of the recordings the model may not be made for."""
-    narrow = f"{summary.narrow} rows with nothing above {summary.narrow_below / 1000:g} kHz"
+    narrow = f"{summary.narrow} rows with nothing above {summary.narrow_below / 1000:.3g} kHz"
     said = ([narrow] if summary.narrow else []) + ([f"{summary.clipped} clipped"] if summary.clipped else [])
     return f"{', '.join(said)}: see the columns `bandwidth` and `clipped`"
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import export.assemble
-from export.assemble import assemble, training_command
+from export.assemble import assemble, card_of, training_command, unheard_figures
+from export.model_card import licence_note
 from export.onnx import Exported
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.bundle.fusion import Fusion
@@ -159,12 +160,20 @@ def test_a_run_over_several_corpora_names_each_with_its_terms(tmp_path: Path, mo
     corpora = write_corpora(folder)
     fusion = replace(toy_corpus.CONFIG.fusion, fit_on="validation", solver="shrunk")
     train(replace(toy_corpus.CONFIG, protocol="given", fusion=fusion), corpora.for_training(), tmp_path / "run")
-    bundle = assemble(load_run(tmp_path / "run"), tmp_path / "bundle").bundle
+    run = load_run(tmp_path / "run")
+    bundle = assemble(run, tmp_path / "bundle").bundle
     assert "fine: CC0; coarse: CC0" in bundle.manifest.licence
-    assert list(bundle.manifest.metrics["unheard"]) == ["coarse"]
+    assert "unheard" not in bundle.manifest.metrics  # it was trained on both
     card = (tmp_path / "bundle/MODEL_CARD.md").read_text()
-    assert "| coarse | 8 | 2 |" in card and "| fine | calm, neutral | CC0 |" in card
+    assert "| fine | calm, neutral | CC0 |" in card
     assert "--corpora CORPORA.toml --train-on fine --train-on coarse --out" in card
+    trained = {"fine": run.provenance["corpora"]["fine"]}
+    encoder = {"teacher": "large", "layers": [2], "clips": 9, "corpora": {"fine": "CC0", "talk": "CC BY 4.0"}}
+    alone = replace(run, provenance={**run.provenance, "corpora": trained, "distillation": encoder})
+    assert list(unheard_figures(alone)) == ["coarse"]
+    note = licence_note(alone.provenance)
+    assert "fine: CC0. The encoder also learnt from the speech, without labels, of talk: CC BY 4.0." in note
+    assert "| coarse | 8 | 2 |" in card_of(alone, note)
 
 
 def test_the_bandwidth_that_a_run_was_trained_for_is_stated_unless_a_file_states_it(
