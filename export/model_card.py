@@ -126,12 +126,7 @@ def licence_note(provenance: Mapping[str, Any], given: str | None = None) -> str
     Raises:
         ExportError: none of them is known; a bundle is not made without one.
     """
-    note = (
-        given
-        or provenance.get("licence")
-        or _licences(provenance)
-        or LICENCES.get(str(provenance.get("data")))
-    )
+    note = given or provenance.get("licence") or _licences(provenance) or LICENCES.get(str(provenance.get("data")))
     if not note:
         raise ExportError(
             "the licence of the trained weights is not known",
@@ -268,7 +263,9 @@ def _recalls(test: Mapping[str, Figures]) -> str:
 def _trust(trust: Trust) -> str:
     said = f"{str(trust)[:1].upper()}{str(trust)[1:]}."
     if trust.bandwidth_hz:
-        said += f" Recordings with nothing above {trust.bandwidth_hz / 1000:.3g} kHz are unlike those it was trained on."
+        said += (
+            f" Recordings with nothing above {trust.bandwidth_hz / 1000:.3g} kHz are unlike those it was trained on."
+        )
     return said
 
 

@@ -75,8 +75,7 @@ def run(
 def distill(recipe: str, file: Path, out: Path, teacher: str | None, seed: int | None, **given: Any) -> None:
     """Teach a compact encoder the frames of a larger, frozen one, on every clip that may be trained on.
 
-    OUT/encoder is then a backbone for `ser-train run --backbone`; of the recipe spectrogram, OUT is what a recipe
-    names as its spectrogram.start. If it was killed, give the same command again.
+    OUT/encoder is then a backbone for `ser-train run --backbone`. If it was killed, give the same command again.
     """
     from training.data.corpora import load_corpora
     from training.distillation import distill, load_distillation
@@ -84,8 +83,7 @@ def distill(recipe: str, file: Path, out: Path, teacher: str | None, seed: int |
     chosen = {"teacher": teacher, "seed": seed}
     config = load_distillation(recipe, **{name: value for name, value in chosen.items() if value is not None})
     result = distill(config, load_corpora(file), out, runtime_of(given))
-    made = out if config.spectrogram else out / "encoder"
-    click.echo(f"{made}: held-out loss {result['loss']:.3f}, cosine {result['cosine']:.3f}")
+    click.echo(f"{out / 'encoder'}: held-out loss {result['loss']:.3f}, cosine {result['cosine']:.3f}")
 
 
 @cli.command()

@@ -121,12 +121,6 @@ class SpectrogramConfig:
     """The CNN–Transformer spectrogram branch (III-D.2)."""
 
     mel: LogMelConfig = field(default_factory=LogMelConfig, metadata=paper("III-D.1", "The front-end."))
-    start: str | None = field(
-        default=None,
-        metadata=ours(
-            "Folder of a distillation whose spectrogram branch gives the weights to start from; None: random."
-        ),
-    )
     channels: tuple[int, ...] = field(
         default=(16, 32, 64, 64),
         metadata=paper("III-D.2a", "Channels of the four residual blocks.")

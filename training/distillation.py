@@ -1,8 +1,8 @@
 """Distillation: a compact speech encoder learns to give the frames of a larger, frozen one, from speech without labels.
 
-The student is a wav2vec 2.0, or a spectrogram branch, which has no frames of its own and learns the clips' statistics.
+The student is a wav2vec 2.0.
 The teacher sees the clean clip, the student the clip with noise and through a channel, so that what it learns does
-not depend on either. A recipe names what comes of it as its `context.backbone` or its `spectrogram.start`.
+not depend on either. A recipe names what comes of it as its `context.backbone`.
 
 Sources: Chang et al. 2022, "DistilHuBERT" (arXiv 2110.01900), for heads that predict layers of the teacher by L1
 and cosine; Wang et al. 2022 (arXiv 2203.16773) for a distorted input against a clean target. Frames differ mostly by
@@ -31,18 +31,17 @@ from ser_batch.clips import ClipRule
 from ser_batch.errors import TrainingError
 from ser_batch.files import write_json
 from ser_batch.strict_json import decode
-from training.config import RECIPES, AugmentConfig, ContextConfig, SpectrogramConfig, Stage, ours, read_toml, to_dict
+from training.config import RECIPES, AugmentConfig, ContextConfig, Stage, ours, read_toml, to_dict
 from training.data.augment import degraded
 from training.data.corpora import Corpora, balanced_weights
 from training.data.corpus import Corpus
-from training.data.examples import TrainingSet, VersionedSet, run_ahead
+from training.data.examples import TrainingSet, run_ahead
 from training.data.features import FeatureCache, Features
 from training.files import read_json
-from training.loop import BEST, Objective, autocast, fit, load_weights, seed_everything
+from training.loop import BEST, autocast, fit, load_weights, seed_everything
 from training.models.backbones import ENCODER_RATE, EncoderInput, ZeroMeanUnitVariance
 from training.models.frontends import Centre, Decimate
 from training.models.pretrained import ORIGIN, STUDENT, Encoder, load_encoder
-from training.models.spectrogram import SpectrogramBranch
 from training.runs import environment, write_or_compare
 from training.runtime import Runtime
 
@@ -58,14 +57,7 @@ class DistillationConfig:
 
     stage: Stage = field(metadata=ours("Optimiser, schedule, epochs and batch size."))
     architecture: dict[str, Any] = field(
-        default_factory=dict,
-        metadata=ours("Fields of transformers' Wav2Vec2Config that differ from its defaults: the student."),
-    )
-    spectrogram: SpectrogramConfig | None = field(
-        default=None,
-        metadata=ours(
-            "Instead of an architecture: a spectrogram branch is the student, of the clips' statistics alone."
-        ),
+        metadata=ours("Fields of transformers' Wav2Vec2Config that differ from its defaults: the student.")
     )
     recipe: str = field(default="distilled", metadata=ours("Name."))
     seed: int = field(default=0, metadata=ours("Of the student's weights, the order of clips and the augmentation."))
@@ -73,9 +65,7 @@ class DistillationConfig:
     teacher_layers: tuple[int, ...] = field(
         default=(2, 4), metadata=ours("Layers whose output the student predicts, counted from 1.")
     )
-    clips_per_epoch: int = field(
-        default=2_880, metadata=ours("Clips drawn for one epoch; for a spectrogram branch as many as there are.")
-    )
+    clips_per_epoch: int = field(default=2_880, metadata=ours("Clips drawn for one epoch."))
     clip_weight: float = field(
         default=0.0, metadata=ours("Weight, beside the frames' 1, of the mean and the deviation over a clip's frames.")
     )
@@ -99,14 +89,7 @@ class DistillationConfig:
             raise TrainingError(
                 "an epoch's clips do not fill a batch", got=self.clips_per_epoch, expected=self.stage.batch_size
             )
-        if (self.spectrogram is None) != bool(self.architecture):
-            raise TrainingError("a distillation has one student", expected="[architecture] or [spectrogram]")
-        if self.spectrogram is not None:
-            if not self.augment.versions:
-                raise TrainingError(
-                    "a spectrogram branch learns from versions", expected="augment.versions of 1 or more"
-                )
-        elif self.augment.versions or self.augment.crop_jitter or self.augment.speeds != (1.0,):
+        if self.augment.versions or self.augment.crop_jitter or self.augment.speeds != (1.0,):
             raise TrainingError(
                 "the student's input has to stay in step with the teacher's frames",
                 expected="no versions, no crop jitter and no speeds among the augmentation",
@@ -136,70 +119,30 @@ def distill(
     _describe(folder, config, corpus, rows)
     cache = FeatureCache(runtime.cache or folder / "features", corpus, config.clip, AugmentConfig(), runtime.device)
     frames = cache.versions(teacher.to(runtime.device), range(1))[0]
-    lessons = _spectrogram_lessons if config.spectrogram else _waveform_lessons
+    inputs = cache.versions(EncoderInput().to(runtime.device), range(1))[0]
     held_out = rows[::HELD_OUT]
     seed_everything(config.seed, 0)
-    lesson = lessons(config, cache, frames, sorted(set(rows) - set(held_out)), held_out)
+    examples = DistillationSet(inputs, frames, corpus, sorted(set(rows) - set(held_out)), config)
+    objective = Imitation(config.clip_weight, examples.clip_mean, examples.clip_deviation)
+    validation = (examples.inputs_of(held_out), examples.frames_of(held_out))
+    student = Student(config, frames[0].shape[2])
     if config.start is not None:
-        load_weights(lesson.student, Path(config.start) / STUDENT / BEST)
+        load_weights(student, Path(config.start) / STUDENT / BEST)
     fit(
         STUDENT,
-        lesson.student,
+        student,
         config.stage,
-        lesson.examples,
-        lesson.validation,
+        examples,
+        validation,
         folder / STUDENT,
         seed=config.seed,
         runtime=runtime,
-        objective=lesson.objective,
+        objective=objective,
     )
-    result = {"clips": len(rows), **lesson.objective.evaluate(lesson.student, *lesson.validation, runtime.device)}
-    if isinstance(lesson.student, Student):
-        _save_encoder(lesson.student, folder / "encoder", config, corpus, result)
+    result = {"clips": len(rows), **objective.evaluate(student, *validation, runtime.device)}
+    _save_encoder(student, folder / "encoder", config, corpus, result)
     write_json(folder / "result.json", result)
     return result
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """A student, what it is taught, and what tells how well it does."""
-
-    student: nn.Module
-    examples: TrainingSet
-    validation: tuple[Tensor, Tensor]
-    objective: Objective
-
-
-def _waveform_lessons(
-    config: DistillationConfig, cache: FeatureCache, frames: Features, trained: list[int], held_out: list[int]
-) -> Lessons:
-    inputs = cache.versions(EncoderInput().to(cache.device), range(1))[0]
-    examples = DistillationSet(inputs, frames, cache.corpus, trained, config)
-    objective = Imitation(config.clip_weight, examples.clip_mean, examples.clip_deviation)
-    validation = (examples.inputs_of(held_out), examples.frames_of(held_out))
-    return Lessons(Student(config, frames[0].shape[2]), examples, validation, objective)
-
-
-def _spectrogram_lessons(
-    config: DistillationConfig, cache: FeatureCache, frames: Features, trained: list[int], held_out: list[int]
-) -> Lessons:
-    """The classifier of the branch gives a clip's statistics, standardised; a run that starts from it has its own."""
-    assert config.spectrogram
-    statistics, unseen = (
-        torch.cat([clip_statistics(torch.from_numpy(np.float32(frames[[i]]))) for i in rows])
-        for rows in (trained, held_out)
-    )
-    mean, deviation = statistics.mean(dim=0), statistics.std(dim=0) + 1e-3
-    targets, wanted = (((each - mean) / deviation).flatten(1) for each in (statistics, unseen))
-    student = SpectrogramBranch(config.spectrogram, targets.shape[1], config.clip.samples).to(cache.device)
-    degraded_clips = replace(cache, augment=config.augment, rows=trained)
-    versions = degraded_clips.versions(student, range(1, config.augment.versions + 1))
-    clean = replace(cache, rows=held_out).versions(student, range(1))[0]
-    weights = balanced_weights(cache.corpus, trained, config.corpus_power, 1.0)
-    examples = VersionedSet(versions, targets, config.augment, config.seed, True, weights=weights)
-    student.standardise.fit(features for features, _ in examples.batches(0, config.stage.batch_size))
-    validation = (torch.from_numpy(np.asarray(clean)), wanted)
-    return Lessons(student, examples, validation, ClipImitation(statistics.shape[1:]))
 
 
 def _save_encoder(
@@ -335,29 +278,6 @@ def clip_statistics(frames: Tensor) -> Tensor:
     """(B, layers, frames, D) → (B, 2 layers, D): each layer's mean over time, then each layer's deviation."""
     variance, mean = torch.var_mean(frames, dim=2, correction=0)
     return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
-
-
-class ClipImitation:
-    """The distance of predicted statistics (rows, D) of a clip from the teacher's: L1 plus one minus the cosine."""
-
-    def __init__(self, shape: torch.Size) -> None:
-        self.shape = shape
-
-    def loss(self, head: Callable[[Tensor], Tensor], features: Tensor, targets: Tensor, stage: Stage) -> Tensor:
-        """Loss () of features (B, …) and the teacher's standardised statistics (B, rows · D)."""
-        return distances(self._rows(head(features).float()), self._rows(targets)).mean()
-
-    def evaluate(self, branch: nn.Module, features: Tensor, targets: Tensor, device: torch.device) -> dict[str, float]:
-        """Loss, and the mean cosine, of clean clips."""
-        branch.eval()
-        with torch.no_grad():
-            found = torch.cat([branch.head(part.float().to(device)).float().cpu() for part in features.split(64)])
-        found, wanted = self._rows(found), self._rows(targets.cpu())
-        cosine = nn.functional.cosine_similarity(found, wanted, dim=2)
-        return {"loss": float(distances(found, wanted).mean()), "cosine": float(cosine.mean())}
-
-    def _rows(self, flat: Tensor) -> Tensor:
-        return flat.unflatten(1, self.shape)
 
 
 def distances(found: Tensor, wanted: Tensor) -> Tensor:

@@ -25,12 +25,11 @@ from training.data.examples import CachedSet, FreshSet, TrainingSet, VersionedSe
 from training.data.features import encode
 from training.data.splits import PARTS, Split, folds_of
 from training.diagnostics import diagnose, trained_bandwidth, weights
-from training.files import read_arrays, read_json, read_tensors, write_arrays
-from training.loop import BEST, fit, load_tensors, logits_of
+from training.files import read_arrays, read_json, write_arrays
+from training.loop import fit, logits_of
 from training.models.backbones import ENCODER_RATE, EncoderInput
 from training.models.context import FROM_INPUT, ContextBranch
 from training.models.fusion import Labelled, Probabilities, fit_logistic
-from training.models.pretrained import STUDENT
 from training.models.ridge import fit_ridge
 from training.models.spectrogram import SpectrogramBranch
 from training.runs import TrainingRun
@@ -94,19 +93,11 @@ def train_spectrogram(run: TrainingRun, branches: dict[str, nn.Module]) -> None:
     """Stage 2: the spectrogram branch (SGD, steps, lowest validation loss), standardised by training clips."""
     branch = branches[runs.SPECTROGRAM].to(run.runtime.device, memory_format=torch.channels_last)
     examples, stage = training_set(run, branch, run.fitted_parts), run.config.spectrogram_stage
-    if run.config.spectrogram.start is not None:
-        _start_from(branch, Path(run.config.spectrogram.start) / STUDENT / BEST)
-    elif run.config.spectrogram.statistics == "clean":
+    if run.config.spectrogram.statistics == "clean":
         branch.standardise.fit(clean_features(run, branch, *run.fitted_parts))
     else:
         branch.standardise.fit(features for features, _ in examples.batches(0, stage.batch_size))
     _train_branch(run, runs.SPECTROGRAM, branch, stage, examples)
-
-
-def _start_from(branch: nn.Module, path: Path) -> None:
-    """Take a distilled branch's tensors, all but the classifier's, which gives something else there."""
-    own = {name: tensor for name, tensor in branch.state_dict().items() if name.startswith("classifier.")}
-    load_tensors(branch, read_tensors(path) | own, path)
 
 
 def _train_branch(run: TrainingRun, name: str, branch: nn.Module, stage: Stage, examples: TrainingSet) -> None:

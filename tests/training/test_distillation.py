@@ -24,10 +24,8 @@ from training.distillation import (  # noqa: E402
     distill,
     load_distillation,
 )
-from training.files import read_tensors  # noqa: E402
 from training.models.context import ContextBranch  # noqa: E402
 from training.runtime import Runtime  # noqa: E402
-from training.stages import train  # noqa: E402
 
 SMALL = {
     "conv_dim": [8] * 7,
@@ -109,27 +107,6 @@ def test_a_clip_is_told_by_the_mean_and_the_deviation_of_its_frames() -> None:
     assert louder[0] < 0.5 and louder[1] > 0.5
 
 
-def test_a_spectrogram_branch_learns_the_clips_and_a_run_starts_from_it(
-    corpora: Corpora, config: DistillationConfig, tmp_path: Path
-) -> None:
-    augment = AugmentConfig(fresh=True, versions=1, speeds=(0.9, 1.1))
-    spectral = replace(config, architecture={}, spectrogram=toy_corpus.CONFIG.spectrogram, augment=augment)
-    more = replace(spectral, stage=replace(STAGE, epochs=12, patience=12))
-    result = distill(more, corpora, tmp_path / "out")
-    history = [json.loads(line) for line in (tmp_path / "out/student/metrics.jsonl").read_text().splitlines()]
-    assert result["loss"] < history[0]["loss"] and history[-1]["train_loss"] < history[0]["train_loss"]
-    assert not (tmp_path / "out/encoder").exists()
-
-    still = replace(toy_corpus.STAGE, learning_rate=1e-9, epochs=1)
-    started = replace(toy_corpus.CONFIG.spectrogram, start=str(tmp_path / "out"))
-    run = replace(toy_corpus.CONFIG, spectrogram=started, spectrogram_stage=still)
-    train(run, toy_corpus.write_corpus(tmp_path / "speech"), tmp_path / "run", only="spectrogram")
-    taught, trained = (read_tensors(tmp_path / of / "best.safetensors") for of in ("out/student", "run/spectrogram"))
-    for name in ("cnn.0.body.0.weight", "query.weight", "standardise.mean"):
-        assert torch.allclose(taught[name], trained[name], atol=1e-6), name
-    assert trained["classifier.weight"].shape[0] == 2
-
-
 def test_a_killed_distillation_goes_on_to_the_same_student(
     corpora: Corpora, config: DistillationConfig, tmp_path: Path
 ) -> None:
@@ -161,8 +138,6 @@ def test_another_distillation_is_not_gone_on_with(corpora: Corpora, config: Dist
         ({"teacher_layers": (7,)}, "no such layer; got 7"),
         ({"augment": AugmentConfig(fresh=True, speeds=(0.9, 1.1))}, "in step with the teacher"),
         ({"clips_per_epoch": 3}, "do not fill a batch"),
-        ({"architecture": {}}, "has one student"),
-        ({"architecture": {}, "spectrogram": toy_corpus.CONFIG.spectrogram}, "learns from versions"),
         ({"teacher": "nowhere/at-all"}, "cannot be loaded"),
     ],
 )
