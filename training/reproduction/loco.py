@@ -71,12 +71,13 @@ def leave_one_out(run: Path, corpora: Corpora) -> dict[str, Any]:
 def trust(found: Mapping[str, Any]) -> dict[str, Any]:
     """What a bundle may state of it as `metrics.trust` (docs/bundle-format.md), of `leave_one_out`'s result."""
     fused = {name: models["fused"] for name, models in found["runs"].items()}
+    never = [name for name in fused if name not in found["heard"]]
     unseen = {
         "ua": float(np.mean([figures["ua"] for figures in fused.values()])),
         "labels": max(len(figures["labels"]) for figures in fused.values()),
         "clips": sum(figures["clips"] for figures in fused.values()),
-        "corpora": list(fused),
-        "how": "mean over corpora, each asked for its own labels; those trained on left out in turn",
+        "corpora": [*never, *(f"{name} (left out of the training)" for name in found["heard"])],
+        "how": "mean over corpora, each asked for its own labels",
     }
     return {"unseen": unseen} | ({"confident": found["threshold"]} if found["threshold"] else {})
 
