@@ -202,4 +202,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.argv[0] = "gpu_sweep.sh"
     sys.exit(main())
