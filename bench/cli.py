@@ -79,11 +79,12 @@ def report(given: tuple[Path, ...], out: Path | None, pages: tuple[Path, ...]) -
 def own_labels(corpora: tuple[Path, ...], bundle: Bundle, scored: Path, page: Path | None) -> None:
     """Fit a head to each FOLDER of recordings with a clips.csv of path, label and speaker, and print the figures.
 
-    They are cross-validated, with speakers apart, beside what the bundle says of the same recordings by itself.
+    They are cross-validated, with speakers apart, beside what the bundle says of the same recordings by itself, as it
+    is and adapted by the true shares of the labels.
     """
-    from bench.own_labels import fit_corpora, renew, table
+    from bench.own_labels import measure_corpora, renew, table
 
-    text = table(fit_corpora(corpora, bundle, scored), bundle)
+    text = table(measure_corpora(corpora, bundle, scored), bundle)
     click.echo(text)
     if page:
         renew(page, text)
