@@ -19,7 +19,9 @@ audio=${AUDIO:-../shared/ravdess}
 name=${NAME:-cpu-$(nproc)core}
 python=${PYTHON:-python3}
 failed=() patience=1
-wav=$(mktemp -d) && trap 'rm -rf "$wav"' EXIT
+temporary=$(mktemp -d) && trap 'rm -rf "$temporary"' EXIT
+# Its name is in the result's command.
+wav=$temporary/wav-copies && mkdir "$wav"
 
 part() { # SECONDS NAME COMMAND...: one part of the sweep, which ends after SECONDS at the latest
   local limit=$(($1 * patience)) what=$2 started=$SECONDS
