@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,18 +205,30 @@ def _methods(corpus: Corpus, methods: Sequence[Method], rows: Indices, few: Indi
 
 
 def _asked(corpus: Corpus, method: Method, rows: Indices, labels: str) -> Adaptation:
-    occur = sorted(set(corpus.truth))
-    absent = [f"{label}=0" for label in _labels(corpus.table) if label not in occur]
+    occur, known = sorted(set(corpus.truth)), _labels(corpus.table)
     shares = method.shares
     if shares == TRUE:
-        counts = {label: sum(corpus.truth[row] == label for row in rows) for label in occur}
-        # A share of exactly 0 is a stronger statement than a small draw can make.
-        total = sum(counts.values()) + len(occur)
-        shares = ",".join(f"{label}={(count + 1) / total!r}" for label, count in counts.items())
-    if shares is not None:
-        shares = ",".join([shares, *absent])
+        shares = true_shares({label: sum(corpus.truth[row] == label for row in rows) for label in occur}, known)
+    elif shares is not None:
+        shares = ",".join([shares, *_absent(occur, known)])
     by = "speaker" if method.by_speaker else None
     return Adaptation(shares, method.decide, by, method.min_rows, labels if method.labelled else None)
+
+
+def true_shares(counts: Mapping[str, int], labels: Sequence[str]) -> str:
+    """The shares of rows, as `ser-batch adapt --shares` takes them.
+
+    Args:
+        counts: rows of each label that may occur.
+        labels: of the model.
+    """
+    # A share of exactly 0 is a stronger statement than a small draw can make.
+    total = sum(counts.values()) + len(counts)
+    return ",".join([*(f"{label}={(n + 1) / total!r}" for label, n in counts.items()), *_absent(counts, labels)])
+
+
+def _absent(occur: Collection[str], labels: Sequence[str]) -> list[str]:
+    return [f"{label}=0" for label in labels if label not in occur]
 
 
 def _figures(corpus: Corpus, predictions: str, rows: Indices) -> tuple[float, float, float]:

@@ -33,15 +33,19 @@ for _measurement in MEASUREMENTS:
 def compare(first: Path, second: Path, json_path: Path | None) -> None:
     """Print the ratios of SECOND to FIRST, two results of one kind, row by row."""
     from bench import results
-    from bench.results import compare as compare_results
+    from bench.environment import machine_line
     from bench.tables import Table, show
 
-    found = compare_results(results.read(first), results.read(second))
+    documents = [results.read(first), results.read(second)]
+    found = results.compare(*documents)
     rows = [(r.key, f"{r.first:.4g}", f"{r.second:.4g}", r.unit, f"{r.ratio:.3f}") for r in found.ratios]
     show(Table(f"{second} / {first}", ("row", "first", "second", "unit", "ratio"), rows))
     for name, keys in ((first, found.only_first), (second, found.only_second)):
         for key in keys:
             click.echo(f"only in {name}: {key}")
+    one, other = (machine_line(document["environment"]) for document in documents)
+    if one != other:
+        click.echo(f"note: measured on {one}; then on {other}", err=True)
     if json_path:
         results.write(dataclasses.asdict(found), json_path)
 
@@ -75,11 +79,12 @@ def report(given: tuple[Path, ...], out: Path | None, pages: tuple[Path, ...]) -
 def own_labels(corpora: tuple[Path, ...], bundle: Bundle, scored: Path, page: Path | None) -> None:
     """Fit a head to each FOLDER of recordings with a clips.csv of path, label and speaker, and print the figures.
 
-    They are cross-validated, with speakers apart, beside what the bundle says of the same recordings by itself.
+    They are cross-validated, with speakers apart, beside what the bundle says of the same recordings by itself, as it
+    is and adapted by the true shares of the labels.
     """
-    from bench.own_labels import fit_corpora, renew, table
+    from bench.own_labels import measure_corpora, renew, table
 
-    text = table(fit_corpora(corpora, bundle, scored), bundle)
+    text = table(measure_corpora(corpora, bundle, scored), bundle)
     click.echo(text)
     if page:
         renew(page, text)
@@ -98,9 +103,13 @@ def smoke(bundle: Bundle, backends: tuple[str, ...], json_path: Path | None) -> 
 
     surroundings = environment.describe()
     ratios = smoke_ratios(bundle, check_bundle(bundle, backends)[0])
-    before = results.read(COMMITTED)["ratios"] if COMMITTED.is_file() else None
-    rows = [(n, f"{r:.3f}", "no committed ratio" if d is None else f"{d:+.1%}") for n, r, d in deltas(ratios, before)]
+    before = results.read(COMMITTED) if COMMITTED.is_file() else None
+    changes = deltas(ratios, before and before["ratios"])
+    rows = [(n, f"{r:.3f}", "no committed ratio" if d is None else f"{d:+.1%}") for n, r, d in changes]
     show(Table("bench smoke", ("ratio", "now", "Δ"), rows))
+    here, there = environment.machine_line(surroundings), before and environment.machine_line(before["environment"])
+    if there and there != here:
+        click.echo(f"note: the committed ratios were measured on {there}; this machine is {here}", err=True)
     if json_path:
         results.write(results.document("smoke", surroundings, ratios=ratios), json_path)
 

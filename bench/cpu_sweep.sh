@@ -3,7 +3,8 @@
 # 18 more for formats, resuming and end to end:
 #
 #   bash bench/cpu_sweep.sh FOLDER [--small]        writes the results to FOLDER; bench/results holds the committed ones
-#   AUDIO=../shared/ravdess  NAME=epyc-2core        the recordings, and the machine's name in file names
+#   AUDIO=../shared/ravdess  NAME=epyc-2core        the recordings, and the machine's name in file names: that of the
+#                                                   committed results replaces them, any other is added to them
 #   PEERS=0                                         leaves out the peers, the last and longest part
 #   OPTIMUM=ENV/bin/python                          compares optimum's export, too (docs/benchmarks.md shows how to make ENV)
 #
@@ -18,7 +19,9 @@ audio=${AUDIO:-../shared/ravdess}
 name=${NAME:-cpu-$(nproc)core}
 python=${PYTHON:-python3}
 failed=() patience=1
-wav=$(mktemp -d) && trap 'rm -rf "$wav"' EXIT
+temporary=$(mktemp -d) && trap 'rm -rf "$temporary"' EXIT
+# Its name is in the result's command.
+wav=$temporary/wav-copies && mkdir "$wav"
 
 part() { # SECONDS NAME COMMAND...: one part of the sweep, which ends after SECONDS at the latest
   local limit=$(($1 * patience)) what=$2 started=$SECONDS
@@ -77,4 +80,10 @@ if [ ${#failed[@]} -gt 0 ]; then
   echo "failed: ${failed[*]}" >&2
   exit 1
 fi
+if [ "$small" = --small ]; then
+  echo "all parts ran, in $SECONDS s; a rehearsal: its figures mean nothing"
+  exit 0
+fi
+older=() && for file in "$out"/*.json; do [ "$file" -nt "$wav" ] || older+=("${file##*/}"); done
+[ ${#older[@]} -eq 0 ] || echo "results from before stay in $out, delete what these replace: ${older[*]}"
 echo "all parts done in $SECONDS s; to renew the pages: bench report $out --docs docs/benchmarks.md --docs docs/scaling.md"

@@ -1,7 +1,8 @@
 """What a figure was measured on: machine, versions, commit, command, load, and the clocks before and after.
 
-A processor that slows down shows in its clocks. A virtual machine's /proc/cpuinfo often holds the nominal clock,
-whatever the real one is, so each reading names its source, and a system without readings is reported as such.
+A processor's name is not its kind: clouds give one name to several generations, which family and model tell apart. One
+that slows down shows in its clocks. A virtual machine's /proc/cpuinfo often holds the nominal clock, whatever the real
+one is, so each reading names its source, and a system without readings is reported as such.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ser_batch.machine import git_commit, package_version, processor, usable_cpus
+from ser_batch.text import shareable_command
 
 PACKAGES = (
     *("ser-batch", "numpy", "soundfile", "soxr", "pyarrow", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt"),
@@ -24,6 +27,8 @@ PACKAGES = (
 ISA = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8")
 """Instruction sets that decide how fast a matrix product is."""
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+CPU_KIND = {"vendor_id": "vendor", "cpu family": "family", "model": "model_number", "stepping": "stepping"}
+"""Field of /proc/cpuinfo on x86 → its name in a result, where `model` is the processor's name."""
 CPUFREQ = Path("/sys/devices/system/cpu")
 CPUINFO = Path("/proc/cpuinfo")
 GPU = ("name", "driver_version", "memory.total", "compute_cap", "clocks.sm", "clocks.max.sm")
@@ -36,7 +41,7 @@ def describe() -> dict[str, Any]:
     return {
         "load_average_at_start": None if load is None else [round(value, 2) for value in load],
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shareable_command([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "cpu": _cpu(),
         "memory_bytes": _memory(),
         "gpus": nvidia_smi(GPU),
@@ -55,9 +60,10 @@ def with_clocks_at_end(environment: dict[str, Any]) -> dict[str, Any]:
 
 
 def machine_line(environment: dict[str, Any]) -> str:
-    """One line for pages: processor, cores, instruction sets, GPU."""
+    """One line for pages: processor with its family and model where they are known, cores, instruction sets, GPU."""
     cpu, cards = environment["cpu"], environment["gpus"]
-    parts = [f"{cpu['model']}, {cpu['cores_usable']} cores", " ".join(cpu["isa"]) or "no vector flags known"]
+    kind = f" (family {cpu['family']}, model {cpu['model_number']})" if {"family", "model_number"} <= set(cpu) else ""
+    parts = [f"{cpu['model']}{kind}, {cpu['cores_usable']} cores", " ".join(cpu["isa"]) or "no vector flags known"]
     return "; ".join([*parts, *(card["name"] for card in cards)])
 
 
@@ -69,6 +75,24 @@ def clocks_line(environment: dict[str, Any]) -> str | None:
     cpu = ", then ".join(_span(reading["cpu_mhz"]) for reading in readings)
     gpu = [", then ".join(card) for card in zip(*([c["clocks.sm"] for c in r["gpus"]] for r in readings), strict=False)]
     return "; ".join([f"CPU clocks {cpu} ({readings[0]['cpu_source']})", *(f"GPU clock {card}" for card in gpu)])
+
+
+def measured_on(sources: Iterable[tuple[str, dict[str, Any]]]) -> str:
+    """One sentence for pages: each machine with its CPU clocks, where they were read, and the sources of figures there.
+
+    Args:
+        sources: (source, environment).
+    """
+    machines: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for source, environment in sources:
+        machines.setdefault(machine_line(environment), []).append((source, environment))
+    written = []
+    for machine, found in machines.items():
+        keys = ("clocks_at_start", "clocks_at_end")
+        read = [mhz for _, each in found for key in keys for mhz in each.get(key, {}).get("cpu_mhz") or []]
+        clocks = f"; CPU clocks {_span(read)}" if read else ""
+        written.append(f"{machine}{clocks}: {'; '.join(source for source, _ in found)}.")
+    return "Measured on " + " On ".join(written)
 
 
 def read_clocks(cpufreq: Path = CPUFREQ, cpuinfo: Path = CPUINFO) -> dict[str, Any]:
@@ -124,14 +148,19 @@ def _span(mhz: list[float] | None) -> str:
     return f"{low} MHz" if low == high else f"{low} to {high} MHz"
 
 
-def _cpu() -> dict[str, Any]:
+def _cpu(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
     try:
-        lines = CPUINFO.read_text().splitlines()
+        first, _, _ = cpuinfo.read_text().partition("\n\n")
     except OSError:
-        lines = []
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    isa = [flag for flag in ISA if flag in flags]
-    return {"model": processor(), "cores": os.cpu_count(), "cores_usable": usable_cpus(), "isa": isa}
+        first = ""
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    kind = {name: fields[field] for field, name in CPU_KIND.items() if field in fields}
+    flags = fields.get("flags", "").split()
+    return {
+        "model": processor(),
+        **{name: int(value) if value.isdecimal() else value for name, value in kind.items()},
+        **{"cores": os.cpu_count(), "cores_usable": usable_cpus(), "isa": [flag for flag in ISA if flag in flags]},
+    }
 
 
 def _memory() -> int | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.archive import synthetic_recordings
-from bench.environment import describe
+from bench.environment import clocks_line, describe, machine_line
 from bench.latency import Budget, Measurement, Plan, flops_by_target, measure_engine, with_share
 from bench.peak import Peak, check_device, measure_peaks
 from bench.results import document, write
@@ -194,6 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SerError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    facts = [machine_line(result["environment"]), clocks_line(result["environment"])]
+    sys.stdout.write(f"measured on {'; '.join(filter(None, facts))}\n")
+    if given.small:
+        sys.stdout.write("a rehearsal: a toy model and a product too small to show a peak; its figures mean nothing\n")
     for what, reason in result["absent"].items():
         sys.stdout.write(f"left out: {what}: {reason}\n")
     for table in reversed(tables(result)):
@@ -202,4 +206,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.argv[0] = "gpu_sweep.sh"
     sys.exit(main())

@@ -15,16 +15,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from bench.answer import answer
 from bench.environment import clocks_line, machine_line
-from bench.results import Document, warnings_of
+from bench.latency import CLOSED
+from bench.results import Document, Results, warnings_of
 from bench.scaling import scaling_table
 from bench.tables import Table, markdown, tables
-from ser_batch.engines.protocol import BACKENDS
 from ser_batch.errors import InputError
 from ser_batch.files import write_atomically, writing
-
-Results = list[tuple[str, Document]]
-"""(path, result)."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
@@ -89,72 +87,6 @@ def sections(results: Results) -> str:
         body = "\n\n".join(_folded(name, result) for name, result in results if result["kind"] == kind)
         written.append(f"## {title}\n\n{body or f'No result yet: `{command}` makes one.'}")
     return "\n\n".join([*written, *_left_out(results)])
-
-
-def answer(results: Results) -> str:
-    """Which runtime to take: every engine of the results of `bench peers`, the fastest first, in one table.
-
-    Beside the engines alone stand files to labels (`bench end-to-end`) and files to Parquet (the result of `bench
-    throughput` with the most files). What `ser-batch run` offers is in bold.
-    """
-    chosen: Results = [(name, result) for name, result in results if result["kind"] in ("peers", "end_to_end")]
-    files = [(name, result) for name, result in results if result["kind"] == "throughput"]
-    chosen += sorted(files, key=lambda each: -max(m["files"] for m in each[1]["measurements"]))[:1]
-    if all(result["kind"] != "peers" for _, result in chosen):
-        return f"No result yet: `{_SECTIONS['peers'][1]}` makes one."
-    columns = [column for _, result in chosen for column in _RUNTIME_COLUMNS[result["kind"]](result)]
-    columns.sort(key=lambda column: column[0])
-    engines = list(dict.fromkeys(label for _, _, cells in columns for label in cells))
-    fastest = next(cells for order, _, cells in columns if order == _CLIPS)
-    engines.sort(key=lambda label: -float(fastest.get(label, "0")))
-    rows = [
-        (f"**{label}**" if label.split()[0] in BACKENDS else label, *(cells.get(label, "–") for _, _, cells in columns))
-        for label in engines
-    ]
-    table = Table("Which runtime to take", ("engine", *(title for _, title, _ in columns)), rows)
-    sources = "; ".join(f"`{Path(name).name}`, {_origin(result['environment'])}" for name, result in chosen)
-    machines = "; ".join(dict.fromkeys(machine_line(result["environment"]) for _, result in chosen))
-    return f"{markdown(table)}\n\nMeasured on {machines}: {sources}."
-
-
-def _origin(environment: dict[str, Any]) -> str:
-    commit = environment["git"] or "unknown"
-    return f"{environment['time'][:10]}, commit {commit[:12]}{'+' * commit.endswith('+')}"
-
-
-_Column = tuple[int, str, dict[str, str]]
-"""(place, title, engine → cell)."""
-_CLIPS, _FILES, _PARQUET, _ERROR = range(4)
-
-
-def _peer_columns(result: Document) -> list[_Column]:
-    batch = max(c["batch"] for c in result["candidates"])
-    model = re.sub(r"^random-(\w+)-\w+$", r"\1 size", result["model"])
-    found = [c for c in result["candidates"] if c["batch"] == batch]
-    return [
-        (_CLIPS, f"{model}, batch {batch}: clips/s", {c["label"]: f"{c['clips_per_second']:.1f}" for c in found}),
-        (_CLIPS, "× torch eager fp32", {c["label"]: f"{c['speedup']:.2f}" for c in found}),
-        (_ERROR, f"{model}: max Δp", {c["label"]: f"{c['max_difference']:.0e}" for c in found}),
-    ]
-
-
-def _file_columns(result: Document) -> list[_Column]:
-    model = re.sub(r"^random-(\w+)-\w+$", r"\1 size", result["model"])
-    found = {c["label"].partition(",")[0]: c for c in result["candidates"]}
-    loops = list(result["candidates"][0]["speedup"])
-    return [
-        (_FILES, f"{model}, files to labels: files/s", {n: f"{c['files_per_second']:.1f}" for n, c in found.items()}),
-        *((_FILES, f"× {loop} loop", {n: f"{c['speedup'][loop]:.2f}" for n, c in found.items()}) for loop in loops),
-    ]
-
-
-def _parquet_columns(result: Document) -> list[_Column]:
-    found = result["measurements"]
-    title = f"{found[0]['bundle']}, {found[0]['files']:,} files to Parquet: files/s"
-    return [(_PARQUET, title, {f"{m['backend']} {m['precision']}": f"{m['files_per_second']:.0f}" for m in found})]
-
-
-_RUNTIME_COLUMNS = {"peers": _peer_columns, "end_to_end": _file_columns, "throughput": _parquet_columns}
 
 
 def adaptation(results: Results) -> str:
@@ -258,7 +190,7 @@ def plots(result: Document) -> list[tuple[str, bytes]]:
 def _curves(result: Document) -> Curves:
     curves: Curves = {}
     for m in result.get("measurements", []):
-        if m.get("mode") != "closed loop":
+        if m.get("mode") != CLOSED:
             continue
         label = f"{m['target']}, {m['backend']} {m['precision']}, {m['device']}"
         point = {

@@ -15,6 +15,7 @@ from bench.environment import with_clocks_at_end
 from ser_batch.errors import InputError
 from ser_batch.files import write_json, writing
 from ser_batch.strict_json import parse
+from ser_batch.text import shareable_text
 
 SCHEMA_VERSION = 1
 KINDS = (
@@ -34,6 +35,8 @@ _LISTS = ("measurements", "candidates", "commands", "branches", "steps")
 """Where the rows of a result are."""
 
 Document = dict[str, Any]
+Results = list[tuple[str, Document]]
+"""(path, result)."""
 _ENGINE = ("bundle", "backend", "precision", "device")
 _ROWS = {
     "latency": ("measurements", IDENTITY, "clips_per_second"),
@@ -56,10 +59,11 @@ def document(kind: str, environment: dict[str, Any], **content: Any) -> Document
 
 
 def write(result: Document, path: Path) -> None:
-    """Write `result` as JSON; OutputError if it cannot be written."""
+    """Write `result` as JSON, messages without this machine's folders; OutputError if it cannot be written."""
+    kept = {name: value if name == "environment" else _shareable(value) for name, value in result.items()}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, result)
+        write_json(path, kept)
 
 
 def read(path: Path) -> Document:
@@ -129,6 +133,14 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     # Nanoseconds are below what any of these clocks resolves.
     return round(value, 9) if isinstance(value, float) else value
+
+
+def _shareable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shareable(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shareable(inner) for inner in value]
+    return shareable_text(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.environment import measured_on
 from bench.results import Document
 from bench.tables import Table, markdown
 
@@ -68,8 +69,8 @@ def _rates(name: str, result: Document) -> Iterator[Rate]:
             yield Rate("engine", model, row["label"], row["clips_per_second"], cores, load, name)
 
 
-def scaling_table(results: Iterable[tuple[str, Document]]) -> str:
-    """The rates and what follows from them, as Markdown."""
+def scaling_table(results: Sequence[tuple[str, Document]]) -> str:
+    """The rates and what follows from them, as Markdown, and the machines that they are of."""
     ordered = sorted(rates(results), key=lambda each: (each.what, each.model, -each.per_core))
     rows = [
         (
@@ -78,4 +79,7 @@ def scaling_table(results: Iterable[tuple[str, Document]]) -> str:
         )
         for rate in ordered
     ]
-    return markdown(Table("", HEADER, rows))
+    table = markdown(Table("", HEADER, rows))
+    used = {rate.result for rate in ordered}
+    sources = [(f"`{Path(path).name}`", result["environment"]) for path, result in results if Path(path).name in used]
+    return f"{table}\n\n{measured_on(sources)}" if sources else table

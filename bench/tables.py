@@ -83,7 +83,7 @@ def _latency(result: Document) -> list[Table]:
 
 def _throughput(result: Document) -> list[Table]:
     columns = ("backend", "workers", "batch", "files", "failed", "files/s", "audio h/s", "of engine alone", "start s")
-    rest = ("steady files/s", "of engine alone", "engine clips/s", "decode files/s")
+    rest = ("steady files/s", "steady, of engine alone", "engine clips/s", "decode files/s")
     cpu = ("engine CPU ms", "decode CPU ms", "pipeline CPU ms", "most time in", "RSS", "n")
     rows = [
         (
@@ -148,12 +148,15 @@ _CPU = ("engine", "decode", "pipeline")
 
 
 def _peers(result: Document) -> list[Table]:
-    columns = ("engine", "batch", "p50 ms", "p95 ms", "CoV", "clips/s", "× torch eager fp32", "max Δp", "n")
+    # Results from before operations were counted have no shares.
+    shares = ("of peak",) if result.get("flops_per_clip") else ()
+    columns = ("engine", "batch", "p50 ms", "p95 ms", "CoV", "clips/s", *shares, "× torch eager fp32", "max Δp", "n")
     rows = [
         (
             *(c["label"], str(c["batch"]), _ms(c["seconds"]["median"]), _ms(c["seconds"]["p95"])),
-            *(f"{c['seconds']['cov']:.1%}", f"{c['clips_per_second']:.1f}", f"{c['speedup']:.2f}"),
-            *(f"{c['max_difference']:.1e}", str(c["seconds"]["n"])),
+            *(f"{c['seconds']['cov']:.1%}", f"{c['clips_per_second']:.1f}"),
+            *(("–" if (share := peer_share(result, c)) is None else f"{share:.0%}") for _ in shares),
+            *(f"{c['speedup']:.2f}", f"{c['max_difference']:.1e}", str(c["seconds"]["n"])),
         )
         for c in result["candidates"]
     ]
@@ -271,6 +274,16 @@ def _few_labels(result: Document) -> Table:
             )
         )
     return Table("Labelled rows, draw by draw", columns, rows)
+
+
+def peer_share(result: Document, candidate: Row) -> float | None:
+    """A peer's operations per second over the fastest matrix product in its precision, of the same run.
+
+    None: the result is from before operations were counted, or nothing has a product in that precision there.
+    """
+    flops, kind = result.get("flops_per_clip"), (candidate["label"].rpartition(" ")[2], candidate["device"])
+    rates = [peak["flops"] for peak in result.get("peaks", []) if (peak["precision"], peak["device"]) == kind]
+    return candidate["clips_per_second"] * flops / max(rates) if flops and rates else None
 
 
 def _peaks(result: Document) -> Sequence[Table]:

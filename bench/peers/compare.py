@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.archive import read_clips
 from bench.backends import branch_view, open_backend
+from bench.latency import flops_by_target
 from bench.peak import check_device, measure_peaks
 from bench.peers.models import Graph, Model, context_model, describe_graph
 from bench.peers.torch_engine import TorchEngine
@@ -56,7 +57,8 @@ def measure_peers(
         options: of `compare_peers`.
 
     Returns:
-        The content of a result: candidates, graphs, peaks, absent, model, target, clips.
+        The content of a result: candidates, graphs, peaks, flops_per_clip (None where it cannot be counted), absent,
+        model, target, clips.
 
     Raises:
         SerError: as `compare_peers`; or the device, optimum or every recording cannot be used.
@@ -71,9 +73,12 @@ def measure_peers(
         context = next(iter(model.branches.values()))
         theirs = export_by_optimum(optimum, context, Path(folder) / "optimum") if optimum else None
         found, absent = compare_peers(model, backends, clips, batch_sizes, device=device, optimum=theirs, **options)
-        graphs = exported_graphs(model, found[0].target, theirs)
-    facts = {"model": model.bundle.id, "target": found[0].target, "clips": "AUDIO" if recordings else "synthetic"}
-    return {**facts, "candidates": found, "graphs": graphs, "peaks": measure_peaks(device), "absent": absent}
+        target = found[0].target
+        graphs = exported_graphs(model, target, theirs)
+        flops = flops_by_target(branch_view(model.bundle, target)).get(target)
+    facts = {"model": model.bundle.id, "target": target, "clips": "AUDIO" if recordings else "synthetic"}
+    measured = {"candidates": found, "graphs": graphs, "peaks": measure_peaks(device), "flops_per_clip": flops}
+    return {**facts, **measured, "absent": absent}
 
 
 def compare_peers(

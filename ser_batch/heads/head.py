@@ -98,7 +98,7 @@ def fit_head(predictions: str | Path, bundle: Bundle, question: Question) -> Fit
         groups=None if rows.groups is None else len(np.unique(rows.groups)),
         penalty=penalty,
         majority=float(counts.max() / counts.sum()),
-        default=_default(rows),
+        default=own_answer(rows),
         unsaid=rows.unsaid,
         left_out=rows.left_out,
     )
@@ -109,7 +109,8 @@ def _matrix(linear: Linear, bundle: Bundle) -> Head:
     return Head(linear.weight, linear.bias, branches, bundle.embedding().size)
 
 
-def _default(rows: LabelledRows) -> Share | None:
+def own_answer(rows: LabelledRows) -> Share | None:
+    """UA of what the bundle says of labelled rows by itself; None: their labels mean nothing to it."""
     if rows.default is None:
         return None
     classes = len(rows.labels)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import environment, results
-from bench.environment import clocks_line, read_clocks
+from bench.environment import clocks_line, machine_line, read_clocks
 from bench.report import sections, write_html
 
 
@@ -86,6 +86,52 @@ def test_a_result_from_before_clocks_were_read_is_shown_without(tmp_path):
     assert "clocks_at_end" not in result["environment"]
     assert "CPU clocks" not in sections([("smoke.json", result)])
     write_html([("smoke.json", result)], tmp_path / "page.html")
+
+
+MILAN = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 1
+model name\t: AMD EPYC
+stepping\t: 2
+flags\t\t: fpu avx2 sse
+
+processor\t: 1
+model\t\t: 99
+"""
+
+
+def test_one_name_of_several_processors_is_told_apart_by_family_and_model(tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(MILAN)
+    monkeypatch.setattr(environment, "processor", lambda: "AMD EPYC")
+    monkeypatch.setattr(environment, "usable_cpus", lambda: 2)
+    cpu = environment._cpu(tmp_path / "cpuinfo")
+    kind = {"vendor": "AuthenticAMD", "family": 25, "model_number": 1, "stepping": 2}
+    assert cpu == {"model": "AMD EPYC", **kind, "cores": os.cpu_count(), "cores_usable": 2, "isa": ["avx2"]}
+    assert machine_line({"cpu": cpu, "gpus": []}) == "AMD EPYC (family 25, model 1), 2 cores; avx2"
+    # Results from before it was read, and systems that do not say.
+    old = {name: value for name, value in cpu.items() if name not in kind}
+    assert machine_line({"cpu": old, "gpus": [{"name": "H100"}]}) == "AMD EPYC, 2 cores; avx2; H100"
+    assert set(environment._cpu(tmp_path / "absent")) == set(old)
+
+
+def test_figures_stand_beside_the_machine_that_they_are_of():
+    def of(model: int, *mhz: float) -> dict:
+        cpu = {"model": "AMD EPYC", "family": 25, "model_number": model, "cores_usable": 2, "isa": ["avx2"]}
+        return {"cpu": cpu, "gpus": [], **({"clocks_at_start": {"cpu_mhz": list(mhz)}} if mhz else {})}
+
+    assert environment.measured_on([("a", of(1, 2000, 2600)), ("b", of(17)), ("c", of(1, 3000))]) == (
+        "Measured on AMD EPYC (family 25, model 1), 2 cores; avx2; CPU clocks 2000 to 3000 MHz: a; c. "
+        "On AMD EPYC (family 25, model 17), 2 cores; avx2: b."
+    )
+
+
+def test_a_command_is_recorded_without_the_folders_of_its_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "sys.argv", ["/env/bin/bench", "smoke", "--bundle", "/runs/mine", "--json", f"{tmp_path}/a.json"]
+    )
+    assert environment.describe()["command"] == "bench smoke --bundle .../mine --json a.json"
 
 
 def test_the_environment_is_json_and_names_what_counts():

@@ -60,4 +60,5 @@ def test_the_gpu_sweep_rehearsed_on_a_cpu(tmp_path):
         assert "no GPU can be used" in result["absent"]["TensorRT fp32"]
     assert all(m["peak_share"] is not None for m in result["measurements"])
     assert {m["backend"] for m in result["throughput"]} == {"torch eager", "onnxruntime bound"}
+    assert done.stdout.startswith("measured on ") and "a rehearsal" in done.stdout
     assert done.stdout.rstrip().endswith("|")

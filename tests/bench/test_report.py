@@ -9,11 +9,11 @@ import pytest
 from bench import environment, results
 from bench.backends import Accuracy
 from bench.cli import main
-from bench.report import REGIONS, answer, plots, renew_page, sections, write_html
+from bench.report import REGIONS, plots, renew_page, sections, write_html
 from bench.startup import Startup
 from bench.timing import Candidate, Series
 from ser_batch.errors import InputError
-from support.toy_measurements import latency_result, measurement
+from support.toy_measurements import latency_result, measurement, peers_result
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- generated: results; edits here are lost -->", "<!-- end of results -->"
@@ -46,30 +46,8 @@ def test_every_kind_of_result_has_a_section_and_missing_ones_are_named():
     assert "| ser-batch --help | 0.150 |" in text and "| a / b | 0.500 |" in text and "| torch eager fp32 |" in text
 
 
-def peers(*engines: tuple[str, float]) -> results.Document:
-    """A result of `bench peers` at base size: engine, clips/s at batch 8; at batch 1 the opposite order."""
-    found = [Candidate(n, "cpu", "wav2vec2", 8, Series.of([1.0]), r, r / 4, 1e-4, 2, []) for n, r in engines]
-    found += [Candidate(n, "cpu", "wav2vec2", 1, Series.of([1.0]), 1000 - r, 1.0, 0.0, 2, []) for n, r in engines]
-    absent = {"trt": "no driver", "openvino:int8": f"bundle {len(engines)} has no int8 graph; expected /home/x"}
-    content = {"candidates": found, "peaks": [], "absent": absent, "model": "random-base-0123", "target": "wav2vec2"}
-    return results.document("peers", environment.describe(), **content)
-
-
-def test_the_answer_is_one_table_with_the_fastest_engine_first():
-    text = answer([("folder/peers.json", peers(("torch eager fp32", 4), ("onnxruntime fp32", 8), ("optimum x", 6)))])
-    head, _, *rows, empty, origin = text.splitlines()
-    assert head == "| engine | base size, batch 8: clips/s | × torch eager fp32 | base size: max Δp |"
-    assert rows == [
-        "| **onnxruntime fp32** | 8.0 | 2.00 | 1e-04 |",
-        "| optimum x | 6.0 | 1.50 | 1e-04 |",
-        "| torch eager fp32 | 4.0 | 1.00 | 1e-04 |",
-    ]
-    assert not empty and origin.startswith("Measured on ") and "`peers.json`, 20" in origin and "commit " in origin
-    assert answer([]).startswith("No result yet: `bench peers")
-
-
 def test_what_was_left_out_is_said_once():
-    text = sections([("a.json", peers(("torch eager fp32", 4))), ("b.json", peers(("x", 1), ("y", 2)))])
+    text = sections([("a.json", peers_result(("torch eager fp32", 4))), ("b.json", peers_result(("x", 1), ("y", 2)))])
     assert text.endswith(
         "## Left out\n\n- `trt`: no driver (in 2 of 2 results)\n"
         "- `openvino:int8`: the bundle has no int8 graph (in 2 of 2 results)"

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench import results
+from bench.cli import main
 from bench.commands import finish
 from bench.results import compare
 from ser_batch.errors import InputError, OutputError
@@ -15,6 +16,30 @@ def test_a_result_comes_back_as_it_was_written(tmp_path):
     results.write(result, tmp_path / "new" / "a.json")
     assert results.read(tmp_path / "new" / "a.json") == result
     assert result["measurements"][1]["stages"]["total"]["raw"] == [0.04] * 3
+
+
+def test_what_is_written_names_no_folder_of_this_machine(tmp_path):
+    reason = "bundle x has no int8 graph. Make it: ser-export quantize /runs/secret/bundle --precision int8"
+    surroundings = {"clocks_at_start": {"cpu_source": "/proc/cpuinfo"}}
+    result = results.document("startup", surroundings, commands=[{"warnings": ["/a/b.so"]}], absent={"trt": reason})
+    results.write(result, tmp_path / "a.json")
+    kept = results.read(tmp_path / "a.json")
+    assert kept["absent"]["trt"].endswith("quantize .../bundle --precision int8")
+    assert kept["commands"] == [{"warnings": [".../b.so"]}]
+    assert kept["environment"]["clocks_at_start"] == surroundings["clocks_at_start"]
+    assert result["absent"]["trt"] == reason
+
+
+def test_two_machines_are_named_where_results_are_compared(tmp_path, capsys):
+    for name, model in (("a", 1), ("b", 17)):
+        result = latency_result(measurement(1, 0.01))
+        result["environment"]["cpu"] |= {"family": 25, "model_number": model}
+        results.write(result, tmp_path / f"{name}.json")
+    assert main(["compare", f"{tmp_path}/a.json", f"{tmp_path}/b.json"]) == 0
+    shown = capsys.readouterr().err
+    assert shown.startswith("note: measured on ") and "model 1)" in shown and "model 17)" in shown
+    assert main(["compare", f"{tmp_path}/a.json", f"{tmp_path}/a.json"]) == 0
+    assert not capsys.readouterr().err
 
 
 def test_a_result_that_cannot_be_written_is_still_shown(tmp_path, capsys):

@@ -6,7 +6,8 @@ import pytest
 
 from bench.scaling import rates, scaling_table
 
-ENVIRONMENT = {"cpu": {"cores_usable": 4}, "load_average_at_start": [0.25, 9, 9]}
+CPU = {"model": "EPYC", "family": 25, "model_number": 17, "cores_usable": 4, "isa": ["avx2"]}
+ENVIRONMENT = {"cpu": CPU, "gpus": [], "load_average_at_start": [0.25, 9, 9]}
 
 
 def result(kind: str, **content: Any) -> dict[str, Any]:
@@ -24,9 +25,10 @@ def test_core_hours_follow_from_the_fastest_batch_and_the_cores() -> None:
     (rate,) = rates([("latency-x.json", result("latency", measurements=[slow, fast, gpu, part]))])
     assert rate.per_core == 100.0
     assert rate.core_hours == pytest.approx(1e8 / 100 / 3600)
-    assert "| engine | b | openvino fp32 | 100.0 | 278 | 12 | 0.2 | `latency-x.json` |" in scaling_table(
-        [("folder/latency-x.json", result("latency", measurements=[fast]))]
-    )
+    unused = ("folder/smoke.json", result("smoke"))
+    table = scaling_table([("folder/latency-x.json", result("latency", measurements=[fast])), unused])
+    assert "| engine | b | openvino fp32 | 100.0 | 278 | 12 | 0.2 | `latency-x.json` |" in table
+    assert table.endswith("\n\nMeasured on EPYC (family 25, model 17), 4 cores; avx2: `latency-x.json`.")
 
 
 def test_files_and_decoding_are_told_apart() -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench import results
+from bench.peak import Peak
 from bench.tables import markdown, tables
+from bench.timing import Candidate, Series
 from support.toy_measurements import latency_result, measurement
 
 
@@ -19,6 +21,26 @@ def test_device_memory_is_shown_where_an_engine_reports_it():
     column = table.columns.index("device memory")
     assert [row[column] for row in table.rows] == ["–", "3 MiB"]
     assert "device memory" not in tables(latency_result(measurement(1, 0.01)))[0].columns
+
+
+def test_the_share_of_the_machines_product_is_of_the_same_precision_and_device():
+    peaks = [
+        Peak("numpy", "fp32", "cpu", 8, 1e9),
+        Peak("torch", "fp32", "cpu", 8, 2e9),
+        Peak("torch", "bf16", "cpu", 8, 8e9),
+    ]
+    given = [
+        ("torch eager fp32", "cpu"),
+        ("openvino bf16", "cpu"),
+        ("openvino int8", "cpu"),
+        ("onnxruntime fp32", "cuda"),
+    ]
+    found = [Candidate(label, device, "x", 8, Series.of([1.0]), 4.0, 1.0, 0.0, 2, []) for label, device in given]
+    content = {"candidates": found, "peaks": peaks, "model": "toy", "target": "x"}
+    table = tables(results.document("peers", {}, flops_per_clip=250_000_000, **content))[0]
+    column = table.columns.index("of peak")
+    assert [row[column] for row in table.rows] == ["50%", "12%", "–", "–"]
+    assert "of peak" not in tables(results.document("peers", {}, **content))[0].columns
 
 
 def test_graphs_of_peers_are_shown_where_a_result_has_them():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ser_batch.text import shareable_command
 from training.options import (
     FOLDER,
     NUMBERS,
@@ -182,4 +182,4 @@ def _recorded(names: dict[Any, str]) -> str:
     """This command as results record it, without this machine's paths; a relative folder of results stays as given."""
     shown = {str(path): name for path, name in names.items()}
     shown |= {str(path): str(path) for path, name in names.items() if name == "RESULTS" and not path.is_absolute()}
-    return shlex.join(["ser-train", *(shown.get(argument, argument) for argument in sys.argv[1:])])
+    return shareable_command(["ser-train", *(shown.get(argument, argument) for argument in sys.argv[1:])])

@@ -23,6 +23,7 @@ from training.cli import cli
 from training.config import RunConfig, load_config
 from training.data.corpus import Corpus
 from training.options import NUMBERS
+from training.reproduction.cli import _recorded
 from training.reproduction.experiments import (
     configure,
     measure_fusion,
@@ -242,3 +243,12 @@ def test_tables_checks_and_renews_a_page(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, [*options, "--check"]).exit_code == 0
     absent = CliRunner().invoke(cli, ["tables", "--page", str(tmp_path / "no.md"), "--results", str(tmp_path)])
     assert isinstance(absent.exception, TrainingError) and "there is no page" in str(absent.exception)
+
+
+def test_a_recorded_command_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["ablate", "--variants", "/opt/x/two.toml", "--data", "/corpora/ravdess", "--results", "results"]
+    monkeypatch.setattr("sys.argv", ["/env/bin/ser-train", *given])
+    assert _recorded({"/corpora/ravdess": "RAVDESS", Path("results"): "RESULTS"}) == (
+        "ser-train ablate --variants .../two.toml --data RAVDESS --results results"
+    )
