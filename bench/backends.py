@@ -57,8 +57,8 @@ def check_bundle(
     """`check_backends`, less those that `bundle` has no graphs or engines for; each is opened once to find out.
 
     Raises:
-        BundleError: one that was asked for has no graphs.
-        EngineError: as `check_backends`, one that was asked for cannot be opened, or none can.
+        BundleError: a precision that was asked for has no graphs.
+        EngineError: as `check_backends`, a precision that was asked for cannot be opened, or none of a backend can.
     """
     chosen, absent = check_backends(asked)
     able = []
@@ -66,14 +66,18 @@ def check_bundle(
         try:
             open_backend(bundle, backend, threads).close()
         except (BundleError, EngineError) as error:
-            # What is installed and cannot run here is no reason not to measure the others.
-            if asked:
+            # What is installed and cannot run here is no reason not to measure the others, unless it was asked for.
+            if backend in asked:
                 raise
             absent[backend] = str(error)
         else:
             able.append(backend)
     if not able:
         raise EngineError("no backend can run this bundle here", got="; ".join(f"{k}: {v}" for k, v in absent.items()))
+    for name in dict.fromkeys(wanted.partition(":")[0] for wanted in asked):
+        if not any(each.startswith(f"{name}:") for each in able):
+            got = "; ".join(f"{k}: {v}" for k, v in absent.items() if k.startswith(f"{name}:"))
+            raise EngineError(f"{name} cannot run this bundle here", got=got)
     return tuple(able), absent
 
 

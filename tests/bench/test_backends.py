@@ -43,6 +43,7 @@ def test_a_precision_that_the_bundle_has_no_graphs_for_is_left_out_unless_asked_
     monkeypatch.setattr("bench.backends.available_backends", lambda: {"onnxruntime": None})
     able, absent = check_bundle(toy_bundle, ())
     assert able == ("onnxruntime:fp32",) and "has no int8 graph" in absent["onnxruntime:int8"]
+    assert check_bundle(toy_bundle, ("onnxruntime",)) == (able, absent)
     with pytest.raises(BundleError, match="has no int8 graph"):
         check_bundle(toy_bundle, ("onnxruntime:fp32", "onnxruntime:int8"))
 
@@ -60,8 +61,8 @@ def test_a_gpu_backend_is_measured_unasked_and_one_that_refuses_costs_itself_alo
     monkeypatch.setattr("bench.backends.open_backend", open_backend)
     able, absent = check_bundle(toy_bundle, ())
     assert able == ("onnxruntime:fp32", "trt:fp32") and absent == {"onnxruntime-cuda:fp32": "libcublas is missing"}
-    with pytest.raises(EngineError, match="libcublas"):
-        check_bundle(toy_bundle, ("onnxruntime-cuda",))
+    with pytest.raises(EngineError, match=r"onnxruntime-cuda cannot run this bundle here; got .*libcublas"):
+        check_bundle(toy_bundle, ("trt", "onnxruntime-cuda"))
     installed |= {"onnxruntime": "not installed", "trt": "not installed"}
     with pytest.raises(EngineError, match=r"no backend can run this bundle here; got .*libcublas"):
         check_bundle(toy_bundle, ())
