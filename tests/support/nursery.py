@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO
@@ -24,14 +25,17 @@ class Nursery:
 
     DEVNULL, PIPE, TimeoutExpired = subprocess.DEVNULL, subprocess.PIPE, subprocess.TimeoutExpired
 
-    def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    @cached_property
+    def _served(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        """The process that forks, started when the first is asked for, and the socket that asks it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         code = f"import sys; sys.path[:] = {sys.path!r}; from support.nursery import serve; serve({theirs.fileno()})"
         threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        self._server = subprocess.Popen(
+        server = subprocess.Popen(
             [sys.executable, "-c", code], pass_fds=[theirs.fileno()], env={**os.environ, **threads}, process_group=0
         )
         theirs.close()
+        return ours, server
 
     def Popen(  # noqa: N802
         self, command: Sequence[str], *, env: dict[str, str], pass_fds: Sequence[int], **_: object
@@ -40,14 +44,16 @@ class Nursery:
         stdin, stdin_kept = os.pipe()
         told_kept, told = os.pipe()
         message = pickle.dumps((command[-1], env, str(Path.cwd()), tuple(pass_fds)))
-        socket.send_fds(self._socket, [message], [stdin, told, *pass_fds])
+        socket.send_fds(self._served[0], [message], [stdin, told, *pass_fds])
         os.close(stdin)
         os.close(told)
         return Fork(stdin_kept, told_kept)
 
     def close(self) -> None:
-        self._socket.close()
-        self._server.wait()
+        if "_served" in vars(self):
+            asking, server = self._served
+            asking.close()
+            server.wait()
 
 
 class Fork:
