@@ -74,7 +74,10 @@ JOINED = replace(
 """Of several corpora, each of which counts as much."""
 
 
-def test_clips_without_speech_join_each_batch_and_make_the_branch_less_sure_of_noise(tmp_path: Path) -> None:
+def test_clips_without_speech_join_each_batch_and_make_the_branch_less_sure_of_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.stages.BACKGROUND", 48)
     corpus, surest = write_corpus(tmp_path / "audio"), {}
     stage = replace(CONFIG.spectrogram_stage, epochs=6, patience=6)
     for background in (0.0, 0.5):
