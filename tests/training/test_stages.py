@@ -28,7 +28,7 @@ from training.loop import (  # noqa: E402
     training_step,
 )
 from training.models.spectrogram import SpectrogramBranch  # noqa: E402
-from training.runs import begin, build_branches  # noqa: E402
+from training.runs import begin, build_branches, load_run  # noqa: E402
 from training.stages import clean_features, train, training_set  # noqa: E402
 
 LINEAR = replace(
@@ -125,6 +125,7 @@ def test_corpora_with_other_labels_train_one_model(context: str, corpora: Corpor
 def test_a_corpus_that_is_left_out_is_tested_on_whole(corpora: Corpora, tmp_path: Path) -> None:
     left = train(JOINED, corpora.for_training(["fine"]), tmp_path / "left")
     assert left and left["test"]["fused"]["corpora"]["coarse"]["clips"] == 24
+    assert list(load_run(tmp_path / "left").provenance["corpora"]) == ["fine"]  # the other's terms are not the run's
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "spectrogram"])
