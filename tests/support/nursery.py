@@ -38,6 +38,11 @@ class Nursery:
         theirs.close()
         return ours, server
 
+    def opened(self) -> Nursery:
+        """Itself, ready to be shared with processes that are forked from here on."""
+        _ = self._served
+        return self
+
     def Popen(  # noqa: N802
         self, command: Sequence[str], *, env: dict[str, str], pass_fds: Sequence[int], **_: object
     ) -> Fork:
