@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
@@ -126,7 +126,7 @@ def _sidecar(
         target=target.name,
         compute_capabilities=target.capabilities,
         gpu=gpu,
-        cuda=_cuda_of(trt),
+        cuda=_cuda_of(trt.__name__),
         driver=driver_cuda(),
         profiles=sizes,
         bundle_sha256=bundle.sha256,
@@ -227,9 +227,13 @@ def _store(path: Path | None, measured: bytes | None) -> None:
         write_atomically(path, measured)
 
 
-def _cuda_of(trt: ModuleType) -> str | None:
-    """The CUDA that a wheel of the library was made for, by its distribution's name: tensorrt_rtx_cu13_bindings."""
-    for distribution in packages_distributions().get(trt.__name__, ()):
+@cache
+def _cuda_of(module: str) -> str | None:
+    """The CUDA that a wheel of the library was made for, by its distribution's name: tensorrt_rtx_cu13_bindings.
+
+    Once a process: all that is installed is read for it.
+    """
+    for distribution in packages_distributions().get(module, ()):
         if (found := re.search(r"[-_]cu(\d+)", distribution)) is not None:
             return found[1]
     return None

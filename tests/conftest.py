@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
+from support.nursery import Nursery
 from support.shared_data import RAVDESS, SHARED
 from support.toy import make_toy_bundle
 
 if TYPE_CHECKING:
     from support.toy_exports import Exports
+
+TESTS = Path(__file__).parent
+STARTED = ("ser_batch/decode", "ser_batch/audio", "bench/test_throughput.py")
+"""Where decode processes are what is tested, or measured, and so start as a run starts them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"no shared data at {SHARED}"))
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Certificates and engines go to folders of the tests, never to the user's own."""
@@ -33,6 +45,21 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def decoder_nursery() -> Iterator[Nursery]:
+    opened = Nursery()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(autouse=True)
+def forked_decoders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode processes are forks of one, which takes a tenth of starting them."""
+    where = request.path.relative_to(TESTS).as_posix()
+    if os.name == "posix" and not where.startswith(STARTED):
+        monkeypatch.setattr("ser_batch.decode.process.subprocess", request.getfixturevalue("decoder_nursery"))
 
 
 @pytest.fixture(scope="session")

@@ -227,7 +227,7 @@ def test_output_and_log_that_cannot_be_written_are_a_clear_end(
 ) -> None:
     audio, whole = many
     out = tmp_path / "out.parquet"
-    arguments = [*map(str, (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1))]
+    arguments = [*map(str, (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1, "--workers", 1))]
     command = [sys.executable, "-m", "ser_batch", "run", *arguments, *flags]
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(command, cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True)
@@ -240,7 +240,7 @@ def test_output_and_log_that_cannot_be_written_are_a_clear_end(
 
 
 def test_a_reader_that_leaves_is_no_success(many: tuple[Path, Path], tmp_path: Path, toy_bundle: Bundle) -> None:
-    given = (many[0], "--out", tmp_path / "out.parquet", "--bundle", toy_bundle.root, "--json")
+    given = (many[0], "--out", tmp_path / "out.parquet", "--bundle", toy_bundle.root, "--workers", 1, "--json")
     command = [sys.executable, "-m", "ser_batch", "run", *map(str, given)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()  # type: ignore[union-attr]

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from ser_batch.bundle.bundle import Bundle
+
 UNIX_ONLY = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "curses", "readline", "posixshmem")
 IMPORT_ALL = f"""
 import importlib, json, pkgutil, sys
@@ -63,17 +65,20 @@ def test_every_module_is_imported_without_what_only_unix_has() -> None:
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&-", ">&-", "<&- >&- 2>&-"])
-def test_the_library_decodes_where_standard_streams_are_closed(closed: str, clip: Path, tmp_path: Path) -> None:
+def test_the_library_decodes_where_standard_streams_are_closed(
+    closed: str, clip: Path, toy_bundle: Bundle, tmp_path: Path
+) -> None:
     out = tmp_path / "out.parquet"
-    code = "import sys, ser_batch; ser_batch.run(sys.argv[1], out=sys.argv[2])"
-    done = run("sh", "-c", f'exec "$0" -c "$1" "$2" "$3" {closed}', sys.executable, code, clip, out)
+    code = "import sys, ser_batch; ser_batch.run(sys.argv[1], out=sys.argv[2], bundle=sys.argv[3])"
+    given = (sys.executable, code, clip, out, toy_bundle.root)
+    done = run("sh", "-c", f'exec "$0" -c "$1" "$2" "$3" "$4" {closed}', *given)
     assert done.returncode == 0, done.stderr
     assert labelled(out)
 
 
-def test_an_environment_with_nothing_in_it(clip: Path, tmp_path: Path) -> None:
+def test_an_environment_with_nothing_in_it(clip: Path, toy_bundle: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    done = run(sys.executable, "-m", "ser_batch", "run", clip, "--out", out, env={})
+    done = run(sys.executable, "-m", "ser_batch", "run", clip, "--out", out, "--bundle", toy_bundle.root, env={})
     assert done.returncode == 0, done.stderr
     assert labelled(out)
 

@@ -167,12 +167,22 @@ def _utf8(number: int) -> bytes:
 
 
 def _crc(data: bytes, bits: int, polynomial: int) -> int:
-    crc, top = 0, 1 << bits - 1
+    crc, top, table = 0, 1 << bits - 1, _crc_table(bits, polynomial)
     for byte in data:
-        crc ^= byte << bits - 8
-        for _ in range(8):
-            crc = (crc << 1 ^ polynomial if crc & top else crc << 1) & (1 << bits) - 1
+        crc = (crc << 8) & (2 * top - 1) ^ table[crc >> bits - 8 ^ byte]
     return crc
+
+
+@cache
+def _crc_table(bits: int, polynomial: int) -> list[int]:
+    """What each byte makes of a checksum of 0."""
+    table, top = [], 1 << bits - 1
+    for byte in range(256):
+        crc = byte << bits - 8
+        for _ in range(8):
+            crc = (crc << 1 ^ polynomial if crc & top else crc << 1) & (2 * top - 1)
+        table.append(crc)
+    return table
 
 
 def write_dsf(path: Path, samples: np.ndarray, rate: int = 2_822_400) -> Path:

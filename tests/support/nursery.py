@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO
@@ -24,14 +26,22 @@ class Nursery:
 
     DEVNULL, PIPE, TimeoutExpired = subprocess.DEVNULL, subprocess.PIPE, subprocess.TimeoutExpired
 
-    def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    @cached_property
+    def _served(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        """The process that forks, started when the first is asked for, and the socket that asks it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         code = f"import sys; sys.path[:] = {sys.path!r}; from support.nursery import serve; serve({theirs.fileno()})"
         threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        self._server = subprocess.Popen(
+        server = subprocess.Popen(
             [sys.executable, "-c", code], pass_fds=[theirs.fileno()], env={**os.environ, **threads}, process_group=0
         )
         theirs.close()
+        return ours, server
+
+    def opened(self) -> Nursery:
+        """Itself, ready to be shared with processes that are forked from here on."""
+        _ = self._served
+        return self
 
     def Popen(  # noqa: N802
         self, command: Sequence[str], *, env: dict[str, str], pass_fds: Sequence[int], **_: object
@@ -40,14 +50,16 @@ class Nursery:
         stdin, stdin_kept = os.pipe()
         told_kept, told = os.pipe()
         message = pickle.dumps((command[-1], env, str(Path.cwd()), tuple(pass_fds)))
-        socket.send_fds(self._socket, [message], [stdin, told, *pass_fds])
+        socket.send_fds(self._served[0], [message], [stdin, told, *pass_fds])
         os.close(stdin)
         os.close(told)
         return Fork(stdin_kept, told_kept)
 
     def close(self) -> None:
-        self._socket.close()
-        self._server.wait()
+        if "_served" in vars(self):
+            asking, server = self._served
+            asking.close()
+            server.wait()
 
 
 class Fork:
@@ -63,8 +75,7 @@ class Fork:
         if self.returncode is None:
             if not wait([self._told], timeout):
                 raise subprocess.TimeoutExpired("a decode process", timeout or 0)
-            # Nothing where it was ended together with its keeper.
-            self.returncode = int(self._told.readline() or -signal.SIGKILL)
+            self.returncode = int(self._told.readline())
             self._told.close()
         return self.returncode
 
@@ -76,45 +87,47 @@ class Fork:
 def serve(number: int) -> None:
     """Fork a process for each request on the socket of that number, until its other end is closed."""
     import av  # noqa: F401
+    import numpy.fft  # noqa: F401
 
     import ser_batch.audio.ffmpeg
     import ser_batch.decode.worker  # noqa: F401
 
     gc.freeze()
-    requests = socket.socket(fileno=number)
+    requests, (ended, wakeup) = socket.socket(fileno=number), socket.socketpair()
+    wakeup.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakeup.fileno())
+    living: dict[int, int] = {}
     while True:
+        if ended in wait([requests, ended]):
+            ended.recv(MESSAGE)
+            _tell_of_ended(living, os.WNOHANG)
+            continue
         message, received, _, _ = socket.recv_fds(requests, MESSAGE, 16)
         if not message:
             break
-        if not os.fork():
-            requests.close()
-            _keep(pickle.loads(message), received)
-        for descriptor in received:
+        child = os.fork()
+        if not child:
+            _become(*pickle.loads(message), received)
+        stdin, told, *handles = received
+        os.write(told, f"{child}\n".encode())
+        living[child] = told
+        for descriptor in (stdin, *handles):
             os.close(descriptor)
-        while _reaped():
-            pass
-    while _reaped(0):
-        pass
+    while living:
+        _tell_of_ended(living, 0)
 
 
-def _reaped(options: int = os.WNOHANG) -> bool:
-    try:
-        return os.waitpid(-1, options)[0] != 0
-    except ChildProcessError:
-        return False
-
-
-def _keep(request: tuple[str, dict[str, str], str, tuple[int, ...]], received: list[int]) -> None:
-    """Fork the process that is asked for, and tell its number and, once it has ended, how."""
-    told = received[1]
-    child = os.fork()
-    if not child:
-        _become(*request, received)
-    for descriptor in (received[0], *received[2:]):
-        os.close(descriptor)
-    os.write(told, f"{child}\n".encode())
-    os.write(told, f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
-    os._exit(0)
+def _tell_of_ended(living: dict[int, int], options: int) -> None:
+    """Tell how processes have ended, and drop them: number → descriptor that is told."""
+    while living:
+        child, status = os.waitpid(-1, options)
+        if not child:
+            return
+        told = living.pop(child)
+        with suppress(BrokenPipeError):  # nobody asks any more
+            os.write(told, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        os.close(told)
 
 
 def _become(code: str, env: dict[str, str], folder: str, wanted: tuple[int, ...], received: list[int]) -> None:
@@ -122,6 +135,8 @@ def _become(code: str, env: dict[str, str], folder: str, wanted: tuple[int, ...]
     try:
         import fcntl
 
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
         os.chdir(folder)
         os.environ.clear()

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,23 +72,30 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> DistillationConfig:
     )  # fmt: skip
 
 
-def test_the_student_comes_closer_and_is_a_backbone(
-    corpora: Corpora, config: DistillationConfig, tmp_path: Path
-) -> None:
-    result = distill(config, corpora, tmp_path / "out")
-    history = [json.loads(line) for line in (tmp_path / "out/student/metrics.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def distilled(
+    corpora: Corpora, config: DistillationConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    """What a finished distillation gives, and its folder; read only."""
+    folder = tmp_path_factory.mktemp("distilled") / "out"
+    return distill(config, corpora, folder), folder
+
+
+def test_the_student_comes_closer_and_is_a_backbone(distilled: tuple[dict[str, Any], Path]) -> None:
+    result, folder = distilled
+    history = [json.loads(line) for line in (folder / "student/metrics.jsonl").read_text().splitlines()]
     assert len(history) == 4 and history[-1]["cosine"] > history[0]["cosine"] + 0.1
     assert result["loss"] == pytest.approx(min(row["loss"] for row in history), abs=1e-4)
-    branch = ContextBranch(ContextConfig(backbone=str(tmp_path / "out/encoder"), unfrozen_layers=0), 2)
+    branch = ContextBranch(ContextConfig(backbone=str(folder / "encoder"), unfrozen_layers=0), 2)
     assert branch.source.normalise and branch.width == 16 and branch.depth == 2
 
 
 def test_a_distillation_goes_on_from_the_student_of_another(
-    corpora: Corpora, config: DistillationConfig, tmp_path: Path
+    corpora: Corpora, config: DistillationConfig, distilled: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
-    first = distill(config, corpora, tmp_path / "first")
+    first, folder = distilled
     short = replace(config, stage=replace(STAGE, epochs=1, learning_rate=1e-5))
-    more = distill(replace(short, start=str(tmp_path / "first")), corpora, tmp_path / "more")
+    more = distill(replace(short, start=str(folder)), corpora, tmp_path / "more")
     assert more["cosine"] == pytest.approx(first["cosine"], abs=0.02)
     assert distill(short, corpora, tmp_path / "anew")["cosine"] < first["cosine"] - 0.1
 
@@ -108,9 +116,9 @@ def test_a_clip_is_told_by_the_mean_and_the_deviation_of_its_frames() -> None:
 
 
 def test_a_killed_distillation_goes_on_to_the_same_student(
-    corpora: Corpora, config: DistillationConfig, tmp_path: Path
+    corpora: Corpora, config: DistillationConfig, distilled: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
-    whole = distill(config, corpora, tmp_path / "whole")
+    whole, folder = distilled
 
     def kill(stage: str, row: dict[str, float]) -> None:
         if row["epoch"] == 1:
@@ -119,7 +127,7 @@ def test_a_killed_distillation_goes_on_to_the_same_student(
     with pytest.raises(KeyboardInterrupt):
         distill(config, corpora, tmp_path / "cut", Runtime(progress=kill))
     assert distill(config, corpora, tmp_path / "cut") == whole
-    weights = [(tmp_path / name / "encoder/model.safetensors").read_bytes() for name in ("whole", "cut")]
+    weights = [(each / "encoder/model.safetensors").read_bytes() for each in (folder, tmp_path / "cut")]
     assert weights[0] == weights[1]
 
 

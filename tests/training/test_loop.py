@@ -121,32 +121,42 @@ def test_without_validation_the_whole_schedule_runs_and_its_end_is_kept(tmp_path
     assert_equal_weights(branch, interrupted)
 
 
-@pytest.mark.parametrize("killed_after", [0, 3, 7])
-@pytest.mark.parametrize(
-    "stage",
-    [
+@pytest.fixture(
+    scope="module",
+    params=[
         STAGE,
         Stage("sgd", 0.05, epochs=8, patience=8, monitor="loss", schedule="step", step_size=3, batch_size=16),
         Stage("adam", 0.01, epochs=8, patience=8, monitor="macro_f1", schedule="one_cycle", mixup=0.3, batch_size=16),
     ],
     ids=["adamw", "sgd", "adam-mixup"],
 )
-def test_a_killed_stage_resumes_to_the_same_result(stage: Stage, killed_after: int, tmp_path: Path) -> None:
-    whole = toy()
-    fit("toy", whole, stage, TRAIN, VALIDATION, tmp_path / "whole", seed=3)
+def undisturbed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Stage, torch.nn.Module, Path]:
+    """A stage, what it trains, and its folder; read only."""
+    whole, folder = toy(), tmp_path_factory.mktemp("whole")
+    fit("toy", whole, request.param, TRAIN, VALIDATION, folder, seed=3)
+    return request.param, whole, folder
+
+
+@pytest.mark.parametrize("killed_after", [0, 3, 7])
+def test_a_killed_stage_resumes_to_the_same_result(
+    undisturbed: tuple[Stage, torch.nn.Module, Path], killed_after: int, tmp_path: Path
+) -> None:
+    stage, whole, folder = undisturbed
 
     def kill(_: str, row: dict[str, float]) -> None:
         if row["epoch"] == killed_after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit("toy", toy(), stage, TRAIN, VALIDATION, tmp_path / "killed", seed=3, runtime=Runtime(progress=kill))
+        fit("toy", toy(), stage, TRAIN, VALIDATION, tmp_path, seed=3, runtime=Runtime(progress=kill))
     torch.rand(17)  # the new process has another state of its generators
     np.random.rand(5)
     resumed = toy()
-    history = fit("toy", resumed, stage, TRAIN, VALIDATION, tmp_path / "killed", seed=3)
+    history = fit("toy", resumed, stage, TRAIN, VALIDATION, tmp_path, seed=3)
     assert [row["epoch"] for row in history.epochs] == list(range(8))
-    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+    assert without_time(tmp_path) == without_time(folder)
     assert_equal_weights(resumed, whole)
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from ser_batch.errors import TrainingError  # noqa: E402
-from support.toy_corpus import CONFIG, write_corpora, write_corpus  # noqa: E402
+from support.toy_corpus import CONFIG, write_corpus  # noqa: E402
 from training.data.corpus import Corpus  # noqa: E402
 from training.loop import frozen_state  # noqa: E402
 from training.models.pretrained import load_encoder  # noqa: E402
@@ -118,51 +118,40 @@ def test_a_killed_run_goes_on_with_the_encoder_that_it_began_with(corpus: Corpus
         share_backbone(tmp_path / "killed", branch)
 
 
-def test_the_heads_of_a_run_load_with_the_encoder_that_they_were_trained_on_and_no_other(
-    corpus: Corpus, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def heads(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run on an encoder in half precision, its heads, that encoder elsewhere, and in full precision."""
+    folder = tmp_path_factory.mktemp("heads")
     torch.manual_seed(0)
-    for name in ("encoder", "other"):
-        load_encoder(CONFIG.context).model.save_pretrained(tmp_path / name)
+    encoder, other = (load_encoder(CONFIG.context).model for _ in range(2))
+    other.save_pretrained(folder / "other")
+    encoder.save_pretrained(folder / "full")
+    encoder.half().save_pretrained(folder / "half")
     frozen = config(0)
-    named = replace(frozen, context=replace(frozen.context, backbone=str(tmp_path / "encoder"), architecture={}))
-    train(named, corpus, tmp_path / "run")
-    keep_heads(load_run(tmp_path / "run"), tmp_path / "heads")
-    assert not list((tmp_path / "heads").rglob("backbone.safetensors"))
-    moved = (tmp_path / "encoder").rename(tmp_path / "moved")
-    whole, heads = load_run(tmp_path / "run"), load_run(tmp_path / "heads", str(moved))
+    named = replace(frozen, context=replace(frozen.context, backbone=str(folder / "half"), architecture={}))
+    train(named, corpus, folder / "run")
+    keep_heads(load_run(folder / "run"), folder / "heads")
+    (folder / "half").rename(folder / "moved")
+    return folder
+
+
+def test_the_heads_of_a_run_load_with_the_encoder_that_they_were_trained_on_and_no_other(heads: Path) -> None:
+    assert not list((heads / "heads").rglob("backbone.safetensors"))
+    whole, found = load_run(heads / "run"), load_run(heads / "heads", str(heads / "moved"))
     for name, branch in whole.branches.items():
-        state = heads.branches[name].state_dict()
+        state = found.branches[name].state_dict()
         assert all(torch.equal(tensor, state[key]) for key, tensor in branch.state_dict().items())
     with pytest.raises(TrainingError, match="other is not the encoder that heads was trained on"):
-        load_run(tmp_path / "heads", str(tmp_path / "other"))
+        load_run(heads / "heads", str(heads / "other"))
     with pytest.raises(TrainingError, match=r"cannot be loaded.*Name a folder \(--backbone\) that holds"):
-        load_run(tmp_path / "heads")
+        load_run(heads / "heads")
 
 
-def test_heads_trained_on_an_encoder_in_half_precision_take_it_in_full_precision_too(
-    corpus: Corpus, tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    encoder = load_encoder(CONFIG.context).model
-    encoder.save_pretrained(tmp_path / "full")
-    encoder.half().save_pretrained(tmp_path / "half")
-    frozen = config(0)
-    named = replace(frozen, context=replace(frozen.context, backbone=str(tmp_path / "half"), architecture={}))
-    train(named, corpus, tmp_path / "run")
-    keep_heads(load_run(tmp_path / "run"), tmp_path / "heads")
-    whole, heads = load_run(tmp_path / "run"), load_run(tmp_path / "heads", str(tmp_path / "full"))
+def test_heads_trained_on_an_encoder_in_half_precision_take_it_in_full_precision_too(heads: Path) -> None:
+    whole, found = load_run(heads / "run"), load_run(heads / "heads", str(heads / "full"))
     assert all(
-        torch.equal(a, heads.branches[NAME].state_dict()[k]) for k, a in whole.branches[NAME].state_dict().items()
+        torch.equal(a, found.branches[NAME].state_dict()[k]) for k, a in whole.branches[NAME].state_dict().items()
     )
-
-
-def test_the_terms_of_corpora_that_a_run_was_not_trained_on_are_not_its_own(tmp_path: Path) -> None:
-    (tmp_path / "corpora").mkdir()
-    corpora = write_corpora(tmp_path / "corpora")
-    fusion = replace(CONFIG.fusion, fit_on="validation", solver="shrunk")
-    train(replace(CONFIG, protocol="given", fusion=fusion), corpora.for_training(["fine"]), tmp_path / "run")
-    assert list(load_run(tmp_path / "run").provenance["corpora"]) == ["fine"]
 
 
 def test_a_run_has_another_name_of_its_encoder_everywhere(frozen_run: Path) -> None:

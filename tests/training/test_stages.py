@@ -28,7 +28,7 @@ from training.loop import (  # noqa: E402
     training_step,
 )
 from training.models.spectrogram import SpectrogramBranch  # noqa: E402
-from training.runs import begin, build_branches  # noqa: E402
+from training.runs import begin, build_branches, load_run  # noqa: E402
 from training.stages import clean_features, train, training_set  # noqa: E402
 
 LINEAR = replace(
@@ -74,7 +74,10 @@ JOINED = replace(
 """Of several corpora, each of which counts as much."""
 
 
-def test_clips_without_speech_join_each_batch_and_make_the_branch_less_sure_of_noise(tmp_path: Path) -> None:
+def test_clips_without_speech_join_each_batch_and_make_the_branch_less_sure_of_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.stages.BACKGROUND", 48)
     corpus, surest = write_corpus(tmp_path / "audio"), {}
     stage = replace(CONFIG.spectrogram_stage, epochs=6, patience=6)
     for background in (0.0, 0.5):
@@ -122,6 +125,7 @@ def test_corpora_with_other_labels_train_one_model(context: str, corpora: Corpor
 def test_a_corpus_that_is_left_out_is_tested_on_whole(corpora: Corpora, tmp_path: Path) -> None:
     left = train(JOINED, corpora.for_training(["fine"]), tmp_path / "left")
     assert left and left["test"]["fused"]["corpora"]["coarse"]["clips"] == 24
+    assert list(load_run(tmp_path / "left").provenance["corpora"]) == ["fine"]  # the other's terms are not the run's
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "spectrogram"])

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import io
 import os
+import runpy
 import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +43,8 @@ def onnx_export_from_model(model, out, task, do_validation):
 
 
 @pytest.fixture(scope="module")
-def optimum_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with optimum: the one that SER_BATCH_OPTIMUM names, else this one with a stand-in for the exporter."""
-    if given := os.environ.get("SER_BATCH_OPTIMUM"):
-        return Path(given)
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packages with a stand-in for optimum's exporter."""
     site = tmp_path_factory.mktemp("site")
     exporter = site / "optimum" / "exporters" / "onnx.py"
     exporter.parent.mkdir(parents=True)
@@ -54,20 +56,34 @@ def optimum_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         metadata = site / f"{name}-0.0.dist-info" / "METADATA"
         metadata.parent.mkdir()
         metadata.write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 0.0\n")
+    return site
+
+
+@pytest.fixture(scope="module")
+def optimum_python(site: Path) -> Path:
+    """A Python with optimum: the one that SER_BATCH_OPTIMUM names, else this one with the stand-in."""
+    if given := os.environ.get("SER_BATCH_OPTIMUM"):
+        return Path(given)
     python = site / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{site}:{ROOT}" exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     return python
 
 
-@pytest.fixture(scope="module")
-def exported(
-    small_model: Model, optimum_python: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Model, OptimumGraph]:
-    """A small model as this project and as optimum export it."""
-    folder = tmp_path_factory.mktemp("exported")
-    check_python(optimum_python)
-    return small_model, export_by_optimum(optimum_python, small_model.branches["wav2vec2"], folder / "optimum")
+def exported_here(site: Path, branch: torch.nn.Module, folder: Path) -> OptimumGraph:
+    """What the stand-in exports, in this process: torch is imported already."""
+
+    def run(command: Sequence[str | Path]) -> str:
+        told = io.StringIO()
+        with redirect_stdout(told), pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(site)
+            patch.setattr(sys, "argv", [*map(str, command[1:])])
+            runpy.run_path(str(command[1]), run_name="__main__")
+        return told.getvalue().strip()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.peers.transformers_engine._run", run)
+        return export_by_optimum(Path(sys.executable), branch, folder)
 
 
 def test_transformers_pipeline_computes_the_same_function():
@@ -83,8 +99,10 @@ def test_transformers_pipeline_computes_the_same_function():
 
 
 @pytest.mark.slow
-def test_optimums_graph_computes_the_same_function_from_48_khz_on(exported):
-    model, graph = exported
+def test_optimums_graph_computes_the_same_function_from_48_khz_on(small_model: Model, optimum_python, tmp_path):
+    model = small_model
+    check_python(optimum_python)
+    graph = export_by_optimum(optimum_python, model.branches["wav2vec2"], tmp_path / "optimum")
     engines = {
         "torch": TorchEngine(model.branches),
         "optimum": OptimumEngine("wav2vec2", graph, model.branches["wav2vec2"], sample_rate=48_000, threads=1),
@@ -96,8 +114,9 @@ def test_optimums_graph_computes_the_same_function_from_48_khz_on(exported):
     assert check_equal(engines, "wav2vec2", quiet)["optimum"] < 1e-5
 
 
-def test_optimum_takes_its_turns_beside_the_others(exported, monkeypatch):
-    model, graph = exported
+@pytest.mark.filterwarnings("ignore")  # of torch's older exporter, as optimum uses it
+def test_optimum_takes_its_turns_beside_the_others(small_model: Model, site, tmp_path, monkeypatch):
+    model, graph = small_model, exported_here(site, small_model.branches["wav2vec2"], tmp_path / "optimum")
     monkeypatch.setattr(torch, "compile", lambda branch, **_: branch)  # that is tried in test_torch_engine.py
     clips = synthetic_clips(ClipRule())[:2]
     found, absent = compare_peers(model, ("onnxruntime:fp32",), clips, (1,), rounds=1, optimum=graph)

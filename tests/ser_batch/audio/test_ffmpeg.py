@@ -38,7 +38,7 @@ def alike(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("kind", ENCODED)
-@pytest.mark.parametrize("seconds", [1.0, 8.0])
+@pytest.mark.parametrize("seconds", [1.0, 4.0])
 def test_every_kind_gives_the_sound_that_was_written(tmp_path: Path, kind: str, seconds: float) -> None:
     path = encode(tmp_path / "recording", kind, seconds)
     clip, whole = read_clip(path, RULE), read_recording(path, 48_000)
@@ -125,14 +125,14 @@ def test_what_was_cut_off_is_refused_even_past_the_clip(tmp_path: Path, kind: st
 @pytest.mark.parametrize("bits", [8, 12, 16, 20, 24])
 @pytest.mark.parametrize("length", [True, False])
 def test_flac_of_any_width_and_of_unknown_length(tmp_path: Path, bits: int, length: bool) -> None:
-    samples = sound(4.5, 16_000)[:, 0]
+    samples = sound(4.5, 8_000)[:, 0]
     integers = np.round(samples * 2 ** (bits - 1)).astype(np.int64)
-    path = write_flac(tmp_path / "x.flac", integers, 16_000, bits, length=length)
+    path = write_flac(tmp_path / "x.flac", integers, 8_000, bits, length=length)
     clip = read_clip(path, RULE)
     assert clip.decoder == ("libsndfile" if length and bits in (8, 16, 24) else "ffmpeg")
     assert (clip.start, clip.end, clip.duration) == (0.5, 3.5, 4.5)
     expected = integers.astype(np.float32) / np.float32(2 ** (bits - 1))
-    np.testing.assert_allclose(read_recording(path, 16_000), expected, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(read_recording(path, 8_000), expected, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["ogg", "opus"])
@@ -246,7 +246,7 @@ def test_a_pause_that_was_not_recorded_is_silence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["m4a", "adts"])
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path, kind: str) -> None:
     peaks = []
-    for minutes in (0.5, 2):
+    for minutes in (0.25, 1):
         path = encode(tmp_path / f"{minutes}", kind, samples=np.zeros((int(minutes * 60) * ENCODED[kind].rate, 1)))
         tracemalloc.start()
         assert sum(1 for _ in read_segments(path, Segmentation(RULE, 3))) in (minutes * 20, minutes * 20 + 1)

@@ -25,11 +25,16 @@ RECORDINGS = 48
 # Parts of two rows, so that there is much to go wrong; the process ends itself, as `kill -9` would, before the n-th
 # time that it opens for writing, renames or deletes something of the output. Moments are counted in what is done to
 # the disk, not in seconds: a slow machine must not make them all the same.
-# Each is a fork of one process that has imported everything: Python's start took longer than the runs.
+# Each is a fork of one process that has imported everything, as its decode processes are: Python's start took longer
+# than the runs.
 MORTAL = """
 import fnmatch, json, os, signal, sys
-import onnxruntime, ser_batch.output.compaction, ser_batch.output.parts, ser_batch.pipeline.run
+import onnxruntime, ser_batch.decode.process, ser_batch.output.compaction, ser_batch.output.parts
+import ser_batch.pipeline.run
 from ser_batch.cli import main
+sys.path.insert(0, "tests")
+from support.nursery import Nursery
+ser_batch.decode.process.subprocess = Nursery().opened()
 ser_batch.output.parts.PART_ROWS, ser_batch.output.compaction.GROUP_ROWS = 2, 8
 def live(left, home, after, arguments):
     def hook(event, told):
@@ -110,7 +115,7 @@ def test_killed_at_random_moments_the_table_is_the_same(
 def test_a_disk_that_fills_up_is_a_clear_end(whole: tuple[Path, pa.Table], tmp_path: Path, toy_bundle: Bundle) -> None:
     audio, table = whole
     out = tmp_path / "out.parquet"
-    arguments = (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1)
+    arguments = (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1, "--workers", 1)
     process = start(*arguments)
     wait_for_parts(process, out, 2)
     # From now on the system takes no more than 100 bytes a file of this process.
@@ -130,7 +135,7 @@ def test_an_output_folder_that_goes_is_a_clear_end(
     audio, table = whole
     (tmp_path / "results").mkdir()
     out = tmp_path / "results" / "out.parquet"
-    process = start(audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1)
+    process = start(audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1, "--workers", 1)
     wait_for_parts(process, out, 2)
     (tmp_path / "results").rename(tmp_path / "moved")
     _, errors = process.communicate(timeout=60)
@@ -138,14 +143,19 @@ def test_an_output_folder_that_goes_is_a_clear_end(
     assert b"cannot be written" in errors
     assert b"Traceback" not in errors
     again = tmp_path / "moved" / "out.parquet"
-    assert run(audio, "--out", again, "--bundle", toy_bundle.root, "--batch-size", 1, "--resume", "--quiet") == 3
+    assert (
+        run(
+            audio, "--out", again, "--bundle", toy_bundle.root, "--batch-size", 1, "--workers", 1, "--resume", "--quiet"
+        )
+        == 3
+    )
     assert pq.read_table(again).equals(table)
 
 
 def test_a_schedulers_sigterm_ends_clearly(whole: tuple[Path, pa.Table], tmp_path: Path, toy_bundle: Bundle) -> None:
     audio, table = whole
     out = tmp_path / "out.parquet"
-    arguments = (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1)
+    arguments = (audio, "--out", out, "--bundle", toy_bundle.root, "--batch-size", 1, "--workers", 1)
     process = start(*arguments)
     wait_for_parts(process, out, 2)
     os.kill(process.pid, signal.SIGTERM)

@@ -15,7 +15,7 @@ from training.models.context import ContextBranch  # noqa: E402
 from training.models.frontends import Centre, LogMel  # noqa: E402
 from training.models.spectrogram import SpectrogramBranch  # noqa: E402
 
-RATE, SAMPLES, LENGTH = 48_000, 144_000, 100_000
+RATE, SAMPLES, LENGTH = 48_000, 96_000, 66_000
 SMALL = SpectrogramConfig(channels=(4, 8, 8, 8), layers=1, feed_forward=32)
 BRANCHES = ["spectrogram", "wav2vec2", "wavlm", "whisper", "as it is"]
 CHANGES = {
@@ -50,7 +50,7 @@ def make(name: str) -> torch.nn.Module:
     """An untrained branch whose probabilities tell clips apart."""
     torch.manual_seed(0)
     if name == "spectrogram":
-        branch = SpectrogramBranch(SMALL, 8).eval()
+        branch = SpectrogramBranch(SMALL, 8, SAMPLES).eval()
         branch.standardise.fit(branch.features(speech()))
         branch.classifier.weight.data.mul_(20)
         return branch
@@ -91,7 +91,7 @@ def test_the_ancestors_front_end_hears_the_volume_knob() -> None:
     """Guards the guard: the changes are large enough to show."""
     torch.manual_seed(0)
     mel = LogMelConfig(reference="full scale")
-    branch, clips = SpectrogramBranch(replace(SMALL, mel=mel), 8).eval(), speech()
+    branch, clips = SpectrogramBranch(replace(SMALL, mel=mel), 8, SAMPLES).eval(), speech()
     branch.standardise.fit(branch.features(clips))
     branch.classifier.weight.data.mul_(20)
     with torch.no_grad():

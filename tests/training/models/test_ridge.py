@@ -125,6 +125,7 @@ def test_heads_that_have_no_closed_form_are_refused(changes: dict[str, Any], tmp
 def whole(**changes: Any) -> RunConfig:
     """A configuration that ridge regression fits, but for `changes` of its parts."""
     parts = {"context": replace(CONFIG.context, **HEAD), "context_stage": STAGE}
+    parts["spectrogram_stage"] = replace(CONFIG.spectrogram_stage, epochs=1)
     return replace(CONFIG, **parts | changes)
 
 

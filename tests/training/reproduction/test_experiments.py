@@ -32,7 +32,7 @@ from training.reproduction.experiments import (
     train_out_of_fold,
 )
 from training.reproduction.predictions import SOLVERS, load_predictions, table_v
-from training.reproduction.protocols import Setting
+from training.reproduction.protocols import Setting, averaged
 from training.reproduction.results import load
 from training.runtime import Runtime, find_device
 
@@ -60,7 +60,19 @@ def test_everything_is_on_one_page(reproduced: tuple[Setting, Path]) -> None:
     assert len(pictures) == 5 and all((page.parent / picture).is_file() for picture in pictures)
 
 
-def test_nothing_is_trained_again(reproduced: tuple[Setting, Path]) -> None:
+def test_seeds_of_the_papers_protocol_are_runs(reproduced: tuple[Setting, Path]) -> None:
+    setting, _ = reproduced
+    (found,) = [e for e in load(setting.results) if (e.experiment, e.protocol) == ("protocol", "paper")]
+    runs = found.results["runs"]
+    assert [(name, run["seed"], run["split"]) for name, run in runs.items()] == [
+        ("seed0", 0, "paper-seed0"),
+        ("seed1", 1, "paper-seed1"),
+    ]
+    assert averaged(runs.values(), "fused")["accuracy"]["n"] == 2
+
+
+def test_nothing_is_trained_again(reproduced: tuple[Setting, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.reproduction.experiments.draw", lambda *_: [])
     setting, page = reproduced
     before, seen = page.read_text(), []
     again = replace(setting, runtime=Runtime(progress=lambda *row: seen.append(row)))

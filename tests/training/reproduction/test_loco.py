@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ pytest.importorskip("transformers")
 from ser_batch.bundle.trust import parse_trust, read_trust
 from ser_batch.errors import TrainingError
 from support.toy_corpus import CONFIG, write_corpora
-from training.data.corpora import load_corpora
+from training.data.corpora import Corpora, load_corpora
 from training.files import read_json
 from training.reproduction.experiments import measure_loco
 from training.reproduction.loco import threshold
@@ -23,18 +24,23 @@ from training.reproduction.tables import loco_table
 from training.stages import train
 
 
-def test_each_corpus_is_measured_by_a_model_that_never_heard_it(tmp_path: Path) -> None:
-    folder = tmp_path / "corpora"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpora]:
+    """A run over two corpora, each left out in turn, and with them a third that is only measured; read only."""
+    folder = tmp_path_factory.mktemp("loco")
     write_corpora(folder)
     text = (folder / "corpora.toml").read_text()
     other = text[text.index("[[corpus]]", 60) :].replace('"coarse"', '"kept"', 1).replace('"train"', '"measure"')
     (folder / "corpora.toml").write_text(f"{text}\n{other}")
-    fusion = replace(CONFIG.fusion, fit_on="out-of-fold", solver="shrunk")
-    config = replace(CONFIG, protocol="given", refit=True, fusion=fusion)
     corpora = load_corpora(folder / "corpora.toml")
-    train(config, corpora.for_training(), tmp_path / "run")
-    path = measure_loco(tmp_path / "run", corpora, tmp_path / "results", "command", tmp_path / "trust.json")
+    fusion = replace(CONFIG.fusion, fit_on="out-of-fold", solver="shrunk")
+    train(replace(CONFIG, protocol="given", refit=True, fusion=fusion), corpora.for_training(), folder / "run")
+    return folder / "run", corpora
+
+
+def test_each_corpus_is_measured_by_a_model_that_never_heard_it(trained: tuple[Path, Corpora], tmp_path: Path) -> None:
+    run, corpora = trained
+    path = measure_loco(run, corpora, tmp_path / "results", "command", tmp_path / "trust.json")
     found = read_json(path)["results"]
     assert list(found["runs"]) == ["fine", "coarse", "kept"]
     for name, clips in {"fine": 16, "coarse": 16, "kept": 24}.items():
@@ -43,7 +49,7 @@ def test_each_corpus_is_measured_by_a_model_that_never_heard_it(tmp_path: Path) 
         low, high = fused["ua_interval"]
         assert low <= fused["ua"] <= high and fused["over"] == "clips"  # three speakers are too few
     for number, name in enumerate(("fine", "coarse")):
-        split = read_json(tmp_path / "run/out-of-fold" / str(number) / "split.json")
+        split = read_json(run / "out-of-fold" / str(number) / "split.json")
         assert not any(file.startswith(name) for file in split["train"] + split["validation"])
     assert found["heard"] == ["fine", "coarse"]
     assert found["runs"]["fine"]["fused"]["labels"] == ["calm or neutral"]  # the other corpus has one word for both
@@ -56,10 +62,9 @@ def test_each_corpus_is_measured_by_a_model_that_never_heard_it(tmp_path: Path) 
     assert "fine, left out" in table and "kept, never trained on" in table and "mean of those left out (2)" in table
 
 
-def test_a_run_that_left_nothing_out_is_refused(tmp_path: Path) -> None:
-    corpora = write_corpora(tmp_path)
-    fusion = replace(CONFIG.fusion, fit_on="validation", solver="shrunk")
-    train(replace(CONFIG, protocol="given", fusion=fusion), corpora.for_training(), tmp_path / "run")
+def test_a_run_that_left_nothing_out_is_refused(trained: tuple[Path, Corpora], tmp_path: Path) -> None:
+    run, corpora = trained
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("out-of-fold"))
     with pytest.raises(TrainingError, match="has not left any corpus out"):
         measure_loco(tmp_path / "run", corpora, tmp_path / "results", "command")
 

@@ -85,15 +85,6 @@ def test_a_killed_protocol_goes_on_to_the_same_result(
     assert without_time(found) == without_time(sentence[1])
 
 
-def test_seeds_of_the_papers_protocol_are_runs(corpus: Corpus, tmp_path: Path) -> None:
-    runs = run_protocol(setting(corpus, tmp_path), "paper", [0, 3])["runs"]
-    assert [(name, run["seed"], run["split"]) for name, run in runs.items()] == [
-        ("seed0", 0, "paper-seed0"),
-        ("seed3", 3, "paper-seed3"),
-    ]
-    assert averaged(runs.values(), "fused")["accuracy"]["n"] == 2
-
-
 def test_one_branch_can_be_trained_alone(corpus: Corpus, tmp_path: Path) -> None:
     assert run_protocol(setting(corpus, tmp_path), "paper", [0], only="spectrogram") == {"runs": {}}
     assert (tmp_path / "seed0/spectrogram/best.safetensors").is_file()
