@@ -40,6 +40,11 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write(folder / name / "b.flac", 7.0, 16_000, channels=2, kind="flac")
     write(folder / "a.wav", 2.0)
     write(folder / "audio" / "c.wav", 1.0)
+    labelled = [(f"{label}{n}.wav", label, n % 5) for label in ("satisfied", "frustrated") for n in range(10)]
+    for number, (name, _, _) in enumerate(labelled):
+        write(folder / "calls" / name, 0.6 + 0.05 * number, 16_000)
+    rows = [f"{name},{label},{speaker}" for name, label, speaker in labelled]
+    (folder / "labels.csv").write_text("\n".join(["path,label,speaker", *rows]))
     (folder / "list.csv").write_text("path,label\na.wav,happy\n")
     (folder / "truth.csv").write_text("path,label,speaker\nb.flac,happy,1\nc.wav,sad,2\n")
     with pytest.MonkeyPatch.context() as patch:

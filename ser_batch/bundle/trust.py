@@ -55,12 +55,20 @@ class Unseen:
             )
 
     def __str__(self) -> str:
+        return self._said(": " + ", ".join(self.corpora), f"{self.how}; " if self.how else "")
+
+    @property
+    def brief(self) -> str:
+        """The same in one line of a summary: of many corpora only their number."""
+        many = len(self.corpora) > 3
+        return self._said("" if many else ": " + ", ".join(self.corpora), f"{len(self.corpora)} of them; " * many)
+
+    def _said(self, corpora: str, what: str) -> str:
         interval = (
             "" if self.ua_interval is None else " ({:.1f} to {:.1f} %)".format(*(100 * x for x in self.ua_interval))
         )
-        what = f"{self.how}; " if self.how else ""
         return (
-            f"UA {100 * self.ua:.1f} %{interval} on corpora that it was not trained on: {', '.join(self.corpora)} "
+            f"UA {100 * self.ua:.1f} %{interval} on corpora that it was not trained on{corpora} "
             f"({what}{self.clips:,} clips, {self.labels} labels, chance {100 / self.labels:.1f} %)"
         )
 
@@ -106,7 +114,15 @@ class Trust:
         return self.bandwidth_hz or NARROW
 
     def __str__(self) -> str:
-        said = str(self.unseen) if self.unseen else "not measured on unseen corpora"
+        return self._said(str(self.unseen))
+
+    @property
+    def brief(self) -> str:
+        """The same in one line of a summary."""
+        return self._said(self.unseen.brief if self.unseen else "")
+
+    def _said(self, unseen: str) -> str:
+        said = unseen if self.unseen else "not measured on unseen corpora"
         return f"{said}; {self.confident}" if self.confident else said
 
 

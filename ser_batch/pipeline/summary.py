@@ -81,7 +81,7 @@ def summarise(progress: Progress, labels: tuple[str, ...], model: str, out: str,
     return RunSummary(
         model=model,
         out=out,
-        trust=str(trust),
+        trust=trust.brief,
         rows=output.statuses.total(),
         statuses={status: output.statuses[status] for status in STATUSES},
         labels={label: output.labels[label] for label in labels},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
-from ser_batch.bundle.trust import NARROW, Trust, parse_trust, read_trust, trust_of
+from ser_batch.bundle.trust import NARROW, Confident, Trust, Unseen, parse_trust, read_trust, trust_of
 from ser_batch.clips import ClipRule
 from ser_batch.errors import BundleError, InputError
 from support.toy import make_toy_bundle
@@ -77,3 +78,14 @@ def test_the_file_for_an_export_is_checked(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         read_trust(path)
+
+
+def test_of_many_corpora_a_summary_has_the_number_alone() -> None:
+    few = Unseen(0.5, 4, 100, ("EmoDB", "SAVEE"), how="mean over corpora")
+    many = Trust(replace(few, corpora=("EmoDB", "SAVEE", "CASIA", "TESS")), Confident(0.7, 0.7, 0.1))
+    assert (
+        Trust(few).brief
+        == "UA 50.0 % on corpora that it was not trained on: EmoDB, SAVEE (100 clips, 4 labels, chance 25.0 %)"
+    )
+    said = "UA 50.0 % on corpora that it was not trained on (4 of them; 100 clips, 4 labels, chance 25.0 %); 70 % right"
+    assert many.brief.startswith(said) and "TESS (mean over corpora; 100 clips" in str(many)

@@ -142,10 +142,6 @@ def test_the_identity_stays_and_is_the_manifest_s_sha256_without_artefacts(bundl
     assert (bundle.root / "manifest.json").read_text().count("precisions/") == 2
 
 
-def test_the_default_bundle_keeps_its_id() -> None:
-    assert load_bundle().id == "ravdess-compact-3e3bcd4cb327"
-
-
 def test_what_was_added_since_the_bundle_was_opened_is_kept(bundle: Bundle) -> None:
     add_artefacts(bundle, GRAPHS)
     assert set(GRAPHS) < set(add_artefacts(bundle, {ENGINE: b"code"}).manifest.files)
