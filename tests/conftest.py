@@ -23,6 +23,12 @@ STARTED = ("ser_batch/decode", "ser_batch/audio", "bench/test_throughput.py")
 """Where decode processes are what is tested, or measured, and so start as a run starts them."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of pytest-xdist takes one core; torch would start as many threads in each as there are cores."""
+    if hasattr(config, "workerinput"):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if SHARED.is_dir():
         return
