@@ -1,6 +1,6 @@
 """The README's code: its commands are run, or at least parsed, where its files are; its Python runs.
 
-Parsed alone are commands that train for hours, need a GPU or an object store, or that other tests run.
+Parsed alone are commands that train for hours, need a GPU, an object store or a corpus, or that other tests run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from support.recordings import sound, write
 pytest.importorskip("torch")
 
 README = Path(__file__).parents[1] / "README.md"
-PARSED = re.compile(r"s3://|gs://|--backend|--bundle my-bundle|^ser-batch verify|^ser-train|^ser-export|^bench")
+PARSED = re.compile(
+    r"s3://|gs://|\.\./shared|savee|--backend|--bundle my-bundle|^ser-batch verify|^ser-train|^ser-export|^bench"
+)
 COMMANDS = [
     command.strip()
     for block in re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)

@@ -69,7 +69,7 @@ class Unseen:
         )
         return (
             f"UA {100 * self.ua:.1f} %{interval} on corpora that it was not trained on{corpora} "
-            f"({what}{self.clips:,} clips, {self.labels} labels, chance {100 / self.labels:.1f} %)"
+            f"({what}{self.clips:,} clips, up to {self.labels} labels, chance {100 / self.labels:.1f} % or more)"
         )
 
 
