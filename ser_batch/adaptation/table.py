@@ -66,6 +66,7 @@ def adapt_table(
     fitted = fit(archive, asked)
     answers = apply(archive, fitted, archive.column(asked.by) if asked.by else None)
     write(place.file, _schema(archive.schema, fitted, asked), _tables(archive, answers, fitted, asked))
+    place.render()
     before, after = (rows[archive.ok].argmax(axis=1) for rows in (archive.probabilities, answers))
     said = [np.bincount(labels, minlength=len(archive.labels)) / len(labels) for labels in (before, after)]
     return Adapted(

@@ -148,8 +148,13 @@ def load_bundle(root: Path | None = None) -> Bundle:
         try:
             raw = manifest_path.read_bytes()
         except OSError as error:
+            got = f"no {MANIFEST_FILE} in it" if root.is_dir() else error.strerror
+            trained = (root / "result.json").is_file() and (root / "config.json").is_file()
             raise BundleError(
-                "is not a bundle", got=error.strerror, expected=f"a directory with {MANIFEST_FILE}"
+                "is not a bundle",
+                got=got,
+                expected=f"a directory with {MANIFEST_FILE}",
+                remedy=f"It is a run of ser-train: ser-export onnx {root} --out my-bundle" if trained else None,
             ) from error
         manifest = parse_manifest(raw)
         verify_files(root, manifest.files, MANIFEST_FILE, CERTIFICATE_FILES)

@@ -183,6 +183,8 @@ def _read_parquet(path: str) -> pa.Table:
     tables = []
     try:
         for stored in output.tables():
+            if stored.size() is None:
+                raise InputError(f"{stored} does not exist", remedy="Check the path of the predictions.")
             with pq.ParquetFile(stored.source()) as file:
                 tables.append(file.read())
     except (OSError, pa.ArrowException) as error:

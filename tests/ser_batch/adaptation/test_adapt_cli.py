@@ -62,6 +62,14 @@ def predictions(tmp_path: Path) -> Path:
     return tmp_path / "preds.parquet"
 
 
+def test_a_csv_is_written_beside_its_parquet_file(predictions, tmp_path, capsys):
+    out = tmp_path / "adapted.csv"
+    assert main(["adapt", str(predictions), "--shares", "equal", "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 303 and ua(out) == ua(tmp_path / "adapted.csv.parquet")
+    assert main(["evaluate", str(tmp_path / "typo.parquet"), "--labels", str(predictions)]) == 2
+    assert "typo.parquet does not exist" in capsys.readouterr().err
+
+
 def test_equal_shares_put_a_biased_model_right(predictions, tmp_path, capsys):
     out = tmp_path / "adapted.parquet"
     assert main(["adapt", str(predictions), "--shares", "equal", "--out", str(out)]) == 0

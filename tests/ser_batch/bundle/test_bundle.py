@@ -91,6 +91,13 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, copy: Path, place: Callabl
         load_bundle(where)
 
 
+def test_a_run_of_training_in_a_bundle_s_place_says_how_it_becomes_one(tmp_path: Path) -> None:
+    for name in ("config.json", "result.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(BundleError, match=r"got no manifest.json in it; .* ser-export onnx .* --out my-bundle"):
+        load_bundle(tmp_path)
+
+
 @pytest.mark.parametrize("member", ["wav2vec2.onnx", "manifest.json"])
 def test_a_link_out_of_the_bundle_is_refused(copy: Path, tmp_path: Path, member: str) -> None:
     shutil.move(copy / member, tmp_path / "outside")
