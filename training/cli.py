@@ -62,7 +62,9 @@ def run(
     print_diagnostics(out)
     if result:
         print_result(result["test"])
-        click.echo(f"next: ser-export onnx {out} --out my-bundle")
+        # Of a table of one's own nobody but its owner knows the terms, which a bundle has to state.
+        licence = "" if corpora or Path(given["data"]).is_dir() else ' --licence "TERMS"'
+        click.echo(f"next: ser-export onnx {out} --out my-bundle{licence}")
 
 
 @cli.command()

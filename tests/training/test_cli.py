@@ -40,7 +40,8 @@ def test_a_table_trains_and_its_run_loads(
     assert run.labels == LABELS and run.config.protocol == "given"
     assert tuple(run.branches) == ("whisper_toy", "spectrogram")
     assert set(run.metrics["test"]) == {"whisper_toy", "spectrogram", "fused"}
-    told = capsys.readouterr().err
+    said, told = capsys.readouterr()
+    assert f'next: ser-export onnx {corpus / "run"} --out my-bundle --licence "TERMS"' in said
     assert "whisper_toy  parts moved by" in told and "% of uniform entropy" in told
     found = {name: json.loads((corpus / "run" / name / "diagnostics.json").read_text()) for name in run.branches}
     assert all(distance > 0 for distance in found["whisper_toy"]["moved"].values())
