@@ -19,7 +19,7 @@ import pyarrow as pa
 import ser_batch
 from ser_batch.adaptation.adapt import ON_EQUAL, Adaptation, Fitted, apply, fit
 from ser_batch.adaptation.archive import Archive, read_archive
-from ser_batch.adaptation.few_labels import BOTH, NOTHING, TEMPERATURE, Correction
+from ser_batch.adaptation.few_labels import BOTH, FEWEST_EACH, NOTHING, TEMPERATURE, Correction
 from ser_batch.arrow import numbers, words
 from ser_batch.errors import OutputError
 from ser_batch.evaluation.predictions import ADAPTATION, UNADAPTED
@@ -175,4 +175,9 @@ def format_adapted(adapted: Adapted, out: str) -> str:
 def _labelled(found: Correction) -> list[tuple[str, str]]:
     losses = f"loss {found.loss_before:.3f} before, {found.loss_after:.3f} after, cross-validated"
     temperature = "" if found.kept == NOTHING else f", temperature {found.temperature:.2f}"
-    return [("labels", f"{found.rows} rows: {_KEPT[found.kept]}"), ("", f"{losses}{temperature}")]
+    lines = [("labels", f"{found.rows} rows: {_KEPT[found.kept]}"), ("", f"{losses}{temperature}")]
+    if found.rarest < FEWEST_EACH:
+        lines.append(
+            ("", f"no bias was tried: a label has {found.rarest} of the rows, and it takes {FEWEST_EACH} of each")
+        )
+    return lines

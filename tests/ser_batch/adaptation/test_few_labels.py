@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ser_batch.adaptation.few_labels import BOTH, NOTHING, TEMPERATURE, correction
+from ser_batch.adaptation.few_labels import BOTH, FEWEST_EACH, NOTHING, TEMPERATURE, correction
 from ser_batch.errors import InputError
 
 LABELS = 4
@@ -60,6 +60,14 @@ def test_what_is_common_is_no_bias():
     found = correction(z, truth, shares, speakers(400))
     assert abs(found.bias[0]) < 0.3
     assert found.kept != BOTH or found.loss_after < found.loss_before
+
+
+def test_no_bias_is_fitted_where_a_label_has_too_few_rows():
+    z, truth = drawn(300, 1.0, [2.0, 0, 0, -2.0])
+    for count in (FEWEST_EACH - 1, FEWEST_EACH):
+        rows = np.r_[np.flatnonzero(truth != 3), np.flatnonzero(truth == 3)[:count]]
+        found = correction(z[rows], truth[rows], EQUAL, speakers(len(rows)))
+        assert found.rarest == count and (found.kept == BOTH) == (count == FEWEST_EACH)
 
 
 def test_a_label_without_a_share_has_no_bias_and_no_row():
