@@ -113,12 +113,14 @@ def mel_filters(config: LogMelConfig) -> np.ndarray:
 class LogMel(nn.Module):
     """Log-mel spectrogram in decibels, uncentred, from products and slices only.
 
-    The DFT of a frame is the Cooley–Tukey step for 2048 = 64 × 32: with n = 32 n₁ + n₂ and k = k₁ + 64 k₂,
+    The DFT of a frame is a Cooley–Tukey step; for 2048 = 64 × 32, with n = 32 n₁ + n₂ and k = k₁ + 64 k₂,
 
         X[k₁ + 64 k₂] = Σ_n₂ W₃₂^(n₂ k₂) · W₂₀₄₈^(n₂ k₁) · Σ_n₁ W₆₄^(n₁ k₁) x[32 n₁ + n₂],
 
     two small matrix products with a twiddle between. A real frame needs k₁ = 0 … 32 only: the other bins are
-    complex conjugates of these, so their powers are the same numbers, and the mel matrix is laid out to match.
+    complex conjugates of these, so their powers are the same numbers, and the mel matrix is laid out to match. Only
+    those k₂ are computed that hold a bin of some band, which are a third where the bands end at 8 of 24 kHz, and the
+    frame is split where that makes the least work.
     A hop of n_fft / 4 makes a frame four consecutive blocks, so framing is four slices; of n_fft / 2, two.
 
     Shape: (B, T) at `sample_rate` → (B, n_mels, (T − n_fft) // hop + 1), dB relative to 1, or to the clip's loudest
@@ -129,41 +131,31 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         self.centre = Centre() if config.reference == "clip" else nn.Identity()
-        outer, inner = config.n_fft // 32, 32
-        rows = outer // 2 + 1
-        k1, n1, n2 = np.arange(rows), np.arange(outer), np.arange(inner)
+        filters = mel_filters(config)
+        splits = {inner: _folded_filters(filters, inner) for inner in (16, 32, 64) if config.n_fft % (2 * inner) == 0}
+        self.inner = min(splits, key=lambda inner: _products(splits[inner], config.n_fft // inner, inner))
+        folded, outer = splits[self.inner], config.n_fft // self.inner
+        kept = folded.any(axis=(0, 2))
+        k1, n1, n2 = np.arange(len(folded)), np.arange(outer), np.arange(self.inner)
         first = np.exp(-2j * np.pi * np.outer(k1, n1) / outer)
         twiddle = np.exp(-2j * np.pi * np.outer(k1, n2) / config.n_fft)
-        second = np.exp(-2j * np.pi * np.outer(n2, n2) / inner)
+        second = np.exp(-2j * np.pi * np.outer(n2, n2[kept]) / self.inner)
         self._constant("first", np.concatenate([first.real, first.imag]))
         self._constant("twiddle_real", twiddle.real)
         self._constant("twiddle_imag", twiddle.imag)
         self._constant("second", np.block([[second.real, second.imag], [-second.imag, second.real]]))
         self._constant("window", 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.n_fft) / config.n_fft))
-        self._constant("filters", self._folded_filters(rows, inner))
+        self._constant("filters", folded[:, kept].reshape(-1, config.n_mels))
 
     def _constant(self, name: str, value: np.ndarray) -> None:
         self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
-
-    def _folded_filters(self, rows: int, inner: int) -> np.ndarray:
-        """The mel filters with row k₁ · 32 + k₂ for bin k₁ + 64 k₂, or for its conjugate; (rows · inner, n_mels)."""
-        n_fft, filters = self.config.n_fft, mel_filters(self.config)
-        folded, seen = np.zeros((rows * inner, filters.shape[1])), set()
-        for k1 in range(rows):
-            for k2 in range(inner):
-                k = k1 + (n_fft // inner) * k2
-                k = min(k, n_fft - k)
-                if k not in seen:  # k₁ = 0 and k₁ = 32 hold both a bin and its conjugate
-                    seen.add(k)
-                    folded[k1 * inner + k2] = filters[k]
-        return folded
 
     def forward(self, waveform: Tensor) -> Tensor:
         hop, n_fft, waveform = self.config.hop, self.config.n_fft, self.centre(waveform)
         frames, parts = self.config.frames(waveform.shape[1]), n_fft // hop
         blocks = waveform[:, : (frames + parts - 1) * hop].reshape(-1, frames + parts - 1, hop)
         framed = torch.cat([blocks[:, i : i + frames] for i in range(parts)], dim=2) * self.window
-        stage = self.first @ framed.reshape(-1, frames, n_fft // 32, 32)  # (B, frames, 2 · rows, 32)
+        stage = self.first @ framed.reshape(-1, frames, n_fft // self.inner, self.inner)  # (B, frames, 2 · rows, inner)
         real, imag = stage.split(self.twiddle_real.shape[0], dim=2)
         turned = torch.cat(
             [
@@ -172,14 +164,35 @@ class LogMel(nn.Module):
             ],
             dim=3,
         )
-        spectrum = turned @ self.second  # (B, frames, rows, real 32 | imaginary 32)
+        spectrum = turned @ self.second  # (B, frames, rows, real kept | imaginary kept)
         squared = spectrum * spectrum
-        power = (squared[..., :32] + squared[..., 32:]).flatten(2)
+        kept = self.second.shape[1] // 2
+        power = (squared[..., :kept] + squared[..., kept:]).flatten(2)
         mel, floor = power @ self.filters, self.config.floor
         if self.config.reference == "clip":
             mel = mel / mel.amax(dim=(1, 2), keepdim=True).clamp(min=floor)
             floor = 10 ** (-self.config.dynamic_range / 10)
         return (10.0 / math.log(10.0)) * mel.clamp(min=floor).log().transpose(1, 2)
+
+
+def _folded_filters(filters: np.ndarray, inner: int) -> np.ndarray:
+    """Mel filters (n_fft / 2 + 1, n_mels) by k₁ and k₂: those of bin k₁ + (n_fft / inner) k₂ or of its conjugate."""
+    n_fft = 2 * (len(filters) - 1)
+    outer = n_fft // inner
+    folded, seen = np.zeros((outer // 2 + 1, inner, filters.shape[1])), set()
+    for k1, k2 in np.ndindex(folded.shape[:2]):
+        k = k1 + outer * k2
+        k = min(k, n_fft - k)
+        if k not in seen:  # the first and the last k₁ hold both a bin and its conjugate
+            seen.add(k)
+            folded[k1, k2] = filters[k]
+    return folded
+
+
+def _products(folded: np.ndarray, outer: int, inner: int) -> int:
+    """Multiplications of a frame: the first product, the second, the mel bank."""
+    rows, kept = len(folded), int(folded.any(axis=(0, 2)).sum())
+    return 2 * rows * outer * inner + rows * 2 * inner * 2 * kept + rows * kept * folded.shape[2]
 
 
 WHISPER_RATE, WHISPER_FFT, WHISPER_HOP = 16_000, 400, 160

@@ -121,6 +121,17 @@ def test_other_frame_lengths_follow_the_same_definition(hop: int) -> None:
     torch.testing.assert_close(LogMel(config)(x), expected, atol=3e-3, rtol=0)
 
 
+@pytest.mark.parametrize("top", [8_000.0, 24_000.0])
+def test_bins_beyond_the_bands_are_not_computed(top: float) -> None:
+    config = LogMelConfig(n_fft=4096, hop=2048, n_mels=64, f_max=top, reference="full scale")
+    x, model = as_batch(clip()), LogMel(config)
+    mel = torchaudio.transforms.MelSpectrogram(RATE, 4096, hop_length=2048, n_mels=64, center=False, f_max=top)
+    expected = torchaudio.transforms.AmplitudeToDB("power", top_db=None)(mel(x))
+    torch.testing.assert_close(model(x), expected, atol=3e-3, rtol=0)
+    used = int((mel_filters(config) > 0).any(axis=1).sum())
+    assert used <= len(model.filters) < 1.15 * used + 64
+
+
 @pytest.mark.parametrize(("config", "norm"), [(LogMelConfig(), None), (SLANEY, "slaney")])
 def test_mel_filters_equal_torchaudio(config: LogMelConfig, norm: str | None) -> None:
     expected = torchaudio.functional.melscale_fbanks(1025, 0.0, 24_000.0, 128, RATE, norm, config.mel_scale)
