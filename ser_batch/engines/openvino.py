@@ -5,7 +5,7 @@ wrong by up to 23 dB. So the precision is always asked for, and checked. OpenVIN
 operators from it (the `precise_0` mark of older versions is gone), but a graph can be cut in two: the part up to
 the tensor that the export names as the front-end's output is compiled in fp32, the rest in bf16. The softmax, alone or
 fused with what is before it, OpenVINO computes in fp32. In int8 the graph itself says what is quantised
-(`ser-export quantize`), and the rest of it is asked for in fp32.
+(`ser-export quantize`); the rest of it runs in bf16 where the CPU has that, but for the front-end, and else in fp32.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ Requests = dict[str, list[Any]]
 PRECISIONS = ("fp32", "bf16", "int8")
 """What the engine can be opened in, the default first; int8 needs graphs that `ser-export quantize` made."""
 
-_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _UNFUSED = {"SNIPPETS_MODE": "DISABLE"}
 """For what runs in fp32: no sum and product fused into one instruction, which rounds once where torch rounds twice.
 
@@ -72,7 +71,7 @@ def open_bundle(
 
 
 class OpenVinoEngine:
-    """One compiled graph per branch (two in bf16); a small batch gets every thread, a large one several streams.
+    """One compiled graph per branch (two with bf16); a small batch gets every thread, a large one several streams.
 
     The graphs hold one clip where the usual batch is one, else `MICRO_BATCH`: a batch is cut into such micro-batches.
 
@@ -171,10 +170,10 @@ def _compile(
         raise EngineError(f"OpenVINO refuses {path}", got=_first_line(error)) from error
     check_tensors(branch, _tensors(model.inputs), _tensors(model.outputs), bundle)
     check_labels(branch, _metadata(model, LABELS_KEY), bundle)
-    if _HINTS[precision] == "f32":
+    if precision == "fp32" or unsupported("bf16"):
         keep_outputs(model, wanted)
         use_phases(model)
-        return [_compile_in(core, model, precision, size, settings, path)]
+        return [_compile_in(core, model, "f32", size, settings, path)]
     boundary = _metadata(model, FRONTEND_KEY)
     if boundary is None:
         raise EngineError(
@@ -187,13 +186,12 @@ def _compile(
     use_phases(front)
     widen_groups(rest)
     return [
-        _compile_in(core, front, "fp32", size, settings, path),
-        _compile_in(core, rest, precision, size, settings, path),
+        _compile_in(core, front, "f32", size, settings, path),
+        _compile_in(core, rest, "bf16", size, settings, path),
     ]
 
 
-def _compile_in(core: Any, model: Any, precision: str, size: int, settings: dict[str, Any], path: object) -> Any:
-    hint = _HINTS[precision]
+def _compile_in(core: Any, model: Any, hint: str, size: int, settings: dict[str, Any], path: object) -> Any:
     fusing = _UNFUSED if hint == "f32" else {}
     try:
         fix_batch(model, size)

@@ -71,18 +71,10 @@ def widen_groups(model: Any) -> int:
     branch's time. A depthwise convolution has kernels of its own and is left alone.
     """
     from openvino import opset13
-    from openvino.passes import ConstantFolding, Manager
 
-    convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == "GroupConvolution"]
-    if not convolutions:
-        return 0
-    # The importer hides the weights behind a reshape.
-    folding = Manager()
-    folding.register_pass(ConstantFolding())
-    folding.run_passes(model)
     widened = 0
     for node in (node for node in model.get_ordered_ops() if node.get_type_name() == "GroupConvolution"):
-        constant = node.input_value(1).get_node()
+        constant = _folded(node.input_value(1))
         if constant.get_type_name() != "Constant" or (joined := _joined(*constant.shape[:3])) == 1:
             continue
         attributes = node.get_attributes()
@@ -120,6 +112,23 @@ def use_phases(model: Any) -> int:
     if found:
         model.validate_nodes_and_infer_types()
     return len(found)
+
+
+def _folded(value: Any) -> Any:
+    """The node behind `value`, made one constant where it depends on constants alone.
+
+    The importer hides weights behind a reshape. No other part of the graph is folded: that would turn the weights of
+    an int8 graph back into floats.
+    """
+    import openvino
+    from openvino import opset13
+    from openvino.passes import ConstantFolding, Manager
+
+    end = opset13.result(value)
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(openvino.Model([end], []))
+    return end.input_value(0).get_node()
 
 
 def _joined(groups: int, outputs: int, inputs: int) -> int:

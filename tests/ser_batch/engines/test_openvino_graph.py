@@ -59,6 +59,19 @@ def test_wide_and_depthwise_groups_are_left_alone(shape: tuple[int, int, int]) -
     assert widths(model) == [(shape[0], shape[2], shape[1])]
 
 
+def test_int8_weights_elsewhere_stay_int8() -> None:
+    from openvino import opset13 as ops
+
+    model = grouped(4, 8, 8)
+    end = model.get_results()[0].input_value(0)
+    weights = ops.constant(np.ones((end.get_partial_shape()[2].get_length(), 4), np.int8))
+    scaled = ops.multiply(ops.convert(weights, "f32"), ops.constant(np.float32(0.5)))
+    quantised = openvino.Model([ops.matmul(end, scaled, False, False)], model.get_parameters())
+    assert widen_groups(quantised) == 1
+    constants = [node for node in quantised.get_ordered_ops() if node.get_type_name() == "Constant"]
+    assert any(node.get_element_type() == openvino.Type.i8 for node in constants)
+
+
 def strided(length: int, taps: int, stride: int, pads: tuple[int, int], channels: int = 1, dilation: int = 1) -> Any:
     """A model of one convolution over (B, channels, length)."""
     from openvino import opset13 as ops
