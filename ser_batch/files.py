@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +28,7 @@ def write_atomically(path: Path, content: Content, *, temporary_folder: Path | N
     Raises:
         OSError: it cannot be written; `path` is then what it was.
     """
-    temporary = (temporary_folder or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    temporary = (temporary_folder or path.parent) / f".{path.name}.{os.urandom(4).hex()}.tmp"
     try:
         with temporary.open("xb") as file:
             if callable(content):

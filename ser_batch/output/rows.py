@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ser_batch.output.parquet import BATCH_ROWS, batches
@@ -76,8 +75,8 @@ class Counts:
         for status, share in zip(columns["status"], columns.get("clipped", ()), strict=False):
             self.clipped += sign * (status == "ok" and share is not None and share >= CLIPPED)
         if self.confident_from is not None:
-            reached = pc.sum(pc.greater_equal(rows.column("score"), self.confident_from))
-            self.confident += sign * (reached.as_py() or 0)
+            scores = rows.column("score").to_pylist()
+            self.confident += sign * sum(score is not None and score >= self.confident_from for score in scores)
         failures = [pair for pair in zip(columns["file"], columns["error"], strict=True) if pair[1] is not None]
         if sign > 0:
             self.errors.extend(failures[: max(0, ERRORS - len(self.errors))])

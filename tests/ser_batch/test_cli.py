@@ -11,8 +11,10 @@ import pytest
 
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.cli import main
+from support.bundles import reseal
 from support.commands import REPOSITORY, run, start, wait_for_parts
 from support.recordings import sources, write
+from support.toy import make_toy_bundle
 
 HEAVY = ("numpy", "pyarrow", "onnxruntime", "soundfile", "soxr", "rich")
 NEVER = ("torch", "transformers", "torchaudio", "sklearn", "pandas", "matplotlib")
@@ -110,9 +112,10 @@ def test_help_documents_exit_codes_and_imports_nothing_heavy() -> None:
     assert not set(modules.split()) & {*HEAVY, *NEVER}
 
 
-def test_a_run_in_a_pipe_imports_no_training_stack_and_draws_no_bar(
-    audio: Path, tmp_path: Path, toy_bundle: Bundle
-) -> None:
+def test_a_run_in_a_pipe_imports_no_training_stack_and_draws_no_bar(audio: Path, tmp_path: Path) -> None:
+    bundle = make_toy_bundle(tmp_path / "bundle").root
+    confident = {"score": 0.5, "precision": 0.7, "share": 0.4}
+    reseal(bundle, lambda data: data["metrics"].update(trust={"confident": confident}))
     code = "import sys; from ser_batch.cli import main; code = main(sys.argv[1:]); print(*sys.modules)"
     out = tmp_path / "o.parquet"
     result = python(
@@ -123,7 +126,7 @@ def test_a_run_in_a_pipe_imports_no_training_stack_and_draws_no_bar(
         "--out",
         str(out),
         "--bundle",
-        str(toy_bundle.root),
+        str(bundle),
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert not set(result.stdout.splitlines()[-1].split()) & {"rich", *NEVER}
