@@ -137,7 +137,11 @@ class SpectrogramConfig:
             "Max-pooling, of the raw spectrogram as III-D.3 has it; III-D.2b can be read as the convolutions' output."
         ),
     )
-    layers: int = field(default=4, metadata=paper("III-D.2b", "Transformer encoder layers."))
+    layers: int = field(
+        default=4,
+        metadata=paper("III-D.2b", "Transformer encoder layers.")
+        | ours("0 leaves out the Transformer with its cross-attention, to measure what that arm is worth."),
+    )
     heads: int = field(
         default=4,
         metadata=paper("III-D.2b", "Attention heads of the encoder.") | ours("The cross-attention has as many."),
@@ -187,10 +191,12 @@ class SpectrogramConfig:
     )
 
     def __post_init__(self) -> None:
-        if min(*self.pool, self.heads, self.layers) < 1:
+        if min(*self.pool, self.heads) < 1 or self.layers < 0:
             got = f"pool {self.pool}, heads {self.heads}, layers {self.layers}"
             raise TrainingError(
-                "a spectrogram branch without pool, heads or layers", got=got, expected="1 or more each"
+                "a spectrogram branch has a pool, heads and layers",
+                got=got,
+                expected="1 or more each, layers 0 or more",
             )
         width = self.mel.n_mels // self.pool[0]
         if not width or width % self.heads:

@@ -47,7 +47,7 @@ def diagnose(branch: nn.Module, start: Weights, features: Tensor, folder: Path, 
         start: what `weights` gave before training.
     """
     found: dict[str, Any] = {"moved": moved(start, weights(branch))}
-    if isinstance(branch, SpectrogramBranch):
+    if isinstance(branch, SpectrogramBranch) and branch.config.layers:
         found["arm"] = arm_figures(branch, features, device)
     write_json(folder / FILE, found)
 

@@ -84,7 +84,7 @@ class Views(NamedTuple):
     local: Tensor
     """(B, 8704) of the CNN, as the classifier sees it."""
     attended: Tensor
-    """(B, 64) of Transformer and cross-attention, as the classifier sees it."""
+    """(B, 64) of Transformer and cross-attention, as the classifier sees it; (B, 0) without them."""
     attention: Tensor | None
     """(B, heads, 69) weights of the cross-attention, where they are asked for."""
 
@@ -106,7 +106,16 @@ class SpectrogramBranch(nn.Module):
         self.cnn = nn.Sequential(
             *(ResidualBlock(a, b, config.cnn_dropout) for a, b in zip(widths, config.channels, strict=False))
         )
-        width = bands // config.pool[0]
+        halvings = 2 ** len(config.channels)
+        flat = config.channels[-1] * (bands // halvings) * (frames // halvings)
+        width = bands // config.pool[0] if config.layers else 0
+        if config.layers:
+            self._add_arm(flat, width, frames)
+        self.classifier = nn.Linear(flat + width, classes)
+
+    def _add_arm(self, flat: int, width: int, frames: int) -> None:
+        """The Transformer over (B, frames / pool, width) and the cross-attention, asked by the (B, flat) of the CNN."""
+        config = self.config
         self.pool = nn.MaxPool2d(config.pool)
         self._place(frames // config.pool[1], width)
         pre = config.norm == "pre"
@@ -115,11 +124,8 @@ class SpectrogramBranch(nn.Module):
         )
         last = nn.LayerNorm(width) if pre else None
         self.transformer = nn.TransformerEncoder(layer, config.layers, last, enable_nested_tensor=False)
-        halvings = 2 ** len(config.channels)
-        flat = config.channels[-1] * (bands // halvings) * (frames // halvings)
         self.query = nn.Linear(flat, width)
         self.cross_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
-        self.classifier = nn.Linear(flat + width, classes)
 
     def _place(self, steps: int, width: int) -> None:
         """Make the table of positions (steps, width): fixed and no part of the weights, trained, or none."""
@@ -152,6 +158,8 @@ class SpectrogramBranch(nn.Module):
         local = self.cnn(x).flatten(1)  # (B, 8704)
         if self.config.balance:
             local = nn.functional.layer_norm(local, local.shape[1:])
+        if not self.config.layers:
+            return Views(local, local[:, :0], None)
         steps = self.pool(x)[:, 0].transpose(1, 2)  # (B, 69, 64)
         sequence = self.transformer(steps if self.positions is None else steps + self.positions)
         query = self.query(local)[:, None]

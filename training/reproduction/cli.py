@@ -104,11 +104,14 @@ def unfreeze(layers: list[int], **given: Any) -> None:
 @click.option(
     "--variants", type=PATH, help="TOML file, one table of changed fields per variant.  [default: the recipe's]"
 )
-def ablate(name: Any, seeds: list[int], variants: Path | None, **given: Any) -> None:
-    """What each part of a recipe's context branch is worth: change one at a time; write the result as JSON."""
+@click.option(
+    "--branch", type=click.Choice(["context", "spectrogram"]), default="context", show_default=True, help="Which one."
+)
+def ablate(name: Any, seeds: list[int], variants: Path | None, branch: Any, **given: Any) -> None:
+    """What each part of a recipe's branch is worth: change one at a time; write the result as JSON."""
     from training.reproduction.experiments import measure_ablation
 
-    click.echo(measure_ablation(_setting(given), name, seeds, variants))
+    click.echo(measure_ablation(_setting(given), name, seeds, variants, branch))
 
 
 @click.command()

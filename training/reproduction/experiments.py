@@ -19,7 +19,7 @@ from training.reproduction.page import draw, write_page
 from training.reproduction.predictions import load_predictions, table_v
 from training.reproduction.protocols import Protocol, Setting, plan, run_protocol
 from training.reproduction.results import Kind, describe, load, save
-from training.reproduction.studies import ablate, plan_depths, unfreeze
+from training.reproduction.studies import BranchOfRecipe, ablate, plan_depths, unfreeze
 from training.runtime import Runtime
 
 
@@ -63,12 +63,19 @@ def measure_unfreezing(setting: Setting, layers: Sequence[int]) -> Path:
     return _write(setting, "unfreezing", setting.config, found, started, trained)
 
 
-def measure_ablation(setting: Setting, protocol: Protocol, seeds: Sequence[int], variants: Path | None) -> Path:
-    """Every variant of the context branch in `out`, written as a result."""
+def measure_ablation(
+    setting: Setting,
+    protocol: Protocol,
+    seeds: Sequence[int],
+    variants: Path | None,
+    branch: BranchOfRecipe = "context",
+) -> Path:
+    """Every variant of a branch in `out`, written as a result."""
     started, config = time.perf_counter(), replace(setting.config, protocol=protocol)
-    found = ablate(replace(setting, config=config), protocol, seeds, variants)
+    found = ablate(replace(setting, config=config), protocol, seeds, variants, branch)
     trained = [run["stage"] for run in found["runs"].values()]
-    return _write(setting, "ablation", config, found, started, trained)
+    kind: Kind = "ablation" if branch == "context" else "spectrogram-ablation"
+    return _write(setting, kind, config, found, started, trained)
 
 
 def measure_loco(run: Path, corpora: Corpora, results: Path, command: str, trusted: Path | None = None) -> Path:

@@ -34,7 +34,7 @@ VARIANTS = "variants"
 """Key of an ablation's results: what each of its variants changes."""
 METRICS = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "ua", "ece", "ece_scaled")
 """Figures that are averaged over runs."""
-Kind = Literal["protocol", "unfreezing", "fusion", "ablation", "loco"]
+Kind = Literal["protocol", "unfreezing", "fusion", "ablation", "spectrogram-ablation", "loco"]
 
 
 @dataclass(frozen=True)

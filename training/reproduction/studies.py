@@ -1,8 +1,8 @@
-"""Studies of the context branch alone: Table IV (unfrozen layers) and ablations, over the same splits and seeds.
+"""Studies of one branch alone: Table IV (unfrozen layers) and ablations, over the same splits and seeds.
 
-Source: paper, section IV-D. The variants of an ablated recipe are a TOML file beside it (configs/ablations/): one
-table per variant, with the fields that it changes. The whole recipe is the first variant, and every other one is
-described by its difference from it, split by split.
+Source: paper, section IV-D. The variants of an ablated recipe are a TOML file beside it for each branch
+(configs/ablations/): one table per variant, with the fields that it changes. The whole recipe is the first variant,
+and every other one is described by its difference from it, split by split.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ser_batch.errors import TrainingError
 from ser_batch.strict_json import decode
@@ -21,9 +21,11 @@ from training.reproduction.predictions import figures, stage_figures
 from training.reproduction.protocols import Protocol, Setting, plan
 from training.reproduction.results import differences
 from training.runs import TrainingRun
-from training.stages import branch_probabilities, train_context
+from training.stages import branch_probabilities, train_context, train_spectrogram
 
-PREDICTIONS = "context_predictions.npz"
+PREDICTIONS = "{}_predictions.npz"
+"""File in a run's folder, by "context" or "spectrogram"."""
+BranchOfRecipe = Literal["context", "spectrogram"]
 WHOLE = "the whole recipe"
 REFIT = "with refit"
 """The variant of a recipe with `refit`, the others being without: only then do validation clips compare them."""
@@ -40,7 +42,7 @@ def unfreeze(setting: Setting, layers: Sequence[int]) -> dict[str, Any]:
     for k, config in planned.items():
         folder = setting.out / f"layers{k:02}"
         run = runs.begin(config, setting.corpus, folder, setting.runtime)
-        found[folder.name] = {"layers": k, "seed": config.seed, **measure_context(run)}
+        found[folder.name] = {"layers": k, "seed": config.seed, **measure_branch(run, "context")}
     return {"depth": depth, "labels": list(setting.corpus.labels), "runs": found}
 
 
@@ -53,8 +55,14 @@ def plan_depths(config: RunConfig, layers: Sequence[int], classes: int) -> tuple
     return planned, deepest.depth
 
 
-def ablate(setting: Setting, protocol: Protocol, seeds: Sequence[int], variants: Path | None = None) -> dict[str, Any]:
-    """Train and test the context branch of every variant with every split and seed, in `out`/<variant>/<run>.
+def ablate(
+    setting: Setting,
+    protocol: Protocol,
+    seeds: Sequence[int],
+    variants: Path | None = None,
+    branch: BranchOfRecipe = "context",
+) -> dict[str, Any]:
+    """Train and test one branch of every variant with every split and seed, in `out`/<variant>/<run>.
 
     Finished ones are read, killed ones go on.
 
@@ -62,7 +70,7 @@ def ablate(setting: Setting, protocol: Protocol, seeds: Sequence[int], variants:
     fold, stage, validation and test figures}}}.
     Raises TrainingError before any training when data, splits, seeds or variants do not fit.
     """
-    known = load_variants(setting.config, variants)
+    known = load_variants(setting.config, variants, branch)
     planned = {
         (name, run): config
         for name, variant in known.items()
@@ -73,20 +81,22 @@ def ablate(setting: Setting, protocol: Protocol, seeds: Sequence[int], variants:
         folder = setting.out / "".join(c if c.isalnum() else "-" for c in name) / run
         begun = runs.begin(config, setting.corpus, folder, setting.runtime)
         about = {"variant": name, "seed": config.seed, "fold": config.fold}
-        found[f"{name}/{run}"] = about | measure_context(begun)
+        found[f"{name}/{run}"] = about | measure_branch(begun, branch)
     whole = known[WHOLE]
     changed = {name: differences(whole, variant) for name, variant in known.items() if variant != whole}
     return {"labels": list(setting.corpus.labels), "variants": changed, "runs": found}
 
 
-def load_variants(config: RunConfig, path: Path | None = None) -> dict[str, RunConfig]:
-    """Variant → its configuration, the whole recipe first; of `path`, or of the file named after the recipe.
+def load_variants(
+    config: RunConfig, path: Path | None = None, branch: BranchOfRecipe = "context"
+) -> dict[str, RunConfig]:
+    """Variant → its configuration, the whole recipe first; of `path`, or of the file named after recipe and branch.
 
     All are without `refit`, so that validation clips compare them; a recipe that has it is one more variant.
 
     Raises TrainingError for a file that cannot be read, a field or value that does not exist, or a change of nothing.
     """
-    path = path or RECIPES / "ablations" / f"{config.recipe}.toml"
+    path = path or RECIPES / "ablations" / f"{config.recipe}-{branch}.toml"
     whole, config = config, replace(config, refit=False)
     variants = {WHOLE: config}
     for name, changed in read_toml(path).items():
@@ -104,28 +114,29 @@ def _merged(whole: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]
     return whole | both
 
 
-def measure_context(run: TrainingRun) -> dict[str, Any]:
-    """The context branch's figures on test clips, its accuracy on validation clips, and what its training took.
+def measure_branch(run: TrainingRun, branch: BranchOfRecipe) -> dict[str, Any]:
+    """A branch's figures on test clips, its accuracy on validation clips, and what its training took.
 
     With `refit` there are no validation clips that it has not been trained on: their accuracy is None.
     """
-    arrays = _predictions(run)
+    name = run.config.context.name if branch == "context" else runs.SPECTROGRAM
+    arrays = _predictions(run, branch, name)
     truth, validation = (run.targets(part).numpy() for part in ("test", "validation"))
     held_out = None if run.config.refit else (validation, arrays["validation"])
     row = figures(truth, arrays["test"], run.corpus.labels, held_out)
-    stage = stage_figures(run.folder)[run.config.context.name]
+    stage = stage_figures(run.folder)[name]
     right = float((held_out[1].argmax(axis=1) == validation).mean()) if held_out else None
     trained = int(arrays["trained_parameters"])
     return {"trained_parameters": trained, "stage": stage, "validation_accuracy": right, "figures": row}
 
 
-def _predictions(run: TrainingRun) -> dict[str, Any]:
-    """Part → probabilities (n, C) of the context branch, trained if it is not yet."""
-    path, name = run.folder / PREDICTIONS, run.config.context.name
+def _predictions(run: TrainingRun, branch: BranchOfRecipe, name: str) -> dict[str, Any]:
+    """Part → probabilities (n, C) of a branch, trained if it is not yet."""
+    path = run.folder / PREDICTIONS.format(branch)
     if not path.is_file():
-        context = {name: runs.build_branches(run.config, len(run.corpus.labels))[name]}
-        train_context(run, context)
-        trained = sum(p.numel() for p in context[name].parameters() if p.requires_grad)
-        arrays = {part: branch_probabilities(run, context, part)[name] for part in ("validation", "test")}
+        alone = {name: runs.build_branches(run.config, len(run.corpus.labels))[name]}
+        (train_context if branch == "context" else train_spectrogram)(run, alone)
+        trained = sum(p.numel() for p in alone[name].parameters() if p.requires_grad)
+        arrays = {part: branch_probabilities(run, alone, part)[name] for part in ("validation", "test")}
         write_arrays(path, {**arrays, "trained_parameters": trained})
     return read_arrays(path)

@@ -28,6 +28,8 @@ COMMANDS: dict[Kind, str] = {
     "fusion": f"ser-train fusion RUN {TO_COMMITTED}",
     "loco": f"ser-train loco RUN --corpora training/configs/corpora/default.toml {TO_COMMITTED}",
     "ablation": f"ser-train ablate --recipe RECIPE --data RAVDESS --out RUNS {TO_COMMITTED}",
+    "spectrogram-ablation": "ser-train ablate --branch spectrogram --recipe RECIPE --data RAVDESS --out RUNS "
+    + TO_COMMITTED,
 }
 
 
@@ -107,8 +109,8 @@ def _fusion_rows(experiment: Experiment) -> str:
 
 
 def ablation_table(experiments: Sequence[Experiment]) -> str:
-    """What the context branch owes to each part of a recipe: accuracies, and differences from the whole, run by run."""
-    found, parts = [e for e in experiments if e.experiment == "ablation"], []
+    """What a branch owes to each part of a recipe: accuracies, and differences from the whole, run by run."""
+    found, parts = [e for e in experiments if e.experiment.endswith("ablation")], []
     for experiment in found:
         variants: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
         for run in experiment.results["runs"].values():
@@ -121,7 +123,10 @@ def ablation_table(experiments: Sequence[Experiment]) -> str:
             difference = "" if runs is whole else _mean(spread(gains)).replace("-", "−")
             rows.append([name, _mean(spread(known)) if known else "–", _mean(test), difference, str(len(runs))])
         headings = ["variant", "validation accuracy", "test accuracy", "test − whole, paired", "runs"]
-        caption = f"**{title(experiment)}**, protocol {experiment.protocol}, context branch alone; mean ± sd over runs."
+        branch = "context" if experiment.experiment == "ablation" else "spectrogram"
+        caption = (
+            f"**{title(experiment)}**, protocol {experiment.protocol}, {branch} branch alone; mean ± sd over runs."
+        )
         parts += [caption, markdown_table(headings, rows)]
     if not found:
         return "Not measured yet: `" + COMMANDS["ablation"] + "` measures it."

@@ -158,6 +158,14 @@ def test_balanced_parts_have_the_same_norm() -> None:
         torch.testing.assert_close(part.norm(dim=1), torch.full((2,), 8.0), atol=0.05, rtol=0)
 
 
+def test_without_layers_it_is_the_cnn_alone() -> None:
+    branch = SpectrogramBranch(SpectrogramConfig(layers=0), classes=8).eval()
+    whole = SpectrogramBranch(SpectrogramConfig(), classes=8)
+    assert {name.split(".")[0] for name, _ in branch.named_parameters()} == {"cnn", "classifier"}
+    assert branch.classifier.in_features == 8704 and whole.classifier.in_features == 8704 + 64
+    assert branch(waveforms(2)).shape == (2, 8)
+
+
 def test_positions_are_those_of_vaswani() -> None:
     table = sinusoids(69, 64).numpy()
     step, pair = 17, 5

@@ -60,6 +60,16 @@ def test_the_committed_variants_fit_their_recipe() -> None:
     assert len(variants) > 4 and len(set(map(repr, variants.values()))) == len(variants)
 
 
+def test_the_spectrogram_branch_has_variants_of_its_own(tmp_path: Path) -> None:
+    corpus = toy_corpus.write_corpus(tmp_path / "audio")
+    variants = write(tmp_path / "v.toml", '["without the arm".spectrogram]\nlayers = 0\n')
+    found = ablate(Setting(toy_corpus.CONFIG, corpus, tmp_path / "runs"), "paper", [0], variants, "spectrogram")
+    whole, without = (found["runs"][f"{name}/seed0"] for name in (WHOLE, "without the arm"))
+    assert without["trained_parameters"] < whole["trained_parameters"]
+    experiment = describe("spectrogram-ablation", toy_corpus.CONFIG, found, "ser-train ablate", 1.0)
+    assert "spectrogram branch alone" in ablation_table([experiment])
+
+
 def test_every_variant_is_trained_and_its_table_tells_the_difference(tmp_path: Path) -> None:
     corpus = toy_corpus.write_corpus(tmp_path / "audio")
     variants = write(tmp_path / "v.toml")
