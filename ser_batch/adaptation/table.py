@@ -88,7 +88,7 @@ def _place(predictions: str | os.PathLike[str], out: str | os.PathLike[str], *, 
         raise OutputError(
             f"{out} is what is to be adapted", remedy="Choose another --out: the model's own table stays."
         )
-    check_output(place, overwrite=overwrite)
+    check_output(place, overwrite=overwrite, can_be_resumed=False)
     return place
 
 

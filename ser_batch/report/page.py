@@ -47,13 +47,15 @@ def write_report(asked: Asked, out: str | os.PathLike[str], *, overwrite: bool =
 
     Raises:
         InputError: predictions, labels or recordings cannot be read, or do not fit.
-        OutputError: `out` exists, or cannot be written.
+        OutputError: `out` is no name of a page, exists, or cannot be written.
     """
     page = Path(out)
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(
+            f"{page} is no name of a report, which is one HTML page", expected="a name that ends in .html"
+        )
     if page.exists() and not overwrite:
         raise OutputError(f"{page} exists already", remedy="Choose another, or replace it: --overwrite.")
-    if page.exists() and page.suffix.lower() not in (".html", ".htm"):
-        raise OutputError(f"{page} exists and is no page, so it is not replaced", expected="a name that ends in .html")
     text = render(asked, page).encode()
     with writing(page):
         write_atomically(page, text)

@@ -140,7 +140,7 @@ def test_few_labels(predictions, tmp_path, capsys):
     assert "60 rows: a temperature and a bias are used" in capsys.readouterr().out
     assert ua(out)["fused"] > ua(predictions)["fused"] + 0.05
     assert main(["adapt", str(predictions), "--labels", labels, "--shares", "labels", "--out", str(out)]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already. Choose another --out, or replace it: --overwrite." in capsys.readouterr().err
     assert (
         main(
             ["adapt", str(predictions), "--labels", labels, "--shares", "labels", "--out", str(tmp_path / "2.parquet")]

@@ -188,7 +188,9 @@ def test_refused(predictions, tmp_path, capsys, arguments, message):
 def test_nothing_is_replaced_by_mistake(predictions, tmp_path, capsys):
     before = predictions.read_bytes()
     assert main(["report", str(predictions), "--out", str(predictions), "--overwrite"]) == 2
-    assert "is no page" in capsys.readouterr().err and predictions.read_bytes() == before
+    assert "which is one HTML page" in capsys.readouterr().err and predictions.read_bytes() == before
+    assert main(["report", str(predictions), "--out", str(tmp_path / "r.txt")]) == 2
+    assert "expected a name that ends in .html" in capsys.readouterr().err and not (tmp_path / "r.txt").exists()
     made(tmp_path / "report.html", predictions)
     assert main(["report", str(predictions), "--out", str(tmp_path / "report.html")]) == 2
     assert "--overwrite" in capsys.readouterr().err
