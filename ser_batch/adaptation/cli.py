@@ -60,4 +60,5 @@ def adapt(predictions: str, out: str, label_map: str | None, overwrite: bool, **
     said, corpora = parse_map(label_map or "")
     asked = Adaptation(label_map=said, corpora=corpora, **options)
     click.echo(format_adapted(adapt_table(predictions, out, asked, overwrite=overwrite), out))
+    click.echo(f"\nnext: ser-batch evaluate {out} --labels FILE, where you have labels: adapted beside unadapted")
     return 0

@@ -23,7 +23,7 @@ def format_evaluation(served: ServedEvaluation) -> str:
         ("made by", made_by or "unknown: the file has no provenance"),
         ("truth", served.truth),
         *coverage_lines(served.coverage),
-        *_note(served),
+        *note_lines(served),
         *([("read as", ", ".join(f"{a} → {b}" for a, b in served.read_as.items()))] if served.read_as else []),
     ]
     blocks = [
@@ -58,8 +58,8 @@ def coverage_lines(coverage: Coverage) -> list[tuple[str, str]]:
     return lines + [("", f"{count} {text}") for count, text in said if count]
 
 
-def _note(served: ServedEvaluation) -> list[tuple[str, str]]:
-    """What to do where no clip has a label that the model may answer."""
+def note_lines(served: ServedEvaluation) -> list[tuple[str, str]]:
+    """What to do where no clip has a label that the model may answer; only the first line has a name."""
     if not served.never_true:
         return []
     there = [scores.label for scores in served.models[FUSED].classes if scores.support]

@@ -14,7 +14,7 @@ import jinja2
 from ser_batch.errors import InputError, OutputError
 from ser_batch.evaluation.evaluate import Question, ServedEvaluation, as_asked, evaluate_predictions
 from ser_batch.evaluation.predictions import PredictionTable, read_predictions
-from ser_batch.evaluation.report import coverage_lines
+from ser_batch.evaluation.report import coverage_lines, note_lines
 from ser_batch.files import write_atomically, writing
 from ser_batch.report import measured, predicted
 from ser_batch.report.figures import timeline
@@ -119,7 +119,7 @@ def _facts(asked: Asked, table: PredictionTable, served: ServedEvaluation | None
         facts.append(("audio scored", f"{hours[hours >= 0].sum() / 3600:,.2f} hours"))
     facts += [(name, table.provenance[name]) for name in PROVENANCE if name in table.provenance]
     if served:
-        facts += [("truth", served.truth), *((name or "", text) for name, text in coverage_lines(served.coverage))]
+        facts += [("truth", served.truth), *coverage_lines(served.coverage), *note_lines(served)]
     return [(name, value if len(value) <= LONG else value[:LONG] + "…") for name, value in facts]
 
 

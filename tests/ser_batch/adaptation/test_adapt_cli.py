@@ -74,6 +74,7 @@ def test_equal_shares_put_a_biased_model_right(predictions, tmp_path, capsys):
     out = tmp_path / "adapted.parquet"
     assert main(["adapt", str(predictions), "--shares", "equal", "--out", str(out)]) == 0
     said = capsys.readouterr().out
+    assert f"next: ser-batch evaluate {out} --labels FILE" in said
     assert "300 scored, of 302" in said and "as if all labels were equally common" in said
     found = ua(out)
     assert found["fused"] > found[UNADAPTED] + 0.1 and found[UNADAPTED] == ua(predictions)["fused"]

@@ -92,7 +92,10 @@ def test_labels(predictions, tmp_path):
     page = made(tmp_path / "report.html", predictions, "--labels", labels)
     assert "<h3>Confusion</h3>" in page and "<h3>Reliability</h3>" in page and "59 evaluated, of 61 rows" in page
     truth = [None if i < 0 else LABELS[i] for i in data(page)["truth"]]
-    assert truth == [None, *table["given_label"].to_pylist()[1:-1], None]
+    assert truth == [None, *table["given_label"].to_pylist()[1:-1], None] and "no clip is labelled" not in page
+    labels.write_text("path,label\n" + "\n".join(row for row in rows[1:-1] if not row.endswith("angry")))
+    page = made(tmp_path / "without.html", predictions, "--labels", labels)
+    assert "no clip is labelled angry" in page and "--among neutral,happy" in page
 
 
 def test_merged_labels_are_merged_in_rows_and_figures(predictions, tmp_path):
