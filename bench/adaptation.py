@@ -9,6 +9,7 @@ measured by `ser_batch.evaluation`, the answers being limited to the labels that
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from ser_batch.evaluation.predictions import PredictionTable, among, read_predic
 
 WHOLE, MOSTLY_NEUTRAL, TWO_EACH = "as it is", "75 % neutral", "two emotions per speaker"
 NEUTRAL, NEUTRAL_SHARE = "neutral", 0.75
+_log = logging.getLogger(__name__)
 SPEAKERS = ("speaker", "speaker_id")
 FEW = 60
 """Labelled rows that a method may see; figures are of the other rows."""
@@ -143,6 +145,7 @@ def _stated(predictions: str, found: PredictionTable, question: Question) -> tup
 def measure_adaptation(corpus: Corpus, draws: int) -> Iterator[Measured]:
     """Every method on the corpus as it is, and on `draws` draws of each other kind that it has rows for."""
     for shares in (WHOLE, MOSTLY_NEUTRAL, TWO_EACH):
+        _log.info(f"{corpus.name}, {shares}: {draws} draws")
         found: dict[str, list[Draw]] = {}
         rows = np.arange(0)
         for number in range(draws):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import Recording
 from ser_batch.storage.urls import is_url
 
+_log = logging.getLogger(__name__)
 RATE = 48_000
 """Hz that recordings are read at, before they are resampled to a format's own rate."""
 BLOCK = 1 << 15
@@ -193,6 +195,7 @@ def transcode(
     for each in formats:
         (folder / each.name).mkdir()
     recordings = readable(recordings, lambda path: read_recording(path, RATE), limit)
+    _log.info(f"writing at most {limit} recordings in {len(formats)} formats")
     for number, (_, samples) in enumerate(recordings):
         for each in formats:
             sound = samples if each.rate == RATE else soxr.resample(samples, RATE, each.rate, quality="HQ")

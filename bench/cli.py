@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,4 +118,24 @@ def smoke(bundle: Bundle, backends: tuple[str, ...], json_path: Path | None) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line: 0, or 2 with one line on what is wrong."""
-    return command_line.run(cli, "bench", arguments, interrupted="nothing was written")
+    with _progress():
+        return command_line.run(cli, "bench", arguments, interrupted="nothing was written")
+
+
+class _Lines(logging.Handler):
+    """What was just measured, a line each on stderr; stdout has the tables alone."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[None]:
+    """Show what the modules that measure log of their progress."""
+    logger, lines = logging.getLogger("bench"), _Lines()
+    logger.addHandler(lines)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)

@@ -6,10 +6,10 @@ What measures is imported inside the commands, so that `--help` is quick and onl
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,12 +121,6 @@ def finish(result: Document, json_path: Path | None) -> None:
         write(result, json_path)
 
 
-def progress(line: str) -> None:
-    """Name what was just measured, where someone is watching."""
-    if sys.stderr.isatty():
-        click.echo(line, err=True)
-
-
 @measurement(
     *(SOME_AUDIO, BUNDLE, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch", "1, 2, 4, 8, 16")),
     click.option("--target", "targets", multiple=True, show_default="all", help='A branch or "fused"; repeatable.'),
@@ -162,10 +156,7 @@ def latency(
     options = {"targets": targets, "threads": threads, "budget": Budget(**budget)}
     plan = make_plan(bundle, recordings, chosen, batch_sizes=sizes, **options)
     peaks = measure_peaks()
-    found = []
-    for one in measure(plan, peaks):
-        found.append(one)
-        progress(f"{one.target}, {one.backend}, batch {one.batch}")
+    found = list(measure(plan, peaks))
     if rate is not None:
         found += measure_fixed_rate(plan, rate, clips=plan.budget.iterations * max(sizes))
     if offline is not None:
@@ -240,11 +231,7 @@ def resume(
 
     check_backends([backend])
     open_backend(bundle, backend).close()
-    steps = []
-    for step in measure_resume(recordings, counts or COUNTS, bundle, backend, repeats):
-        steps.append(step)
-        progress(f"{step.files} files, {step.step}")
-    return {"steps": steps}
+    return {"steps": list(measure_resume(recordings, counts or COUNTS, bundle, backend, repeats))}
 
 
 @measurement(
@@ -356,11 +343,8 @@ def adaptation(corpora: Sequence[tuple[str, str, str]], draws: int) -> dict[str,
     """Measure what `ser-batch adapt` gains on labelled corpora: whole, mostly neutral, of one-sided speakers."""
     from bench.adaptation import measure_adaptation, read_corpus
 
-    found = []
-    for name, predictions, labels in corpora:
-        progress(name)
-        found += measure_adaptation(read_corpus(name, predictions, labels), draws)
-    return {"corpora": found}
+    found = [measure_adaptation(read_corpus(name, predictions, labels), draws) for name, predictions, labels in corpora]
+    return {"corpora": list(chain.from_iterable(found))}
 
 
 MEASUREMENTS = (latency, throughput, formats, resume, peers, end_to_end, startup, training, adaptation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from ser_batch.engines.scorer import Scorer
 from ser_batch.formats import HEAD, identify
 from ser_batch.pipeline.summary import RunSummary
 from ser_batch.recordings.recording import Recording
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def measure_formats(
     passes: dict[str, list[_Pass]] = {name: [] for name in archives}
     for turn in range(repeats + 1):
         for name in rotated(list(archives), turn):
-            passes[name].append(_pass(archives[name], scorer, batch, workers, turn, clock))
+            passes[name].append(one := _pass(archives[name], scorer, batch, workers, turn, clock))
+            _log.info(f"{name}, round {turn + 1} of {repeats + 1}: {one.pipeline:.2f} s, plain loop {one.plain:.2f} s")
     return [
         _measured(scorer, name, recordings, passes[name][1:], workers=workers, batch=batch)
         for name, recordings in archives.items()

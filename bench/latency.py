@@ -8,6 +8,7 @@ scorer's checks.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
 from ser_batch.recordings.recording import Recording
 
+_log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 BATCH_SIZES = (1, 2, 4, 8, 16)
 """The default; on a GPU, ask for 1 … 512."""
@@ -138,8 +140,17 @@ def make_plan(
 def measure(plan: Plan, peaks: Sequence[Peak]) -> Iterator[Measurement]:
     """One measurement after the other, batch sizes innermost, each with an engine opened for its batch size."""
     flops = flops_by_target(plan.bundle)
-    for engine, target, batch in opened(plan):
-        yield with_share(measure_engine(engine, plan, target, batch), flops.get(target), peaks)
+    for number, (engine, target, batch) in enumerate(opened(plan), 1):
+        found = with_share(measure_engine(engine, plan, target, batch), flops.get(target), peaks)
+        told(plan, number, found)
+        yield found
+
+
+def told(plan: Plan, number: int, found: Measurement) -> None:
+    """Log the measurement with that number of those of its mode in the plan."""
+    of = len(plan.backends) * len(plan.targets) * len(plan.batch_sizes)
+    what = f"{found.target}, {found.backend} {found.precision}, batch {found.batch}"
+    _log.info(f"{found.mode} {number} of {of}: {what}: {1000 * found.stages['total'].median:.3g} ms")
 
 
 def opened(plan: Plan) -> Iterator[tuple[Engine, str, int]]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bench.latency import Measurement, Plan, flops_by_target, measurement, opened, repeat, with_share
+from bench.latency import Measurement, Plan, flops_by_target, measurement, opened, repeat, told, with_share
 from bench.peak import Peak
 from bench.timing import Series, take, warnings
 from ser_batch.bundle.fusion import FUSED
@@ -104,13 +104,14 @@ def measure_fixed_rate(plan: Plan, rate: float, clips: int) -> Iterator[Measurem
     """
     if not rate > 0:
         raise InputError("the fixed rate must be positive", got=rate, expected="clips per second")
-    for engine, target, batch, serve in _servers(plan):
+    for number, (engine, target, batch, serve) in enumerate(_servers(plan), 1):
         found = fixed_rate(serve, rate, clips, batch=batch)
         stages = {"total": found.latency, "queueing": found.queueing, "compute": found.service}
         details = {"rate": rate, "achieved": found.achieved, "saturated": found.saturated}
         # Latencies that spread under load are the result, not a sign of a bad measurement.
         behind = [f"saturated: {found.achieved:.1f} of {rate:g} clips/s were served"] if found.saturated else []
         measured = measurement(plan, engine, target, batch, FIXED, stages, found.achieved)
+        told(plan, number, measured)
         # A batch here is whatever waits, so no share of the peak follows from it.
         yield replace(measured, details=details, warnings=behind)
 
@@ -118,7 +119,7 @@ def measure_fixed_rate(plan: Plan, rate: float, clips: int) -> Iterator[Measurem
 def measure_offline(plan: Plan, peaks: Sequence[Peak], clips: int) -> Iterator[Measurement]:
     """`clips` clips that are all there, scored as fast as can be, as often as the plan's budget allows."""
     flops = flops_by_target(plan.bundle)
-    for engine, target, batch, serve in _servers(plan):
+    for number, (engine, target, batch, serve) in enumerate(_servers(plan), 1):
         raw: list[float] = []
 
         def once(_: int, serve: Callable[[int], object] = serve, batch: int = batch, raw: list[float] = raw) -> float:
@@ -132,6 +133,7 @@ def measure_offline(plan: Plan, peaks: Sequence[Peak], clips: int) -> Iterator[M
         stages = {"total": each, "compute": each, "whole": whole}
         found = measurement(plan, engine, target, batch, OFFLINE, stages, clips / whole.median)
         found = replace(found, details={"clips": clips}, warnings=warnings(stages))
+        told(plan, number, found)
         yield with_share(found, flops.get(target), peaks)
 
 

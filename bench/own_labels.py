@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from collections import Counter
@@ -24,6 +25,7 @@ from ser_batch.heads.rows import read_rows
 from ser_batch.pipeline.config import RunConfig
 from ser_batch.pipeline.run import run
 
+_log = logging.getLogger(__name__)
 LABELS = "clips.csv"
 """Of each corpus: columns path, label and, where known, speaker."""
 COLUMNS = (
@@ -61,6 +63,7 @@ def measure_corpora(folders: Sequence[Path], bundle: Bundle, scored: Path) -> di
     merged = {"calm": "neutral"} if "calm" in bundle.labels and "neutral" in bundle.labels else {}
     found = {}
     for folder in folders:
+        _log.info(f"{folder}: scoring, then fitting a head")
         out = scored / f"{folder.resolve().name}.parquet"
         run(RunConfig((str(folder),), out, bundle=bundle.root, embeddings="float16", resume=out.exists()))
         question = Question(str(folder / LABELS), label_map=merged)

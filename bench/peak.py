@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import EngineError
 from ser_batch.strict_json import decode, parse
 
+_log = logging.getLogger(__name__)
 REPEATS = 5
 SECONDS = 1.0
 """Spent on one library and precision, at most, after its first product."""
@@ -70,6 +72,7 @@ def measure_peaks(device: str = "cpu", small: bool = False) -> list[Peak]:
         EngineError: the child failed.
     """
     command = [sys.executable, "-m", "bench.peak", device, *(["small"] if small else [])]
+    _log.info("measuring how fast this machine multiplies matrices, to compare with")
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]

@@ -6,6 +6,7 @@ command on an archive of one file: the rest is the start of Python, engine and d
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ser_batch.errors import EngineError, InputError
 from ser_batch.recordings.recording import Recording
 from ser_batch.strict_json import parse
 
+_log = logging.getLogger(__name__)
 COUNTS = (1000, 5000)
 NEW = 100
 """In the last step one file in a hundred is new; at least one is."""
@@ -71,6 +73,7 @@ def measure_resume(
         for step in _steps(recordings, count, bundle, backend, repeats, floor):
             if count == 1 and step.step == NOTHING:
                 floor = step.seconds.median
+            _log.info(f"{step.files} files, {step.step}: {step.seconds.median:.2f} s")
             yield step
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from bench.processes import SER_BATCH, run_process
 from bench.timing import Series, warnings
 from ser_batch.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,4 +53,5 @@ def _measure(shown: str, command: Sequence[str], repeats: int) -> Startup:
     run_process(command)
     done = [run_process(command) for _ in range(repeats)]
     series = Series.of([one.seconds for one in done])
+    _log.info(f"{shown}, {repeats} times: {series.median:.3f} s")
     return Startup(shown, series, max(one.peak_rss for one in done), warnings({"total": series}))

@@ -6,6 +6,7 @@ cores, no pipeline is faster than the CPU time of both allows.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from ser_batch.pipeline.summary import RunSummary
 from ser_batch.recordings.recording import Recording
 from ser_batch.recordings.table import Recordings
 
+_log = logging.getLogger(__name__)
 ENOUGH = 480
 """Clips scored to know the rate of the engine alone."""
 IN_MEMORY = 64
@@ -139,6 +141,7 @@ def measure_throughput(
         engine = open_backend(bundle, backend, threads, batch)
         try:
             alone = measure_engine_alone(bundle, engine, clips, batch, min(len(recordings), ENOUGH))
+            _log.info(f"{backend}: {alone.clips_per_second:.1f} clips/s, the engine alone")
             for count in workers or (None,):
                 yield measure_pipeline(bundle, engine, recordings, alone, workers=count, batch=batch, repeats=repeats)
         finally:
@@ -176,6 +179,7 @@ def measure_pipeline(
         for turn in range(repeats + 1):
             done, summary = _pass(recordings, scorer, Path(folder) / f"{turn}.parquet", batch, workers)
             passes.append(done)
+            _log.info(f"{engine.name}, {workers} workers, pass {turn + 1} of {repeats + 1}: {summary.seconds:.2f} s")
     seconds, start, finish, steady, used = (Series.of(raw) for raw in zip(*passes[1:], strict=True))
     rate = len(recordings) / seconds.median
     return Throughput(
@@ -269,4 +273,5 @@ def measure_memory(
         with tempfile.TemporaryDirectory() as folder:
             link_recordings(recordings, Path(folder) / "audio", count)
             done = run_archive(Path(folder), bundle, backend, "--quiet")
+            _log.info(f"{count} files in a process of its own: {done.seconds:.2f} s")
             yield MemoryPoint(count, done.seconds, done.peak_rss)

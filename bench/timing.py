@@ -6,6 +6,7 @@ Engines take turns so that whatever slows the machine down slows all of them ali
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ser_batch.clips import Waveform
 from ser_batch.engines import Engine
 from ser_batch.errors import EngineError, InputError
 
+_log = logging.getLogger(__name__)
 MAX_COV = 0.025
 """Standard deviation over mean beyond which a series is called unstable."""
 TRANSFERS = ("host_to_device", "device_to_host")
@@ -144,6 +146,7 @@ def interleave(
         calls = {label: partial(engine.run, waveform) for label, engine in engines.items()}
         for label, seconds in time_in_turns(calls, turn, clock, pause).items():
             times[label][turn] = seconds
+        _log.info(f"{target}, batch {batch}: round {turn + 1} of {rounds}")
     speedups = {label: float(np.median(times[next(iter(engines))] / times[label])) for label in engines}
     series = {label: Series.of(times[label].tolist()) for label in engines}
     return [

@@ -128,7 +128,7 @@ def _export_branches(run: Run, folder: Path, progress: Progress | None) -> list[
 def _check(run: Run, out: Path, overwrite: bool) -> None:
     """Refuse before any work what would be refused after it."""
     if os.path.lexists(out) and not overwrite:
-        raise OutputError(f"{out} exists already", remedy="Choose another path, or give --overwrite.")
+        raise OutputError(f"{out} exists already", remedy="Choose another --out, or replace it: --overwrite.")
     if tuple(run.branches) != run.fusion.branches:
         raise ExportError(
             "the run's fusion takes its branches in another order",

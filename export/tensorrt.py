@@ -105,7 +105,7 @@ def build_engines(
     if not replace and sidecar.folder + SIDECAR_FILE in bundle.manifest.files:
         raise OutputError(f"bundle {bundle.id} has {sidecar.folder} already", remedy="Build it again: --replace.")
     if out is not None and os.path.lexists(out):
-        raise OutputError(f"{out} exists already", remedy="Choose another path.")
+        raise OutputError(f"{out} exists already", remedy="Choose another --out, or delete it yourself.")
     with tempfile.TemporaryDirectory() as folder:
         paths, seconds = _build(trt, sidecar, graphs, None if gpu else target, Path(folder), progress)
         engines = {sidecar.engine(name): path for name, path in paths.items()}

@@ -230,6 +230,7 @@ def head(
             write_json(json_out, fitted.to_dict())
     made = write_head(fitted, base, out, name=options["name"], overwrite=overwrite)
     click.echo(f"{made.id} in {out}")
+    click.echo(f"next: ser-batch run AUDIO --bundle {out} --out preds.parquet")
     return 0
 
 

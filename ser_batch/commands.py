@@ -75,7 +75,7 @@ def adapt(
 
     Args:
         label_map: what labels mean, "exc=happy,fru="; as `--map`.
-        options: the other fields of `ser_batch.adaptation.adapt.Adaptation`: `shares`, `labels`, `by`, `decide`, ….
+        options: the other fields of `ser_batch.adaptation.adapt.Adaptation`: `shares`, `among`, `labels`, `by`, ….
 
     Returns:
         what was found, and how many rows have another label now.

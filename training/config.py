@@ -35,6 +35,9 @@ BEFORE: dict[str, Any] = {
 }
 """What runs did before a field existed, where its default is something else."""
 
+CLOSED_FORM: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1, "patience": 1}
+"""What a ridge stage has where its recipe does not say; nothing reads it, and runs that stated it go on."""
+
 SAMPLE_RATE = 48_000
 """Hz of every clip (III-B)."""
 RESERVED = ("spectrogram", "fusion", "fused", "targets", "files")
@@ -657,6 +660,9 @@ def load_config(recipe: str | Path, **overrides: Any) -> RunConfig:
         raw = {"recipe": re.sub(r"[^\w.-]+", "-", path.stem)} | raw
         if isinstance(raw.get("clip"), dict):  # a bundle's rule has another default than a recipe's
             raw["clip"] = {"clamp_offset": True} | raw["clip"]
+        stage = raw.get("context_stage")
+        if isinstance(stage, dict) and stage.get("optimizer") == "ridge":
+            raw["context_stage"] = CLOSED_FORM | stage
     return decode(RunConfig, raw | overrides, path.name, TrainingError)
 
 

@@ -27,6 +27,8 @@ BATCH = 64
 """Clips of one forward pass."""
 DEAD = 0.05
 """Share of the CNN's say below which the Transformer arm counts as dead."""
+UNIFORM = 0.9
+"""Share of a uniform attention's entropy above which the arm looks everywhere alike."""
 
 Weights = dict[str, Tensor]
 CLIPS = 400
@@ -99,13 +101,26 @@ def read_all(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def summary(found: dict[str, Any]) -> str:
-    """The figures of one branch on one line, and a warning where its arm is dead."""
-    still, far = min(found["moved"].items(), key=lambda item: item[1]), max(found["moved"].values())
-    text = f"parts moved by {still[1]:.2g} ({still[0]}) to {far:.2g} of their norm"
-    if arm := found.get("arm"):
-        text += f"; the Transformer arm has {arm['logits']:.2g} of the CNN's deviation in the logits, its attention "
-        text += f"{arm['attention']:.0%} of uniform entropy, and changes {arm['changed']:.1%} of the labels"
-        text += " (it is dead)" if arm["logits"] < DEAD else ""
+    """The figures of one branch in sentences, each with what is healthy, and a warning where one is not."""
+    (still, least), (far, most) = (choose(found["moved"].items(), key=lambda item: item[1]) for choose in (min, max))
+    text = f"Of its parts {far} changed most in training, by {most:.2g} of its size, and {still} least, by {least:.2g}."
+    if not least:
+        text += f" WARNING: {still} did not train."
+    return f"{text} {_of_the_arm(found['arm'])}" if "arm" in found else text
+
+
+def _of_the_arm(arm: dict[str, float]) -> str:
+    """What the figures of `arm_figures` say, and a warning where the CNN does the work alone."""
+    text = (
+        f"Its Transformer arm sways the logits {arm['logits']:.1%} as much as its CNN (healthy: {DEAD:.0%} or more); "
+        f"its attention has {arm['attention']:.1%} of the entropy of one that looks everywhere alike (healthy: at most "
+        f"{UNIFORM:.0%}); without the arm, {arm['changed']:.1%} of the labels would be others (healthy: above 0)."
+    )
+    if arm["logits"] < DEAD or not arm["changed"]:
+        remedy = "Train longer, or compare [spectrogram] with that of the recipe paper."
+        return f"{text} WARNING: the arm is dead, and the branch is its CNN alone. {remedy}"
+    if arm["attention"] > UNIFORM:
+        return f"{text} WARNING: the attention has not learnt where to look. Train longer."
     return text
 
 

@@ -107,8 +107,8 @@ def print_result(test: dict[str, dict[str, Any]]) -> None:
 
 
 def print_diagnostics(run: Path) -> None:
-    """One line on standard error per branch trained: which of its parts speak, and how far each moved."""
+    """A few sentences on standard error per branch trained: whether all of it trained, and what each part is worth."""
     from training.diagnostics import read_all, summary
 
     for name, found in read_all(run).items():
-        Console(stderr=True, highlight=False).print(f"{name:12} {summary(found)}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"{name}: {summary(found)}", soft_wrap=True)

@@ -113,10 +113,10 @@ class TrainingRun:
         for index, clip in zip(self.rows(*parts), self.clips(*parts), strict=True):
             yield from noisy_copies(clip, self.config.augment, (self.config.seed, index))
 
-    def within(self, folder: Path, split: Split) -> TrainingRun:
-        """A run of another split below this one, in `folder`, that shares its features."""
+    def within(self, folder: Path, split: Split, what: str) -> TrainingRun:
+        """A run of another split below this one, in `folder`, that shares its features; its epochs are of `what`."""
         _describe(folder, self.config, self.corpus, split)
-        runtime = dataclasses.replace(self.runtime, cache=self.cache)
+        runtime = dataclasses.replace(self.runtime, cache=self.cache, within=what)
         return dataclasses.replace(self, split=split, folder=folder, runtime=runtime)
 
 

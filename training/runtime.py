@@ -34,11 +34,13 @@ class Runtime:
     progress: Progress | None = None
     cache: Path | None = None
     """Folder of features that several runs share."""
+    within: str = ""
+    """What the stages are a part of, said before their names: "fold 1 of 2"; empty: the run itself."""
 
     def report(self, stage: str, row: dict[str, float]) -> None:
         """Tell whoever watches the figures of one epoch."""
         if self.progress:
-            self.progress(stage, row)
+            self.progress(f"{self.within}, {stage}" if self.within else stage, row)
 
 
 def find_device(name: str) -> torch.device:

@@ -213,10 +213,11 @@ def out_of_fold(run: TrainingRun) -> Labelled:
     """
     corpus, folder = run.corpus, run.folder / "out-of-fold"
     rows: dict[str, np.ndarray] = {}
-    for number, split in enumerate(
-        folds_of(corpus, run.split, run.config.fusion.folds, run.config.seed, run.fitted_parts)
-    ):
-        for name, found in _fold_probabilities(run, folder / str(number), split).items():
+    folds = folds_of(corpus, run.split, run.config.fusion.folds, run.config.seed, run.fitted_parts)
+    for number, split in enumerate(folds):
+        without = f" (without {corpus.examples[split.test[0]].corpus})" if corpus.sets else ""
+        what = f"fold {number + 1} of {len(folds)}{without}"
+        for name, found in _fold_probabilities(run, folder / str(number), split, what).items():
             whole = rows.setdefault(name, np.full((len(corpus), len(corpus.labels)), np.nan, np.float32))
             whole[list(split.test)] = found
     trained, targets = run.rows(*run.fitted_parts), run.targets(*run.fitted_parts).numpy()
@@ -226,8 +227,8 @@ def out_of_fold(run: TrainingRun) -> Labelled:
     return probabilities, targets
 
 
-def _fold_probabilities(run: TrainingRun, folder: Path, split: Split) -> dict[str, np.ndarray]:
-    fold, path = run.within(folder, split), folder / "predictions.npz"
+def _fold_probabilities(run: TrainingRun, folder: Path, split: Split, what: str) -> dict[str, np.ndarray]:
+    fold, path = run.within(folder, split, what), folder / "predictions.npz"
     if not path.is_file():
         branches = runs.build_branches(run.config, len(run.corpus.labels))
         runs.share_backbone(run.folder, branches[run.config.context.name])

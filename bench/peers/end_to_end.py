@@ -7,6 +7,7 @@ takes file names only where ffmpeg is installed, and arrays with their rate ever
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from ser_batch.engines.scorer import Scorer
 from ser_batch.errors import EngineError
 from ser_batch.recordings.recording import Recording
 
+_log = logging.getLogger(__name__)
 LOOPS = (REFERENCE, TRANSFORMERS)
 """Engines that a plain loop runs; the pipeline runs all others."""
 
@@ -90,9 +92,13 @@ def measure_end_to_end(
         differences = check_equal(engines, target, first)
         scorers = {label: Scorer(model.bundle, engine) for label, engine in engines.items()}
         label = partial(_label, recordings=recordings, batch=batch, workers=workers)
-        rounds = [_round(scorers, label, turn, clock) for turn in range(repeats + 1)][1:]
+        rounds = []
+        for turn in range(repeats + 1):
+            rounds.append(_round(scorers, label, turn, clock))
+            took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in rounds[-1].seconds.items())
+            _log.info(f"round {turn + 1} of {repeats + 1}: {took}")
         found = [
-            _measured(label, engine, rounds, differences[label], batch=batch, files=len(recordings))
+            _measured(label, engine, rounds[1:], differences[label], batch=batch, files=len(recordings))
             for label, engine in engines.items()
         ]
     return found, missing

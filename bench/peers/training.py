@@ -7,11 +7,13 @@ before the clock starts.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ from training.runs import NEITHER_NOISE_NOR_CHANNEL, build_branches
 from training.runtime import Runtime
 from training.stages import cached_part
 
+_log = logging.getLogger(__name__)
 EPOCH = 1147
 """Clips of the paper's training part, for which an epoch's seconds are given."""
 
@@ -183,6 +186,11 @@ def _epochs(
 ) -> list[float]:
     """Seconds of every epoch of `stage` on `examples`, with made-up labels."""
     seconds: list[float] = []
+
+    def told(_: str, row: dict[str, Any]) -> None:
+        seconds.append(row["seconds"])
+        _log.info(f"{name}, epoch {len(seconds)}: {seconds[-1]:.2f} s")
+
     with tempfile.TemporaryDirectory() as folder:
         fit(
             name,
@@ -191,6 +199,6 @@ def _epochs(
             examples,
             (validation, _labels(len(validation))),
             Path(folder),
-            runtime=Runtime(device=device, progress=lambda _, row: seconds.append(row["seconds"])),
+            runtime=Runtime(device=device, progress=told),
         )
     return seconds

@@ -97,7 +97,7 @@ def keep_heads(
 
     folder = Path(out)
     if os.path.lexists(folder):
-        raise OutputError(f"{folder} exists already", remedy="Choose another path.")
+        raise OutputError(f"{folder} exists already", remedy="Choose another --out, or delete it yourself.")
     trained = runs.load_run(Path(run))
     public = backbone or trained.config.context.backbone
     if not re.fullmatch(HUB_NAME, public) or Path(public).exists():

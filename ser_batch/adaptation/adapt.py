@@ -18,12 +18,14 @@ from ser_batch.adaptation.few_labels import Correction, correction
 from ser_batch.adaptation.shares import bias_for_shares, biased, counted_shares, parse_shares
 from ser_batch.errors import InputError
 from ser_batch.evaluation.evaluate import Question, find_truth
-from ser_batch.evaluation.label_map import LabelMap
+from ser_batch.evaluation.label_map import LabelMap, parse_labels
+from ser_batch.evaluation.predictions import places_among
 from ser_batch.evaluation.truth import texts
 from ser_batch.recordings.reader import find_column, read_table, shown
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+Kept = npt.NDArray[np.bool_]
 ON_EQUAL, ON_STATED = "equal", "stated"
 
 
@@ -46,10 +48,12 @@ class Adaptation:
     corpora: Sequence[str] = ()
     speaker: str | None = None
     """Column that tells speakers apart in cross-validation; None: one of `SPEAKERS`, where there is one."""
+    among: str | None = None
+    """Labels that can occur, with commas between them; the others are no answer. None: all can."""
 
     def __post_init__(self) -> None:
-        if self.shares is None and not self.labelled:
-            raise InputError("nothing says how to adapt", remedy="Give --shares, --labels, or both.")
+        if self.shares is None and self.among is None and not self.labelled:
+            raise InputError("nothing says how to adapt", remedy="Give --shares, --among or --labels, or several.")
         if self.shares is None and (self.by or self.decide == ON_STATED):
             raise InputError(f"{'--by' if self.by else '--decide stated'} needs shares", remedy="Give --shares, too.")
 
@@ -91,12 +95,13 @@ def fit(archive: Archive, asked: Adaptation) -> Fitted:
             got=", ".join(f"{a}={b}" for a, b in meaning.merged().items()),
             remedy="Say which label does not occur: --shares calm=0.",
         )
+    may_occur = _may_occur(archive.labels, meaning, parse_labels(asked.among))
     truth, voices = _labelled(archive, asked, meaning) if asked.labelled else (None, [])
     rows = None if truth is None else np.flatnonzero(truth >= 0)
     known = None if truth is None else truth[rows]
-    shares = None if asked.shares is None else parse_shares(asked.shares, meaning, known)
+    shares = None if asked.shares is None else parse_shares(asked.shares, meaning, known, may_occur)
     members = archive.column(asked.by) if asked.by else None
-    bias, groups = _evidence(archive, shares, members, asked.min_rows)
+    bias, groups = _evidence(archive, shares, may_occur, members, asked.min_rows)
     found = None
     if rows is not None and known is not None:
         with np.errstate(divide="ignore"):
@@ -131,12 +136,20 @@ def apply(archive: Archive, fitted: Fitted, members: Sequence[str | None] | None
     return answers
 
 
+def _may_occur(labels: Sequence[str], meaning: LabelMap, among: Sequence[str] | None) -> Kept:
+    """(C,) which labels can be an answer: those `among`, read as `evaluate` reads them; None: all."""
+    may_occur = np.full(len(labels), among is None)
+    if among is not None:
+        may_occur[places_among(labels, [meaning(label) or label for label in among])] = True
+    return may_occur
+
+
 def _evidence(
-    archive: Archive, shares: Floats | None, members: Sequence[str | None] | None, min_rows: int
+    archive: Archive, shares: Floats | None, may_occur: Kept, members: Sequence[str | None] | None, min_rows: int
 ) -> tuple[Floats, dict[str, Floats]]:
     """The bias (C,) that makes answers those of equally common labels: of the archive, and of each large group."""
     if shares is None:
-        return np.zeros(len(archive.labels)), {}
+        return np.where(may_occur, 0.0, -np.inf), {}
 
     def found(rows: npt.NDArray[np.bool_]) -> Floats:
         bias = bias_for_shares(archive.probabilities[rows], shares)

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from ser_batch.evaluation.cli import LABEL_COLUMN
+from ser_batch.evaluation.cli import AMONG, LABEL_COLUMN
 
 
 @click.command()
 @click.argument("predictions", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="Parquet file to write.")
+@click.option("--out", required=True, type=click.Path(), help="adapted.parquet, .csv, .jsonl or .xlsx.")
 @click.option("--shares", metavar="A=0.7,…|equal|labels|FILE", help="How common the labels are in the archive.")
+@AMONG
 @click.option(
     "--decide",
     type=click.Choice(["equal", "stated"]),
@@ -42,6 +43,9 @@ def adapt(predictions: str, out: str, label_map: str | None, overwrite: bool, **
     assumes that the shares are true, of the rows and with --by of each group alike. Where they are not, it hurts: do
     not say `equal` of an archive that is mostly neutral, nor group by speakers who have one emotion each.
 
+    --among names the labels that can occur, as for `evaluate`: alone it rescales their probabilities to sum to 1; with
+    --shares, the share of every other label is 0.
+
     --labels fits a temperature and a bias on a few dozen labelled rows drawn at random (20 or more; 60 are better),
     shrunk towards none. What cross-validation does not show to help is not used, and the summary says so.
 
@@ -56,4 +60,5 @@ def adapt(predictions: str, out: str, label_map: str | None, overwrite: bool, **
     said, corpora = parse_map(label_map or "")
     asked = Adaptation(label_map=said, corpora=corpora, **options)
     click.echo(format_adapted(adapt_table(predictions, out, asked, overwrite=overwrite), out))
+    click.echo(f"\nnext: ser-batch evaluate {out} --labels FILE, where you have labels: adapted beside unadapted")
     return 0

@@ -109,9 +109,9 @@ def _check(truth: Indices, shares: Floats, speakers: Sequence[str]) -> None:
         )
     if not shares[truth].all():
         raise InputError(
-            "some labelled rows have a label that --shares says does not occur",
+            "some labelled rows have a label that --shares or --among says does not occur",
             got=f"{int((shares[truth] == 0).sum())} rows",
-            remedy="State a share above 0 for it.",
+            remedy="State a share above 0 for it, or name it in --among.",
         )
 
 

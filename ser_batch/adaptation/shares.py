@@ -9,7 +9,9 @@ that says one label too often everywhere is put right, too.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,9 @@ ROWS = 1 << 16
 """Rows that are in logarithms at a time."""
 
 
-def parse_shares(text: str, meaning: LabelMap, truth: Indices | None = None) -> Floats:
+def parse_shares(
+    text: str, meaning: LabelMap, truth: Indices | None = None, may_occur: npt.NDArray[np.bool_] | None = None
+) -> Floats:
     """The shares (C,) that `--shares` states, in the order of the model's labels; they sum to 1.
 
     Labels that are not named share what is left equally; `calm=0` alone says that there is no calm, and all else is
@@ -46,19 +50,22 @@ def parse_shares(text: str, meaning: LabelMap, truth: Indices | None = None) -> 
             among the labelled rows, `labels,calm=0` without calm.
         meaning: of labels that are written in other words.
         truth: (N,) of the labelled rows; None: there are none.
+        may_occur: (C,) False for labels whose share is 0, whether stated or not; None: all may occur.
 
     Raises:
         InputError: it is none of these, or the shares cannot be.
     """
+    absent = () if may_occur is None else tuple(itertools.compress(meaning.labels, ~may_occur))
     if Path(text).is_file():
-        return _complete(_read(text), meaning, text)
+        return _complete(_read(text), meaning, text, absent)
     first, *others = [part.strip() for part in text.split(",")]
     if first == COUNTED:
-        absent = _complete(dict(map(_pair, others)), meaning, "--shares") == 0
+        never = _complete(dict(map(_pair, others)), meaning, "--shares", absent) == 0
         if truth is None:
             raise InputError("--shares labels counts labelled rows, and none are given", remedy="Give --labels, too.")
-        return counted_shares(truth, ~absent)
-    return _complete(dict(map(_pair, others if first == EQUAL else [first, *others])), meaning, "--shares")
+        return counted_shares(truth, ~never)
+    pairs = others if first == EQUAL else [first, *others]
+    return _complete(dict(map(_pair, pairs)), meaning, "--shares", absent)
 
 
 def counted_shares(truth: Indices, may_occur: npt.NDArray[np.bool_]) -> Floats:
@@ -97,15 +104,21 @@ def _read(path: str) -> dict[str, float]:
     return {name: value / total if total else math.nan for name, value in zip(labels, values, strict=True)}
 
 
-def _complete(stated: dict[str, float], meaning: LabelMap, where: str) -> Floats:
-    """Every label's share: those not stated have equal parts of the rest."""
-    shares = dict[str, float]()
+def _complete(stated: dict[str, float], meaning: LabelMap, where: str, absent: Sequence[str] = ()) -> Floats:
+    """Every label's share: 0 for the `absent`, and for the others that are not stated equal parts of the rest."""
+    shares = dict.fromkeys(absent, 0.0)
     for name, share in stated.items():
         label = meaning(name)
         if label is None or not 0 <= share <= 1:
             raise InputError(
                 f"{where} states a share that cannot be: {terminal_safe(name)}={share:g}",
                 expected=f"0 to 1, for one of {', '.join(meaning.labels)}",
+            )
+        if share and label in absent:
+            raise InputError(
+                f"{where} gives a share to a label that --among leaves out",
+                got=f"{terminal_safe(name)}={share:g}",
+                remedy="Name it in --among, too, or state no share of it.",
             )
         shares[label] = shares.get(label, 0.0) + share
     rest = [label for label in meaning.labels if label not in shares]

@@ -88,7 +88,7 @@ def _place(predictions: str | os.PathLike[str], out: str | os.PathLike[str], *, 
         raise OutputError(
             f"{out} is what is to be adapted", remedy="Choose another --out: the model's own table stays."
         )
-    check_output(place, overwrite=overwrite)
+    check_output(place, overwrite=overwrite, can_be_resumed=False)
     return place
 
 
@@ -113,7 +113,12 @@ def _provenance(fitted: Fitted, asked: Adaptation) -> dict[str, Any]:
         "rule": "softmax(log p / temperature + bias)",
         "asked": {
             **{"shares": asked.shares, "decide": asked.decide, "by": asked.by, "min_rows": asked.min_rows},
-            **{"labels": asked.labels, "label_column": asked.label_column, "speaker": asked.speaker},
+            **{
+                "among": asked.among,
+                "labels": asked.labels,
+                "label_column": asked.label_column,
+                "speaker": asked.speaker,
+            },
         },
         "shares": None if fitted.shares is None else [round(share, 6) for share in fitted.shares],
         "temperature": round(fitted.temperature, 6),
@@ -152,6 +157,9 @@ def format_adapted(adapted: Adapted, out: str) -> str:
     if fitted.shares is not None:
         decided = "as if all labels were equally common" if fitted.decide == ON_EQUAL else "by the stated shares"
         head.append(("decided", decided))
+    absent = [label for label, bias in zip(fitted.labels, fitted.bias, strict=True) if not np.isfinite(bias)]
+    if absent:
+        head.append(("never", f"{', '.join(absent)}: no answer, with probability 0"))
     if fitted.groups or fitted.small_groups:
         small = f"; {fitted.small_groups} are too small and take the archive's" if fitted.small_groups else ""
         head.append(("groups", f"{len(fitted.groups)} have a bias of their own{small}"))

@@ -75,7 +75,10 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Confident:
-    """From which score on the answers on unseen corpora were right as often as is said here."""
+    """From which score on the answers on unseen corpora were right as often as is said here, the corpora together.
+
+    Every corpus counts alike in both shares, so that on one of them far fewer may be right.
+    """
 
     score: float
     """The least `score` of a row."""
@@ -90,8 +93,8 @@ class Confident:
 
     def __str__(self) -> str:
         return (
-            f"{100 * self.precision:.0f} % right where the score is {self.score:g} or more, "
-            f"as it was for {100 * self.share:.0f} % of the clips"
+            f"{100 * self.precision:.0f} % right where the score is {self.score:g} or more, as it was for "
+            f"{100 * self.share:.0f} % of the clips (the mean over such corpora; single ones differ)"
         )
 
 

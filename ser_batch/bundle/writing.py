@@ -140,7 +140,7 @@ def copy_bundle(bundle: Bundle, root: Path) -> Bundle:
         OutputError: `root` exists, or cannot be written.
     """
     if os.path.lexists(root):
-        raise OutputError(f"{root} exists already", remedy="Choose another path.")
+        raise OutputError(f"{root} exists already", remedy="Choose another --out, or delete it yourself.")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(root) as tree:
@@ -199,11 +199,13 @@ def check_target(root: Path, overwrite: bool) -> None:
     """Refuse a bundle's place that holds something else, or a bundle that is not to be overwritten: OutputError."""
     if not os.path.lexists(root):
         return
-    if not overwrite:
-        raise OutputError(f"{root} exists already", remedy="Choose another path, or ask to overwrite it.")
     # Overwriting removes a whole directory, so it must be one that this function could have written.
     if root.is_symlink() or not root.is_dir() or (any(root.iterdir()) and not (root / MANIFEST_FILE).is_file()):
-        raise OutputError(f"{root} exists and is not a bundle, so it is not overwritten")
+        raise OutputError(
+            f"{root} exists and is not a bundle, so it is not overwritten", remedy="Choose another --out."
+        )
+    if not overwrite:
+        raise OutputError(f"{root} exists already", remedy="Choose another --out, or replace it: --overwrite.")
 
 
 def _fill(tree: Path, fusion: Fusion | Head, reference: Reference, files: Mapping[str, Path], model_card: str) -> None:

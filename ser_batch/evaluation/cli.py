@@ -53,7 +53,7 @@ def evaluate(
     if options["root"] and not options["labels"]:
         raise click.UsageError("--root is for the FILE of --labels: give that, too.")
     from ser_batch.evaluation.evaluate import Question, evaluate_predictions
-    from ser_batch.evaluation.label_map import parse_map
+    from ser_batch.evaluation.label_map import parse_labels, parse_map
     from ser_batch.evaluation.report import format_evaluation
     from ser_batch.files import write_json, writing
 
@@ -65,7 +65,7 @@ def evaluate(
         column=options["label_column"],
         label_map=said,
         corpora=corpora,
-        only=labels_of(among),
+        only=parse_labels(among),
         split=options["split"],
         part=options["part"] or "test",
         by=options["by"],
@@ -77,8 +77,3 @@ def evaluate(
             write_json(json_out, served.to_dict())
     click.echo(format_evaluation(served))
     return 0
-
-
-def labels_of(among: str | None) -> list[str] | None:
-    """The labels that --among names; None: it is not given."""
-    return [label.strip() for label in among.split(",")] if among is not None else None

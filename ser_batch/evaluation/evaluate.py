@@ -103,6 +103,8 @@ class ServedEvaluation:
     """The fusion first."""
     against_fused: dict[str, McNemar]
     """The fusion (first) and each branch (second) on the same clips."""
+    never_true: tuple[str, ...] = ()
+    """Labels that the model may answer and no clip has, where `Question.only` does not say which can occur."""
     by: str | None = None
     groups: tuple[Group, ...] = ()
     """In the order of their names."""
@@ -148,9 +150,17 @@ def evaluate_predictions(predictions: str | Path, question: Question, *, seed: i
         dict(meaning.read_as.keys()),
         {name: evaluate(indices, rows[used], table.labels, seed=seed) for name, rows in table.models.items()},
         {name: mcnemar(right[FUSED], hits) for name, hits in right.items() if name != FUSED},
+        () if question.only is not None else _never_true(table, used, indices),
         question.by,
         _groups(table, question, truth, matching, used, indices),
     )
+
+
+def _never_true(table: PredictionTable, used: Rows, indices: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    """Labels with a probability and without a clip; nothing where fewer than two have clips to choose among."""
+    there = np.bincount(indices, minlength=len(table.labels)) > 0
+    possible = (table.models[FUSED][used] > 0).any(axis=0)
+    return tuple(compress(table.labels, possible & ~there)) if there.sum() >= 2 else ()
 
 
 def _given(column: Sequence[str | None]) -> Rows:

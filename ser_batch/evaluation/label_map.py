@@ -146,6 +146,11 @@ def parse_map(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
     return said, tuple(corpora)
 
 
+def parse_labels(among: str | None) -> list[str] | None:
+    """The labels that `--among` names; None: it is not given."""
+    return None if among is None else [label.strip() for label in among.split(",")]
+
+
 class LabelMap:
     """What a label means to a model.
 

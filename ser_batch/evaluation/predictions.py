@@ -62,14 +62,7 @@ def among(table: PredictionTable, labels: Sequence[str]) -> PredictionTable:
 
     Raises InputError for a label that the model does not know, and for fewer than two.
     """
-    unknown = sorted(set(labels) - set(table.labels))
-    if unknown or len(set(labels)) < 2:
-        raise InputError(
-            f"no label {unknown[0]!r} to choose among" if unknown else "choosing among labels takes two or more",
-            got=", ".join(labels),
-            expected=f"some of {', '.join(table.labels)}",
-        )
-    kept = [i for i, label in enumerate(table.labels) if label in labels]
+    kept = places_among(table.labels, labels)
     models = {}
     for name, rows in table.models.items():
         chosen = rows[:, kept]
@@ -77,6 +70,21 @@ def among(table: PredictionTable, labels: Sequence[str]) -> PredictionTable:
         chosen = np.where(total == 0, 1.0, chosen)
         models[name] = chosen / chosen.sum(axis=1, keepdims=True)
     return replace(table, labels=tuple(table.labels[i] for i in kept), models=models)
+
+
+def places_among(own: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """Where in a model's `own` labels those stand that `labels` names, in the model's order.
+
+    Raises InputError for a label that the model does not know, and for fewer than two.
+    """
+    unknown = sorted(set(labels) - set(own))
+    if unknown or len(set(labels)) < 2:
+        raise InputError(
+            f"no label {unknown[0]!r} to choose among" if unknown else "choosing among labels takes two or more",
+            got=", ".join(labels),
+            expected=f"some of {', '.join(own)}",
+        )
+    return [place for place, label in enumerate(own) if label in labels]
 
 
 def merged(table: PredictionTable, into: Mapping[str, str]) -> PredictionTable:

@@ -23,6 +23,7 @@ def format_evaluation(served: ServedEvaluation) -> str:
         ("made by", made_by or "unknown: the file has no provenance"),
         ("truth", served.truth),
         *coverage_lines(served.coverage),
+        *note_lines(served),
         *([("read as", ", ".join(f"{a} → {b}" for a, b in served.read_as.items()))] if served.read_as else []),
     ]
     blocks = [
@@ -55,6 +56,18 @@ def coverage_lines(coverage: Coverage) -> list[tuple[str, str]]:
     ]
     lines = [("clips", f"{coverage.evaluated} evaluated, of {coverage.rows} rows")]
     return lines + [("", f"{count} {text}") for count, text in said if count]
+
+
+def note_lines(served: ServedEvaluation) -> list[tuple[str, str]]:
+    """What to do where no clip has a label that the model may answer; only the first line has a name."""
+    if not served.never_true:
+        return []
+    there = [scores.label for scores in served.models[FUSED].classes if scores.support]
+    absent = ", ".join(served.never_true)
+    return [
+        ("note", f"no clip is labelled {absent}, so each such answer counts as wrong; if the corpus lacks them,"),
+        ("", f"measure the answers among the others: --among {','.join(there)}"),
+    ]
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -101,8 +101,11 @@ def open_store(folder: str) -> Store:
     return LocalStore(folder)
 
 
-def check_output(out: Output, *, overwrite: bool = False, resume: bool = False) -> None:
+def check_output(out: Output, *, overwrite: bool = False, resume: bool = False, can_be_resumed: bool = True) -> None:
     """Refuse an output that cannot be written or must not be replaced; changes nothing.
+
+    Args:
+        can_be_resumed: whether what writes it can go on with it, so that the error may say so.
 
     Raises:
         OutputError: says which, and what to do.
@@ -130,7 +133,9 @@ def check_output(out: Output, *, overwrite: bool = False, resume: bool = False) 
     if exists:
         raise OutputError(
             f"{out if out.finished.size() is not None else out.file} exists already",
-            remedy="Choose another --out, add what is new: --resume, or replace it: --overwrite.",
+            remedy="Choose another --out, "
+            + ("add what is new: --resume, " if can_be_resumed else "")
+            + "or replace it: --overwrite.",
         )
 
 

@@ -35,6 +35,7 @@ class RunConfig:
     bundle: Path | None = None
     """None: the embedded default bundle."""
     backend: str = "auto"
+    """A runtime; "auto": what made the output that is gone on with, else see `verification.auto.choose`."""
     precision: str | None = None
     threads: int | None = None
     """CPU threads of the runtime; None: its own choice, within the quota of a container."""

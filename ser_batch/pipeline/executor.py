@@ -35,7 +35,9 @@ class Scoring(Protocol):
     segmentation: Segmentation
     engine: EngineIdentity
     description: str
-    """Runtime, precision, device and why they were chosen, in words."""
+    """Runtime, precision and device, in words."""
+    reason: str
+    """Why these were chosen: one clause."""
 
     def score(self, recordings: Iterator[Recording], table: pa.Schema, progress: Progress) -> Generator[Scored]:
         """Make rows of `table` for recordings; what goes wrong with one of them is its row.

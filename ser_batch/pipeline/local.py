@@ -85,7 +85,8 @@ class LocalScoring:
         self.bundle: Bundle = scorer.bundle
         self.engine: EngineIdentity = scorer.engine
         self.segmentation = segmentation
-        self.description = f"{scorer.engine.name} {scorer.engine.precision}, {scorer.engine.device} ({reason})"
+        self.description = f"{scorer.engine.name} {scorer.engine.precision}, {scorer.engine.device}"
+        self.reason = reason
         self._scorer, self._pool, self._recordings = scorer, pool, recordings
         self._batch_size = config.batch_size or default_batch_on(scorer.engine.device)
 

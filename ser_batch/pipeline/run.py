@@ -16,7 +16,7 @@ from ser_batch.output.destination import Output, check_output
 from ser_batch.output.formats import check_rows
 from ser_batch.output.parts import Parts, schema_before
 from ser_batch.output.rows import Counts, digests
-from ser_batch.output.schema import ADDED, VERSION, handed_through, schema
+from ser_batch.output.schema import ADDED, NAMESPACE, VERSION, handed_through, schema
 from ser_batch.pipeline.config import FIRST_CLIP, RunConfig
 from ser_batch.pipeline.executor import Executor, Scoring
 from ser_batch.pipeline.local import LocalExecutor
@@ -25,6 +25,7 @@ from ser_batch.pipeline.summary import RunSummary, summarise
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, current_version, with_versions
 from ser_batch.recordings.table import Recordings
+from ser_batch.verification.auto import AUTO
 
 ENOUGH = 100
 """Recordings after which a share of failures means something; before the end of the run, that is."""
@@ -64,6 +65,7 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
     if before is not None and config.clip is None and "segments" not in before.names:
         # Version 0.1.0 scored one clip.
         config = replace(config, clip=FIRST_CLIP if config.window is None else None)
+    asked, config = config, _on_the_runtime_of(before, config)
     if before is not None:
         recordings = _as_before(recordings, before)
     executor = executor or LocalExecutor()
@@ -73,7 +75,8 @@ def run(config: RunConfig, executor: Executor | None = None, watch: Watch = lamb
         progress = Progress(len(recordings), counts, left_out=recordings.left_out, listener=listener)
         table = _table(config, recordings, scoring, before)
         _write_rows(config, recordings, output, table, scoring, progress, listener)
-        model = f"{scoring.bundle.id} on {scoring.description}"
+        reason = scoring.reason if config is asked else "the runtime of the output that is gone on with"
+        model = f"{scoring.bundle.id} on {scoring.description} ({reason})"
         summary = summarise(progress, scoring.bundle.labels, model, os.fspath(config.out), trust)
     if aggregate_to is not None:
         from ser_batch.output.aggregate import aggregate
@@ -161,6 +164,18 @@ def _write_rows(
         raise
     finally:
         parts.close()
+
+
+def _on_the_runtime_of(before: pa.Schema | None, config: RunConfig) -> RunConfig:
+    """The configuration with the runtime that made the output to go on with, where none is stated.
+
+    What "auto" prefers may have changed since: another was installed or verified.
+    """
+    made = {} if before is None else (before.metadata or {})
+    backend, precision = (made.get(f"{NAMESPACE}{key}".encode(), b"").decode() for key in ("backend", "precision"))
+    if config.backend != AUTO or not backend or config.precision not in (None, precision):
+        return config
+    return replace(config, backend=backend, precision=precision)
 
 
 def _as_before(recordings: Recordings, before: pa.Schema) -> Recordings:

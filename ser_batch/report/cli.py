@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ser_batch.errors import InputError
-from ser_batch.evaluation.cli import AMONG, BY, LABEL_COLUMN, MAP, labels_of
+from ser_batch.evaluation.cli import AMONG, BY, LABEL_COLUMN, MAP
 
 
 @click.command()
@@ -39,7 +39,7 @@ def report(out: Path, label_map: str | None, among: str | None, overwrite: bool,
     if options["embed"] and not options["audio"]:
         raise click.UsageError("--embed-audio takes recordings from a folder: give --audio DIR, too.")
     from ser_batch.evaluation.evaluate import Question
-    from ser_batch.evaluation.label_map import parse_map
+    from ser_batch.evaluation.label_map import parse_labels, parse_map
 
     try:
         from ser_batch.report.page import Asked, write_report
@@ -47,7 +47,7 @@ def report(out: Path, label_map: str | None, among: str | None, overwrite: bool,
         raise InputError("the report needs Vega-Altair", got=error, remedy="pip install 'ser-batch[report]'") from error
     said, corpora = parse_map(label_map or "")
     labels, column, by = options["labels"], options["label_column"], options["by"]
-    question = Question(labels, column, said, corpora, labels_of(among), by=by) if labels or column else None
+    question = Question(labels, column, said, corpora, parse_labels(among), by=by) if labels or column else None
     asked = Asked(options["predictions"], options["second"], question, options["audio"], options["embed"] or 0)
     size = write_report(asked, out, overwrite=overwrite)
     click.echo(f"{out}: {size / 2**20:.1f} MiB")

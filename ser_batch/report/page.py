@@ -14,7 +14,7 @@ import jinja2
 from ser_batch.errors import InputError, OutputError
 from ser_batch.evaluation.evaluate import Question, ServedEvaluation, as_asked, evaluate_predictions
 from ser_batch.evaluation.predictions import PredictionTable, read_predictions
-from ser_batch.evaluation.report import coverage_lines
+from ser_batch.evaluation.report import coverage_lines, note_lines
 from ser_batch.files import write_atomically, writing
 from ser_batch.report import measured, predicted
 from ser_batch.report.figures import timeline
@@ -47,13 +47,15 @@ def write_report(asked: Asked, out: str | os.PathLike[str], *, overwrite: bool =
 
     Raises:
         InputError: predictions, labels or recordings cannot be read, or do not fit.
-        OutputError: `out` exists, or cannot be written.
+        OutputError: `out` is no name of a page, exists, or cannot be written.
     """
     page = Path(out)
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(
+            f"{page} is no name of a report, which is one HTML page", expected="a name that ends in .html"
+        )
     if page.exists() and not overwrite:
         raise OutputError(f"{page} exists already", remedy="Choose another, or replace it: --overwrite.")
-    if page.exists() and page.suffix.lower() not in (".html", ".htm"):
-        raise OutputError(f"{page} exists and is no page, so it is not replaced", expected="a name that ends in .html")
     text = render(asked, page).encode()
     with writing(page):
         write_atomically(page, text)
@@ -117,7 +119,7 @@ def _facts(asked: Asked, table: PredictionTable, served: ServedEvaluation | None
         facts.append(("audio scored", f"{hours[hours >= 0].sum() / 3600:,.2f} hours"))
     facts += [(name, table.provenance[name]) for name in PROVENANCE if name in table.provenance]
     if served:
-        facts += [("truth", served.truth), *((name or "", text) for name, text in coverage_lines(served.coverage))]
+        facts += [("truth", served.truth), *coverage_lines(served.coverage), *note_lines(served)]
     return [(name, value if len(value) <= LONG else value[:LONG] + "…") for name, value in facts]
 
 

@@ -23,7 +23,10 @@ def test_latency_writes_json_and_parquet(toy_bundle: Bundle, noises, tmp_path, m
     found = results.read(tmp_path / "a.json")["measurements"]
     assert len(found) == 3 * 2 * 3 and (tmp_path / "a.parquet").is_file()
     assert {m["mode"] for m in found} == {"closed loop", "fixed rate", "offline"}
-    assert "Latency, ms per batch" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "Latency, ms per batch" in shown.out and "6 of 6" not in shown.out
+    for mode in ("closed loop", "fixed rate", "offline"):
+        assert f"{mode} 6 of 6: fused, onnxruntime fp32, batch 2: " in shown.err
 
 
 def test_latency_without_audio_times_the_reference_clips_and_says_so(toy_bundle, tmp_path, monkeypatch, capsys):

@@ -42,7 +42,7 @@ def test_a_table_trains_and_its_run_loads(
     assert set(run.metrics["test"]) == {"whisper_toy", "spectrogram", "fused"}
     said, told = capsys.readouterr()
     assert f'next: ser-export onnx {corpus / "run"} --out my-bundle --licence "TERMS"' in said
-    assert "whisper_toy  parts moved by" in told and "% of uniform entropy" in told
+    assert "whisper_toy: Of its parts " in told and "spectrogram: Of its parts " in told and "sways the logits" in told
     found = {name: json.loads((corpus / "run" / name / "diagnostics.json").read_text()) for name in run.branches}
     assert all(distance > 0 for distance in found["whisper_toy"]["moved"].values())
     assert {"encoder.layers.1", "classifier.0", "layer_mix"} <= set(found["whisper_toy"]["moved"])

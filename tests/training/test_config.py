@@ -181,3 +181,18 @@ def test_no_recipe_changes_a_level_that_its_branches_do_not_hear(name: str) -> N
     config = load_config(name)
     deaf = config.context.level == "clip" == config.spectrogram.mel.reference
     assert not (deaf and config.augment.gain)
+
+
+def test_a_ridge_stage_needs_nothing_that_it_does_not_read(tmp_path: Path) -> None:
+    """A recipe that leaves it out is the one that stated what was asked of every stage before: runs of it go on."""
+    recipe = (RECIPES / "whisper_base_tuned.toml").read_text()
+    asked = "learning_rate = 1e-3\nepochs = 1\npatience = 1"
+    (tmp_path / "whisper_base_tuned.toml").write_text(
+        recipe.replace('optimizer = "ridge"', f'optimizer = "ridge"\n{asked}', 1)
+    )
+    assert asked not in recipe and load_config(tmp_path / "whisper_base_tuned.toml") == load_config(
+        "whisper_base_tuned"
+    )
+    (tmp_path / "b.toml").write_text('[context_stage]\noptimizer = "adamw"\nmonitor = "loss"\n')
+    with pytest.raises(TrainingError, match="learning_rate"):
+        load_config(tmp_path / "b.toml")

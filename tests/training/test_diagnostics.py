@@ -107,7 +107,7 @@ def test_the_ancestors_arm_is_dead_and_told_so(clips: dict, tmp_path: Path) -> N
     start = weights(branch)
     (tmp_path / "spectrogram").mkdir()
     diagnose(branch, start, clips["held-out"][0], tmp_path / "spectrogram", CPU)
-    assert "(it is dead)" in summary(read_all(tmp_path)["spectrogram"])
+    assert "WARNING: the arm is dead" in summary(read_all(tmp_path)["spectrogram"])
 
 
 def test_the_arms_figures_follow_their_definitions() -> None:
@@ -151,7 +151,24 @@ def test_a_branch_without_an_arm_says_how_far_it_moved(tmp_path: Path) -> None:
     (tmp_path / "wav2vec2").mkdir()
     diagnose(branch, start, torch.zeros(2, 3), tmp_path / "wav2vec2", CPU)
     assert json.loads((tmp_path / "wav2vec2/diagnostics.json").read_text()) == {"moved": {"layers.0": 0.5}}
-    assert summary(read_all(tmp_path)["wav2vec2"]).startswith("parts moved by 0.5 (layers.0)")
+    said = summary(read_all(tmp_path)["wav2vec2"])
+    assert said == "Of its parts layers.0 changed most in training, by 0.5 of its size, and layers.0 least, by 0.5."
+
+
+@pytest.mark.parametrize(
+    ("figures", "warning"),
+    [
+        ({"logits": 0.31, "attention": 0.2, "changed": 0.112}, None),
+        ({"logits": 0.049, "attention": 0.2, "changed": 0.112}, "the arm is dead"),
+        ({"logits": 0.31, "attention": 0.2, "changed": 0.0}, "the arm is dead"),
+        ({"logits": 0.31, "attention": 0.93, "changed": 0.112}, "the attention has not learnt where to look"),
+    ],
+)
+def test_the_arms_figures_are_told_with_what_is_healthy(figures: dict[str, float], warning: str | None) -> None:
+    said = summary({"moved": {"transformer.norm": 0.036, "cnn.0": 2.6}, "arm": figures})
+    assert f"sways the logits {figures['logits']:.1%} as much as its CNN (healthy: 5% or more)" in said
+    assert ("WARNING" not in said) if warning is None else f"WARNING: {warning}" in said
+    assert "WARNING: cnn.0 did not train" in summary({"moved": {"cnn.0": 0.0, "norm": 1.0}})
 
 
 def bandwidth(folder: Path, augment: AugmentConfig) -> float:

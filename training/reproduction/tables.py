@@ -200,7 +200,7 @@ def _passing(found: dict[str, float] | None) -> str:
     precision, share = _percent(found["precision"]), _percent(found["share"])
     return (
         f"From a score of {found['score']:.2f} on, {precision} % of the answers, among all labels, are right; "
-        f"{share} % of the clips reach it. Every corpus counts alike."
+        f"{share} % of the clips reach it. Every corpus counts alike; single corpora differ."
     )
 
 

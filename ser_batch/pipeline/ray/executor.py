@@ -57,7 +57,8 @@ class RayScoring:
         self.engine: EngineIdentity = opened
         self.segmentation = config.segmentation(bundle.manifest.clip)
         where = f"{room.actors} Ray actors with {room.cpus} CPUs" + (f" and {room.gpus:g} GPUs" if room.gpus else "")
-        self.description = f"{opened.name} {opened.precision}, {opened.device} ({opened.reason}), {where}"
+        self.description = f"{opened.name} {opened.precision}, {opened.device}, {where}"
+        self.reason = opened.reason
         self._recordings, self._room = recordings, room
         self._plan = Plan(
             folder=Path.cwd(),

@@ -74,6 +74,7 @@ def test_equal_shares_put_a_biased_model_right(predictions, tmp_path, capsys):
     out = tmp_path / "adapted.parquet"
     assert main(["adapt", str(predictions), "--shares", "equal", "--out", str(out)]) == 0
     said = capsys.readouterr().out
+    assert f"next: ser-batch evaluate {out} --labels FILE" in said
     assert "300 scored, of 302" in said and "as if all labels were equally common" in said
     found = ua(out)
     assert found["fused"] > found[UNADAPTED] + 0.1 and found[UNADAPTED] == ua(predictions)["fused"]
@@ -140,7 +141,7 @@ def test_few_labels(predictions, tmp_path, capsys):
     assert "60 rows: a temperature and a bias are used" in capsys.readouterr().out
     assert ua(out)["fused"] > ua(predictions)["fused"] + 0.05
     assert main(["adapt", str(predictions), "--labels", labels, "--shares", "labels", "--out", str(out)]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already. Choose another --out, or replace it: --overwrite." in capsys.readouterr().err
     assert (
         main(
             ["adapt", str(predictions), "--labels", labels, "--shares", "labels", "--out", str(tmp_path / "2.parquet")]
@@ -216,3 +217,38 @@ def test_the_models_own_table_is_never_lost(predictions, tmp_path, capsys):
     adapt_table(predictions, out, Adaptation(shares="equal"))
     assert main(["adapt", str(out), "--shares", "equal", "--out", str(tmp_path / "twice.parquet")]) == 2
     assert "is adapted already" in capsys.readouterr().err
+
+
+def test_among_alone_answers_as_evaluate_measures(predictions, tmp_path, capsys):
+    out = tmp_path / "adapted.parquet"
+    assert main(["adapt", str(predictions), "--among", "Neutral,anger", "--out", str(out)]) == 0
+    assert "never     happy: no answer, with probability 0" in capsys.readouterr().out
+    table = pq.read_table(out)
+    assert set(table["label"].to_pylist()) == {"neutral", "angry", None} and set(table["p_happy"].to_pylist()[:-2]) == {
+        0
+    }
+    said = json.loads(table.schema.metadata[b"ser_batch.adaptation"])
+    assert said["asked"]["among"] == "Neutral,anger" and said["bias"] == [0, None, 0] and said["shares"] is None
+    question = Question(column="label", only=["neutral", "angry"])
+    adapted, model = (evaluate_predictions(path, question).models["fused"] for path in (out, predictions))
+    assert adapted.confusion == model.confusion and adapted.ece == pytest.approx(model.ece, abs=1e-6)
+
+
+def test_among_with_shares_is_a_share_of_zero_for_the_others(predictions, tmp_path, capsys):
+    out, same = tmp_path / "adapted.parquet", tmp_path / "same.parquet"
+    arguments = ["adapt", str(predictions), "--among", "neutral,angry", "--out", str(out)]
+    assert main([*arguments, "--shares", "neutral=0.7"]) == 0
+    adapt_table(predictions, same, Adaptation(shares="neutral=0.7,happy=0"))
+    assert pq.read_table(out).equals(pq.read_table(same))
+    assert main([*arguments, "--shares", "happy=0.2", "--overwrite"]) == 2
+    assert "gives a share to a label that --among leaves out; got happy=0.2" in capsys.readouterr().err
+
+
+def test_among_refuses_what_evaluate_refuses_and_labelled_rows_of_other_labels(predictions, tmp_path, capsys):
+    arguments = ["adapt", str(predictions), "--out", str(tmp_path / "adapted.parquet"), "--among"]
+    assert main([*arguments, "neutral,bored"]) == 2
+    assert "no label 'bored' to choose among" in capsys.readouterr().err
+    assert main([*arguments, "neutral"]) == 2
+    assert "takes two or more" in capsys.readouterr().err
+    assert main([*arguments, "neutral,happy", "--label-column", "label"]) == 2
+    assert "that --shares or --among says does not occur; got 100 rows" in capsys.readouterr().err

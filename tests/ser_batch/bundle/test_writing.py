@@ -36,7 +36,7 @@ def bundle(tmp_path: Path) -> Bundle:
 def test_an_existing_target_is_kept(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     target.write_text("mine")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="exists and is not a bundle"):
         make_toy_bundle(target, clip=SMALL)
     assert target.read_text() == "mine"
 

@@ -375,6 +375,21 @@ def test_a_real_run_gives_the_figures_of_its_own_probabilities(toy_bundle: Bundl
     assert found["models"]["fused"] == evaluate(truth, stored.astype(np.float64), LABELS).to_dict()
 
 
+def test_labels_that_never_occur_are_noted_with_the_remedy(
+    table: Table, save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = tmp_path / "truth.csv"
+    truth.write_text("path,label\n" + "".join(f"{FILES[i]},{label}\n" for i, label in enumerate(["sad", "happy"])))
+    arguments = ["evaluate", str(save(table)), "--labels", str(truth)]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert said.count("no clip is labelled neutral, calm, angry, fearful, disgust, surprised") == 1
+    assert "--among happy,sad\n" in said
+    assert main([*arguments, "--among", "happy,sad"]) == 0 and "note" not in capsys.readouterr().out
+    truth.write_text(f"path,label\n{FILES[0]},sad\n")  # one label is none to choose among
+    assert main(arguments) == 0 and "note" not in capsys.readouterr().out
+
+
 def test_among_some_labels_the_likeliest_of_them_is_the_answer(
     table: Table, save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -193,8 +193,20 @@ def test_predictions_of_another_bundle_or_without_embeddings_are_refused(
         assert message in capsys.readouterr().err
     out.mkdir()
     (out / "mine.txt").write_text("x")
-    assert head(labels, predictions, embedding_bundle.root, out) == 2
-    assert "exists already" in capsys.readouterr().err
+    for overwrite in ((), ("--overwrite",)):
+        assert head(labels, predictions, embedding_bundle.root, out, *overwrite) == 2
+        assert "exists and is not a bundle, so it is not overwritten. Choose another --out." in capsys.readouterr().err
+
+
+def test_a_bundle_is_replaced_only_when_asked_and_the_next_step_is_named(
+    calls: Path, predictions: Path, embedding_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (calls / "labels.csv", predictions, embedding_bundle.root, tmp_path / "calls-bundle")
+    assert head(*given) == 0
+    assert f"next: ser-batch run AUDIO --bundle {given[-1]} --out preds.parquet" in capsys.readouterr().out
+    assert head(*given) == 2
+    assert "exists already. Choose another --out, or replace it: --overwrite." in capsys.readouterr().err
+    assert head(*given, "--overwrite") == 0
 
 
 def test_labels_of_a_head_can_have_a_head_of_their_own(calls: Path, fitted: Path, tmp_path: Path) -> None:

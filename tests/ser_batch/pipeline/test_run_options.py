@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ser_batch.bundle.bundle import Bundle
+from ser_batch.engines.protocol import backend_version
+from ser_batch.verification.auto import choose
+from ser_batch.verification.records import add_machine_entries, machine_id
+from support.certificates import SOUND
 from support.commands import run
 from support.recordings import write
 
@@ -129,6 +134,29 @@ def test_a_run_that_is_plainly_misconfigured_stops_and_can_be_mended(
         (audio / name).write_bytes(good)
     assert run(*given, "--resume", "--fail-over", 0.3) == 3
     assert [row["status"] for row in rows(out)] == ["ok"] * 4 + ["error"]
+
+
+def test_a_resumed_run_keeps_the_runtime_of_its_output_unless_another_is_stated(
+    audio: Path,
+    tmp_path: Path,
+    toy_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`ser-batch verify` has let `auto` prefer another runtime since."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    given = (audio, "--out", tmp_path / "o.parquet", "--bundle", toy_bundle.root)
+    assert run(*given) == 0
+    faster = {"backend": "openvino", "precision": "fp32", "speed": 2.0, "version": backend_version("openvino")}
+    add_machine_entries(toy_bundle, [dataclasses.replace(SOUND, machine=machine_id(), **faster)])
+    assert choose(toy_bundle).backend == "openvino"
+    write(audio / "c.wav", 1.0)
+    assert run(*given, "--resume", "--backend", "openvino") == 2
+    assert "another configuration; got ser_batch.backend onnxruntime" in capsys.readouterr().err
+    assert run(*given, "--resume") == 0
+    assert "on onnxruntime fp32, cpu (the runtime of the output that is gone on with)" in capsys.readouterr().out
+    assert [row["file"] for row in rows(tmp_path / "o.parquet")] == ["a.wav", "b.flac", "c.wav"]
 
 
 def test_errors_are_tried_again_only_when_asked(audio: Path, tmp_path: Path, toy_bundle: Bundle) -> None:

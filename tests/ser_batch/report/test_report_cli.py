@@ -92,7 +92,10 @@ def test_labels(predictions, tmp_path):
     page = made(tmp_path / "report.html", predictions, "--labels", labels)
     assert "<h3>Confusion</h3>" in page and "<h3>Reliability</h3>" in page and "59 evaluated, of 61 rows" in page
     truth = [None if i < 0 else LABELS[i] for i in data(page)["truth"]]
-    assert truth == [None, *table["given_label"].to_pylist()[1:-1], None]
+    assert truth == [None, *table["given_label"].to_pylist()[1:-1], None] and "no clip is labelled" not in page
+    labels.write_text("path,label\n" + "\n".join(row for row in rows[1:-1] if not row.endswith("angry")))
+    page = made(tmp_path / "without.html", predictions, "--labels", labels)
+    assert "no clip is labelled angry" in page and "--among neutral,happy" in page
 
 
 def test_merged_labels_are_merged_in_rows_and_figures(predictions, tmp_path):
@@ -188,7 +191,9 @@ def test_refused(predictions, tmp_path, capsys, arguments, message):
 def test_nothing_is_replaced_by_mistake(predictions, tmp_path, capsys):
     before = predictions.read_bytes()
     assert main(["report", str(predictions), "--out", str(predictions), "--overwrite"]) == 2
-    assert "is no page" in capsys.readouterr().err and predictions.read_bytes() == before
+    assert "which is one HTML page" in capsys.readouterr().err and predictions.read_bytes() == before
+    assert main(["report", str(predictions), "--out", str(tmp_path / "r.txt")]) == 2
+    assert "expected a name that ends in .html" in capsys.readouterr().err and not (tmp_path / "r.txt").exists()
     made(tmp_path / "report.html", predictions)
     assert main(["report", str(predictions), "--out", str(tmp_path / "report.html")]) == 2
     assert "--overwrite" in capsys.readouterr().err

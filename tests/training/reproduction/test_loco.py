@@ -21,6 +21,7 @@ from training.reproduction.experiments import measure_loco
 from training.reproduction.loco import threshold
 from training.reproduction.results import load
 from training.reproduction.tables import loco_table
+from training.runtime import Runtime
 from training.stages import train
 
 
@@ -34,7 +35,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpora]:
     (folder / "corpora.toml").write_text(f"{text}\n{other}")
     corpora = load_corpora(folder / "corpora.toml")
     fusion = replace(CONFIG.fusion, fit_on="out-of-fold", solver="shrunk")
-    train(replace(CONFIG, protocol="given", refit=True, fusion=fusion), corpora.for_training(), folder / "run")
+    stages: list[str] = []
+    runtime = Runtime(progress=lambda stage, _: stages.append(stage))
+    train(replace(CONFIG, protocol="given", refit=True, fusion=fusion), corpora.for_training(), folder / "run", runtime)
+    folds = ("", "fold 1 of 2 (without fine), ", "fold 2 of 2 (without coarse), ")
+    assert list(dict.fromkeys(stages)) == [
+        fold + branch for fold in folds for branch in (CONFIG.context.name, "spectrogram")
+    ]
     return folder / "run", corpora
 
 
