@@ -54,8 +54,15 @@ class TorchEngine:
         self._timings: dict[str, float] = {}
         self._branches = {name: _prepare(branch, device, precision) for name, branch in branches.items()}
         if compiled:
-            # Another batch size compiles anew, without the slower kernels of a free dimension.
-            self._branches = {k: torch.compile(v, dynamic=False) for k, v in self._branches.items()}
+            # Compiled for each batch size, without the slower kernels of a free one; torch ends at eight of them.
+            torch._dynamo.config.recompile_limit = 64
+            # On a GPU the launches of a whole pass are recorded and played back, which small batches live by.
+            mode = "reduce-overhead" if device == "cuda" else None
+            self._branches = {k: torch.compile(v, dynamic=False, mode=mode) for k, v in self._branches.items()}
+        if device == "cuda":
+            # The same batch comes many times, so it pays to choose among convolutions; their fp32 is TF32 by default.
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.allow_tf32 = False
 
     def run(self, waveform: Waveform) -> dict[str, npt.NDArray[np.float32]]:
         """Branch name → (B, C) probabilities."""
