@@ -166,6 +166,31 @@ def latency(
 
 
 @measurement(
+    *(SOME_AUDIO, BUNDLE, BACKENDS, _counts("--batch-size", "batch_sizes", "Clips per batch", "8")),
+    click.option("--target", show_default="the context branch", help="The branch that is timed."),
+    *(_count("--rounds", 20, "Turns that every engine gets."), THREADS),
+)
+def precisions(
+    recordings: Sequence[Recording],
+    bundle: Bundle,
+    backends: tuple[str, ...],
+    batch_sizes: tuple[int, ...],
+    threads: int | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Time a bundle's runtimes and precisions on the same batches, in turns, each against the first.
+
+    The clips are those of AUDIO, or the bundle's reference clips.
+    """
+    from bench.backends import check_bundle
+    from bench.precisions import measure_precisions
+
+    chosen, absent = check_bundle(bundle, backends, threads)
+    content = measure_precisions(bundle, chosen, recordings, batch_sizes or (8,), threads=threads, **options)
+    return {**content, "absent": absent}
+
+
+@measurement(
     *(AUDIO, BUNDLE, BACKENDS, _counts("--workers", "workers", "Decode processes", "one per CPU"), BATCH),
     _count("--repeats", 3, "Passes timed, after one of warm-up."),
     _counts("--files", "counts", "Also measure the memory of a run on N files"),
@@ -347,4 +372,4 @@ def adaptation(corpora: Sequence[tuple[str, str, str]], draws: int) -> dict[str,
     return {"corpora": list(chain.from_iterable(found))}
 
 
-MEASUREMENTS = (latency, throughput, formats, resume, peers, end_to_end, startup, training, adaptation)
+MEASUREMENTS = (latency, precisions, throughput, formats, resume, peers, end_to_end, startup, training, adaptation)

@@ -39,6 +39,7 @@ _SECTIONS = {
     "formats": ("Formats of recordings", "bench formats AUDIO --json formats.json"),
     "resume": ("Resuming a finished run", "bench resume AUDIO --json resume.json"),
     "peers": ("Beside what a user would pick instead", "bench peers --size base --json peers.json"),
+    "precisions": ("Precisions of a bundle, in turns", "bench precisions --bundle BUNDLE --json precisions.json"),
     "end_to_end": (
         "From files to labels, beside what a user would write instead",
         "bench end-to-end AUDIO --json end-to-end.json",

@@ -20,7 +20,7 @@ from ser_batch.text import shareable_text
 SCHEMA_VERSION = 1
 KINDS = (
     *("latency", "throughput", "formats", "resume", "peers", "end_to_end", "startup", "training", "smoke"),
-    *("gpu_sweep", "adaptation"),
+    *("precisions", "gpu_sweep", "adaptation"),
 )
 IDENTITY = ("bundle", "backend", "precision", "device", "target", "batch", "mode")
 """Columns that identify a latency measurement."""
@@ -45,6 +45,7 @@ _ROWS = {
     "formats": ("measurements", (*_ENGINE, "format", "workers", "batch"), "files_per_second"),
     "resume": ("steps", ("bundle", "backend", "step", "files"), None),
     "peers": ("candidates", ("label", "device", "target", "batch"), "clips_per_second"),
+    "precisions": ("candidates", ("label", "device", "target", "batch"), "clips_per_second"),
     "end_to_end": ("candidates", ("label", "device", "batch", "files"), "files_per_second"),
     "startup": ("commands", ("command",), None),
     "training": ("branches", ("size", "branch", "device", "batch"), "clips_per_second"),

@@ -150,7 +150,8 @@ _CPU = ("engine", "decode", "pipeline")
 def _peers(result: Document) -> list[Table]:
     # Results from before operations were counted have no shares.
     shares = ("of peak",) if result.get("flops_per_clip") else ()
-    columns = ("engine", "batch", "p50 ms", "p95 ms", "CoV", "clips/s", *shares, "× torch eager fp32", "max Δp", "n")
+    first = f"× {next((c['label'] for c in result['candidates']), 'the first')}"
+    columns = ("engine", "batch", "p50 ms", "p95 ms", "CoV", "clips/s", *shares, first, "max Δp", "n")
     rows = [
         (
             *(c["label"], str(c["batch"]), _ms(c["seconds"]["median"]), _ms(c["seconds"]["p95"])),
@@ -162,7 +163,8 @@ def _peers(result: Document) -> list[Table]:
     ]
     # Results from before optimum was compared have no graphs.
     graphs = [(g["maker"], g["begins"], str(g["nodes"]), str(g["opset"])) for g in result.get("graphs", [])]
-    found = [Table(f"Peers, branch {result['target']} of {result['model']}", columns, rows)]
+    what = "Peers" if result["kind"] == "peers" else "In turns"
+    found = [Table(f"{what}, branch {result['target']} of {result['model']}", columns, rows)]
     if graphs:
         found.append(Table("The ONNX graphs", ("exported by", "input", "nodes", "opset"), graphs))
     return [*found, *_peaks(result)]
@@ -309,6 +311,7 @@ _TABLES: dict[str, Callable[[Document], list[Table]]] = {
     "formats": _formats,
     "resume": _resume,
     "peers": _peers,
+    "precisions": _peers,
     "end_to_end": _end_to_end,
     "startup": _startup,
     "training": _training,

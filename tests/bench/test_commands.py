@@ -41,6 +41,20 @@ def test_latency_without_audio_times_the_reference_clips_and_says_so(toy_bundle,
     assert all("from_file" not in m["stages"] for m in found["measurements"])
 
 
+def test_precisions_take_turns(toy_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bench.precisions.measure_peaks", lambda *_: [])
+    out, backends = tmp_path / "p.json", ["--backend", "onnxruntime:fp32", "--backend", "openvino:fp32"]
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    assert main(["precisions", "--bundle", str(toy_bundle.root), "--rounds", "2", "--json", str(out), *backends]) == 0
+    found = results.read(out)["candidates"]
+    assert [(c["label"], c["batch"], c["seconds"]["n"]) for c in found] == [
+        ("onnxruntime fp32", 8, 2),
+        ("openvino fp32", 8, 2),
+    ]
+    assert found[0]["speedup"] == 1 and found[1]["max_difference"] < 1e-5
+    assert "× onnxruntime fp32" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
