@@ -23,7 +23,7 @@ from ser_batch.bundle.manifest import Branch
 from ser_batch.clips import Waveform
 from ser_batch.engines.openvino_graph import fix_batch, frontend, keep_outputs, network, use_phases, widen_groups
 from ser_batch.engines.protocol import FRONTEND_KEY, LABELS_KEY, check_labels, check_tensors, wanted_outputs
-from ser_batch.engines.streams import MICRO_BATCH, Streams, layout
+from ser_batch.engines.streams import Streams, layout
 from ser_batch.errors import EngineError
 from ser_batch.machine import package_version
 
@@ -39,6 +39,8 @@ _UNFUSED = {"SNIPPETS_MODE": "DISABLE"}
 The log-mel of a pure tone is rounding noise in most bands; fused, it moved by up to 0.1 dB and probabilities of random
 weights by 1.4e-4. OpenVINO's own tests use this property, which is not documented; 2025.0 to 2026.4 have it.
 """
+MICRO_BATCH = 4
+"""Clips of a micro-batch at most; of 2, 4 and 8 the fastest in every precision (docs/benchmarks.md)."""
 _REMEDY = "Install it: pip install 'ser-batch[openvino]'."
 _METADATA = "framework"
 """Where OpenVINO keeps the metadata_props of an ONNX model."""
@@ -73,7 +75,7 @@ def open_bundle(
 class OpenVinoEngine:
     """One compiled graph per branch (two with bf16); a small batch gets every thread, a large one several streams.
 
-    The graphs hold one clip where the usual batch is one, else `MICRO_BATCH`: a batch is cut into such micro-batches.
+    The graphs hold a stream's share of the usual batch, at most `MICRO_BATCH` clips: a batch is cut into micro-batches.
 
     Args:
         threads: CPU threads; None: one per CPU.
@@ -109,7 +111,7 @@ class OpenVinoEngine:
         # With one stream nothing runs beside a batch, so latency is what counts.
         hint = {"NUM_STREAMS": shared.streams} if shared.streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}
         count = {"INFERENCE_NUM_THREADS": shared.streams * shared.threads} if threads or shared.streams > 1 else {}
-        self._size = min(max(batch, 1), MICRO_BATCH)
+        self._size = min(max(batch // shared.streams, 1), MICRO_BATCH)
         branches = bundle.manifest.branches
         self._wanted = {branch.name: wanted_outputs(bundle, branch, embedding) for branch in branches}
         stages = {
@@ -121,7 +123,7 @@ class OpenVinoEngine:
         self._stages: dict[str, list[Any]] = stages
         if shared.streams > 1:
             _prime(core)
-        self._streams = Streams([_requests(stages) for _ in range(shared.streams)])
+        self._streams = Streams([_requests(stages) for _ in range(shared.streams)], self._size)
 
     def run(self, waveform: Waveform) -> dict[str, Probabilities]:
         """Branch name -> (B, C) probabilities for (B, samples) float32 in [-1, 1], B ≥ 1."""

@@ -20,7 +20,7 @@ from ser_batch.clips import Waveform
 from ser_batch.machine import usable_cpus
 
 MICRO_BATCH = 2
-"""Clips that a stream takes at a time."""
+"""Clips that a stream takes at a time, unless the runtime does better with more, and has at least."""
 
 Context = TypeVar("Context")
 
@@ -46,10 +46,14 @@ def layout(batch: int, threads: int | None) -> Layout:
 
 
 class Streams(Generic[Context]):
-    """Streams that run in parallel, each with a context (the runtime's own state) that no other uses meanwhile."""
+    """Streams that run in parallel, each with a context (the runtime's own state) that no other uses meanwhile.
 
-    def __init__(self, contexts: Sequence[Context]) -> None:
-        self._count = len(contexts)
+    Args:
+        most: clips that a stream takes at a time.
+    """
+
+    def __init__(self, contexts: Sequence[Context], most: int = MICRO_BATCH) -> None:
+        self._count, self._most = len(contexts), most
         self._free: SimpleQueue[Context] = SimpleQueue()
         for context in contexts:
             self._free.put(context)
@@ -69,7 +73,7 @@ class Streams(Generic[Context]):
 
         if self._pool is None or len(waveform) == 1:
             return one(waveform)
-        count = max(-(-len(waveform) // MICRO_BATCH), min(self._count, len(waveform)))
+        count = max(-(-len(waveform) // self._most), min(self._count, len(waveform)))
         found = list(self._pool.map(one, np.array_split(waveform, count)))
         return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
 

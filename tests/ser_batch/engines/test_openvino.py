@@ -67,7 +67,7 @@ def test_a_clip_alone_and_in_streams_gives_what_it_gives_in_a_batch(toy_bundle: 
             np.testing.assert_allclose(rows[name], batch[name][: len(rows[name])], atol=1e-6)
 
 
-@pytest.mark.parametrize(("batch", "held"), [(1, 1), (2, 2), (3, 2), (16, 2)])
+@pytest.mark.parametrize(("batch", "held"), [(1, 1), (2, 2), (3, 3), (16, 4)])
 def test_graphs_hold_a_fixed_number_of_clips_and_any_batch_is_cut_to_it(
     toy_bundle: Bundle, batch: int, held: int
 ) -> None:
