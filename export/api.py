@@ -57,7 +57,8 @@ def export_run(
         overwrite: replace an existing bundle.
         evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
         robustness: what `ser-train robustness --out` wrote of an earlier export, for the model card.
-        trust: JSON file of what is known of unseen corpora, for the manifest: docs/bundle-format.md.
+        trust: JSON file of what is known of unseen corpora, for the manifest: docs/bundle-format.md; None: what
+            `ser-train loco` left in the run's folder.
         precisions: "fp16", "bf16", "int8": graphs to add to those in fp32.
         calibration: folder or glob of recorded speech, for int8.
         progress: called after each graph.

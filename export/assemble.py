@@ -17,7 +17,7 @@ from ser_batch.bundle.trust import KEY, parse_trust, read_trust
 from ser_batch.errors import ExportError, OutputError, TrainingError
 from ser_batch.machine import git_commit, package_version
 from training.config import load_config
-from training.runs import Run
+from training.runs import TRUST, Run
 
 Progress = Callable[[Exported], None]
 
@@ -53,7 +53,8 @@ def assemble(
         licence: of the weights; None takes the corpus's, where it is known.
         evaluations: what `ser-batch evaluate --json` wrote of other speech, for the model card.
         robustness: what `ser-train robustness --out` wrote of an earlier export, for the model card.
-        trust: JSON of the manifest's `metrics.trust`: see `ser_batch.bundle.trust`.
+        trust: JSON of the manifest's `metrics.trust`: see `ser_batch.bundle.trust`; None: what `ser-train loco` left
+            in the run's folder, where it was run.
         progress: called after each branch.
 
     Raises:
@@ -69,7 +70,7 @@ def assemble(
         note,
         other_speech=[read_evaluation(path, run.labels, tuple(run.branches)) for path in evaluations],
         robustness=None if robustness is None else read_robustness(robustness, run.labels, tuple(run.branches)),
-        trust=parse_trust(stated.get(KEY, {}), KEY),
+        trust=trust,
     )
     with tempfile.TemporaryDirectory() as folder:
         exports = _export_branches(run, Path(folder), progress)
@@ -91,8 +92,11 @@ def assemble(
     return Assembled(bundle, tuple(exports))
 
 
-def card_of(run: Run, licence: str, **measured: Any) -> str:
+def card_of(run: Run, licence: str, trust: Path | None = None, **measured: Any) -> str:
     """The model card of a run under this licence note; `measured` goes to `export.model_card.model_card`.
+
+    Args:
+        trust: as `assemble` takes it.
 
     Raises:
         ExportError: the run was not tested.
@@ -104,12 +108,15 @@ def card_of(run: Run, licence: str, **measured: Any) -> str:
         licence=licence,
         command=training_command(run),
         unheard=unheard_figures(run),
+        trust=parse_trust(_stated(run, trust).get(KEY, {}), KEY),
         **measured,
     )
 
 
 def _stated(run: Run, trust: Path | None) -> dict[str, Any]:
     """The manifest's `metrics.trust`: what the file says, and, unless that does, what bandwidth was trained on."""
+    if trust is None and (run.folder / TRUST).is_file():
+        trust = run.folder / TRUST
     measured = run.provenance.get("bandwidth_hz")
     found = ({"bandwidth_hz": measured} if measured else {}) | ({} if trust is None else read_trust(trust))
     return {KEY: found} if found else {}

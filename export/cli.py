@@ -85,7 +85,9 @@ def _bundle_options(command: Command) -> Command:
     help="JSON of ser-train robustness, by an earlier export of RUN, for the model card.",
 )
 @click.option(
-    "--trust", type=click.Path(path_type=Path), help="JSON of the figure on unseen corpora, for the manifest."
+    "--trust",
+    type=click.Path(path_type=Path),
+    help="JSON of the figure on unseen corpora, for the manifest.  [default: what ser-train loco left in RUN]",
 )
 def onnx(run: Path, out: Path, **options: Any) -> int:
     """Export RUN, a finished folder of `ser-train run`, to a bundle of ONNX graphs, and verify that.

@@ -46,6 +46,8 @@ from training.runtime import Runtime
 SPECTROGRAM = "spectrogram"
 """Name of the spectrogram branch in folders, bundles and columns."""
 BANDWIDTH = "bandwidth.json"
+TRUST = "trust.json"
+"""What `ser-train loco` found out of unseen corpora, for the bundle's manifest; where it was run."""
 BACKBONE, CHECKSUM = "backbone.safetensors", "backbone.sha256"
 NEITHER_NOISE_NOR_CHANNEL: dict[str, Any] = {
     "snrs": (),
@@ -268,7 +270,8 @@ def keep_heads(run: Run, out: Path) -> None:
     check_finished(run.folder, *copied, BACKBONE)
     out.mkdir(parents=True)
     write_json(out / "config.json", to_dict(run.config))
-    for name in (*copied, *(f"{name}/{BEST}" for name in run.branches)):
+    known = [TRUST] if (run.folder / TRUST).is_file() else []
+    for name in (*copied, *known, *(f"{name}/{BEST}" for name in run.branches)):
         (out / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(run.folder / name, out / name)
     (out / CHECKSUM).write_text(frozen_sha256(run.branches[run.config.context.name]) + "\n")

@@ -185,3 +185,5 @@ def test_the_bandwidth_that_a_run_was_trained_for_is_stated_unless_a_file_states
     assert export.assemble._stated(measured, None) == {"trust": {"bandwidth_hz": 3400.0}}
     (tmp_path / "trust.json").write_text(json.dumps({"bandwidth_hz": 8000.0}))
     assert export.assemble._stated(measured, tmp_path / "trust.json") == {"trust": {"bandwidth_hz": 8000.0}}
+    known = dataclasses.replace(run, folder=tmp_path)  # what `ser-train loco` left in the run's own folder
+    assert export.assemble._stated(known, None) == {"trust": {"bandwidth_hz": 8000.0}}

@@ -12,8 +12,10 @@ import export
 import export.heads
 from export.cli import main
 from ser_batch.bundle.bundle import Bundle, load_bundle
+from ser_batch.bundle.trust import trust_of
 from ser_batch.command_line import USAGE
 from ser_batch.errors import ExportError, OutputError
+from support.shared_data import SHARED
 from training.files import read_json
 from training.runs import load_run
 
@@ -26,6 +28,8 @@ def run(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
     shutil.copytree(toy_run, folder)
     (folder / "bandwidth.json").write_text('{"hertz": 8000.0}')
+    unseen = {"ua": 0.5, "labels": 4, "clips": 100, "corpora": ["EmoDB"]}
+    (folder / "trust.json").write_text(json.dumps({"unseen": unseen}))
     load_run(folder).branches["wav2vec2"].encoder.save_pretrained(folder.parent / "encoder")
     return folder
 
@@ -40,14 +44,16 @@ def heads(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_heads_hold_what_trained_a_card_and_the_public_name_of_the_encoder(run: Path, heads: Path) -> None:
     kept = {path.relative_to(heads).as_posix() for path in heads.rglob("*") if path.is_file()}
-    described = {f"{name}.json" for name in ("config", "split", "environment", "backbone", "result", "bandwidth")}
+    described = {
+        f"{name}.json" for name in ("config", "split", "environment", "backbone", "result", "bandwidth", "trust")
+    }
     weights = {"wav2vec2/best.safetensors", "spectrogram/best.safetensors", "fusion.npz"}
     assert kept == described | weights | {"backbone.sha256", "MODEL_CARD.md"}
     assert (run / "backbone.safetensors").is_file()
     assert read_json(heads / "config.json")["context"]["backbone"] == PUBLIC
     card = (heads / "MODEL_CARD.md").read_text()
     assert card.startswith("# Model card: toy\n\n> This folder holds what was trained") and "CC BY-NC-SA" in card
-    assert f"starts from the pretrained `{PUBLIC}`" in card
+    assert f"starts from the pretrained `{PUBLIC}`" in card and "UA 50.0 % on corpora that it was not" in card
 
 
 def test_heads_need_a_new_folder_and_an_encoder_that_others_can_name(
@@ -98,3 +104,17 @@ def test_without_heads_or_their_encoder_it_says_what_to_do(
         assert "cannot be loaded" in said and "(--backbone) that holds toy/encoder" in said
         assert "https://huggingface.co/toy/encoder" in said
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_the_heads_of_the_package_make_a_bundle_of_whisper_base(tmp_path: Path) -> None:
+    encoder = SHARED / "backbones" / "whisper-base-encoder"
+    if not encoder.is_dir():
+        pytest.skip(f"no encoder at {encoder}")
+    bundle = export.export_whisper(tmp_path / "bundle", backbone=encoder)
+    stated = json.loads((export.heads.WHISPER / "trust.json").read_text())["unseen"]
+    unseen = trust_of(bundle).unseen
+    assert unseen is not None and unseen.ua == stated["ua"] > 0.35
+    found = export.verify(bundle.root, backends=["onnxruntime"], threads=1)
+    assert found.passed and bundle.manifest.provenance["config"]["context"]["backbone"] == "openai/whisper-base"

@@ -70,18 +70,17 @@ def protocol(name: Any, seeds: list[int], only: Any, **given: Any) -> None:
 @click.argument("run", type=FOLDER)
 @click.option("--corpora", "file", required=True, type=PATH, help="TOML file that names the corpora of the run.")
 @results_option
-@click.option("--trust", type=PATH, help="JSON file to write for `ser-export onnx --trust`.")
-def loco(run: Path, file: Path, results: Path, trust: Path | None) -> None:
+def loco(run: Path, file: Path, results: Path) -> None:
     """Leave one corpus out: measure a finished RUN on each corpus as one that it never heard; write it as JSON.
 
     The run's fusion has to be fitted out of fold: its branches were trained without each corpus then. Corpora that
-    it was not trained on meet the whole model.
+    it was not trained on meet the whole model. RUN/trust.json then says what `ser-export onnx` may state of RUN.
     """
     from training.data.corpora import load_corpora
     from training.reproduction.experiments import measure_loco
 
     command = _recorded({run: "RUN", file: "CORPORA", results: "RESULTS"})
-    click.echo(measure_loco(run, load_corpora(file), results, command, trust))
+    click.echo(measure_loco(run, load_corpora(file), results, command))
 
 
 @click.command()

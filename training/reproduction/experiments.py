@@ -78,15 +78,14 @@ def measure_ablation(
     return _write(setting, kind, config, found, started, trained)
 
 
-def measure_loco(run: Path, corpora: Corpora, results: Path, command: str, trusted: Path | None = None) -> Path:
+def measure_loco(run: Path, corpora: Corpora, results: Path, command: str) -> Path:
     """A finished run on corpora that it never heard, written as a result; trains nothing.
 
-    `trusted` is a file to write what its bundle may state of it to, for `ser-export onnx --trust`.
+    What a bundle of the run may state of that goes to the run's own folder.
     """
     started = time.perf_counter()
     found, config = leave_one_out(run, corpora), load_config(run / "config.json")
-    if trusted:
-        write_json(trusted, trust(found))
+    write_json(run / runs.TRUST, trust(found))
     return save(describe("loco", config, found, command, time.perf_counter() - started), results)
 
 

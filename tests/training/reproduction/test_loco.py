@@ -47,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpora]:
 
 def test_each_corpus_is_measured_by_a_model_that_never_heard_it(trained: tuple[Path, Corpora], tmp_path: Path) -> None:
     run, corpora = trained
-    path = measure_loco(run, corpora, tmp_path / "results", "command", tmp_path / "trust.json")
+    path = measure_loco(run, corpora, tmp_path / "results", "command")
     found = read_json(path)["results"]
     assert list(found["runs"]) == ["fine", "coarse", "kept"]
     for name, clips in {"fine": 16, "coarse": 16, "kept": 24}.items():
@@ -61,7 +61,7 @@ def test_each_corpus_is_measured_by_a_model_that_never_heard_it(trained: tuple[P
     assert found["heard"] == ["fine", "coarse"]
     assert found["runs"]["fine"]["fused"]["labels"] == ["calm or neutral"]  # the other corpus has one word for both
     assert found["threshold"] is None or found["threshold"]["precision"] >= 0.7
-    stated = parse_trust(read_trust(tmp_path / "trust.json"), "trust.json")
+    stated = parse_trust(read_trust(run / "trust.json"), "trust.json")
     assert stated.unseen and stated.unseen.clips == 16 + 16 + 24
     assert stated.unseen.corpora == ("kept", *(f"{name} (left out of the training)" for name in ("fine", "coarse")))
     assert bool(stated.confident) == bool(found["threshold"])
