@@ -200,7 +200,9 @@ class RowIndex:
             sizes.append(run.version[0])
             times.append(run.version[1])
             failed.append(run.failed)
-            given.append(run.given)
+            if run.given or given:  # of recordings without columns of their own none is kept
+                given.extend(array("Q", bytes(8 * (len(high) - 1 - len(given)))))
+                given.append(run.given)
         columns = (low, rows, counts, sizes, times, failed, given)
         # In place: copies would double what a resumed run needs beyond an undisturbed one.
         self._low, self._row, self._rows, self._size, self._time, self._failed, self._given = map(_in_place, columns)
@@ -221,7 +223,8 @@ class RowIndex:
             if int(self._low[run]) == low:
                 version = int(self._size[run]), int(self._time[run])
                 rows = int(self._row[run]), int(self._rows[run])
-                return Found(run, *rows, version, bool(self._failed[run]), int(self._given[run]))
+                given = int(self._given[run]) if len(self._given) else 0
+                return Found(run, *rows, version, bool(self._failed[run]), given)
             place -= 1
         return None
 

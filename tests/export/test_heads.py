@@ -93,7 +93,6 @@ def test_one_command_makes_a_verified_bundle_of_the_heads_that_come_with_the_pac
 def test_without_heads_or_their_encoder_it_says_what_to_do(
     heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(export.heads, "WHISPER", tmp_path / "none")
     assert main(["whisper", "--out", str(tmp_path / "bundle")]) == USAGE
     assert "comes without heads for Whisper base" in capsys.readouterr().err

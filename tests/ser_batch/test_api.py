@@ -189,9 +189,9 @@ SCRIPT = """
 import sys
 import numpy, ser_batch
 bundle, audio, out = sys.argv[1:]
-with ser_batch.load(bundle) as model:
+with ser_batch.load(bundle, backend="onnxruntime") as model:
     print(model.score(numpy.sin(numpy.arange(16_000)), 16_000).label, len(model.score_files(audio)))
-print(ser_batch.run(audio, out, bundle=bundle).rows)
+print(ser_batch.run(audio, out, bundle=bundle, backend="onnxruntime").rows)
 """
 
 

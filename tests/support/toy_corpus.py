@@ -25,6 +25,8 @@ CONFIG = RunConfig(
     spectrogram_stage=STAGE,
     fusion_stage=replace(STAGE, optimizer="adam", learning_rate=0.05, epochs=5),
 )
+BRIEF = replace(CONFIG, context_stage=replace(STAGE, epochs=1), spectrogram_stage=replace(STAGE, epochs=1))
+"""For what a run leaves behind, whatever it has learnt."""
 
 
 def write_corpus(root: Path, actors: tuple[int, ...] = (1, 2, 3), seed: int = 0) -> Corpus:

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file  # noqa: E402
 
 from support.no_values import NoValues  # noqa: E402
-from support.toy_corpus import CONFIG, write_corpora, write_corpus  # noqa: E402
+from support.toy_corpus import BRIEF, CONFIG, write_corpora, write_corpus  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
 from training.data.background import background_clip  # noqa: E402
 from training.data.corpora import Corpora  # noqa: E402
@@ -52,7 +52,7 @@ def test_the_standardisation_is_of_what_is_trained_on(kind: str, tmp_path: Path)
     means = {}
     for statistics in ("clean", "augmented"):
         spectrogram = replace(CONFIG.spectrogram, statistics=statistics, standardise="global")
-        config = replace(CONFIG, augment=AUGMENTS[kind], spectrogram=spectrogram)
+        config = replace(BRIEF, augment=AUGMENTS[kind], spectrogram=spectrogram)
         train(config, corpus, tmp_path / statistics, only="spectrogram")
         means[statistics] = load_file(tmp_path / statistics / "spectrogram/best.safetensors")["standardise.mean"]
     run = begin(config, corpus, tmp_path / "augmented")
@@ -65,7 +65,7 @@ def test_the_standardisation_is_of_what_is_trained_on(kind: str, tmp_path: Path)
 
 
 JOINED = replace(
-    CONFIG,
+    BRIEF,
     protocol="given",
     fusion=replace(CONFIG.fusion, fit_on="validation", solver="shrunk"),
     corpus_power=0.0,
@@ -109,7 +109,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
 def test_corpora_with_other_labels_train_one_model(context: str, corpora: Corpora, tmp_path: Path) -> None:
     config = JOINED
     if context == "ridge":
-        ridge = replace(CONFIG.context_stage, optimizer="ridge")
+        ridge = replace(BRIEF.context_stage, optimizer="ridge")
         config = replace(config, context=LINEAR, context_stage=ridge)
     if context == "waveform":
         waveform = replace(CONFIG.context, unfrozen_layers=-1, freeze_feature_encoder=False)

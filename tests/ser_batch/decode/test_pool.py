@@ -78,14 +78,12 @@ def test_a_few_sources_are_left_to_one_process(tmp_path: Path) -> None:
         assert pool.processes == 1
 
 
-@pytest.mark.parametrize("crash", ["abort", "segfault"])
-def test_a_crash_costs_one_source(tmp_path: Path, hostile: None, crash: str) -> None:
-    for name in ("a", f"b-{crash}", "c", f"d-{crash}", "e"):
+def test_a_crash_costs_one_source(tmp_path: Path, hostile: None) -> None:
+    for name in ("a", "b-abort", "c", "d-segfault", "e"):
         write(tmp_path / f"{name}.wav", 0.1)
     rows = statuses(list(find_recordings([tmp_path])))
     assert [status for _, status, _ in rows] == ["ok", "error", "ok", "error", "ok"]
-    name = {"abort": "SIGABRT", "segfault": "SIGSEGV"}[crash]
-    assert rows[1][2] == rows[3][2] == f"decoder crashed ({name})"
+    assert [rows[1][2], rows[3][2]] == ["decoder crashed (SIGABRT)", "decoder crashed (SIGSEGV)"]
 
 
 def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path, hostile: None) -> None:
@@ -97,8 +95,8 @@ def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path, hostile:
 def test_a_hang_costs_one_source_and_its_time(tmp_path: Path, hostile: None) -> None:
     for name in ("a", "b-hang", "c"):
         write(tmp_path / f"{name}.wav", 0.1)
-    rows = statuses(list(find_recordings([tmp_path])), timeout=3.0)
-    assert rows[1][1:] == ("error", "took longer than 3 s to decode")
+    rows = statuses(list(find_recordings([tmp_path])), timeout=1.5)
+    assert rows[1][1:] == ("error", "took longer than 1.5 s to decode")
     assert [status for _, status, _ in rows] == ["ok", "error", "ok"]
 
 
@@ -184,9 +182,9 @@ def test_slots_are_one_memory_seen_twice() -> None:
 
 
 def test_no_time_limit_is_a_time_limit_too(tmp_path: Path) -> None:
-    sources(tmp_path, 2)
+    listed = sources(tmp_path, 2)
     for timeout in (math.inf, 1e9):
-        assert [status for _, status, _ in statuses(list(find_recordings([tmp_path])), timeout=timeout)] == ["ok", "ok"]
+        assert [status for _, status, _ in statuses(listed, timeout=timeout)] == ["ok", "ok"]
 
 
 def test_several_long_recordings_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from ser_batch.bundle.bundle import Bundle
-from support.commands import REPOSITORY, run
+from support.commands import REPOSITORY, RUNTIME, run
 from support.recordings import write
 
 
@@ -190,7 +190,7 @@ def test_segments_of_other_tools_are_scored(folder: Path, toy_bundle: Bundle) ->
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "ser_batch", *map(str, arguments)]
+    return [sys.executable, "-m", "ser_batch", *map(str, arguments), "--workers", "1", *RUNTIME]
 
 
 def test_names_beyond_ascii_are_scored_where_the_locale_is_ascii(folder: Path, toy_bundle: Bundle) -> None:

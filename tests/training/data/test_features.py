@@ -25,7 +25,7 @@ from training.stages import train, training_set  # noqa: E402
 
 AUGMENT = AugmentConfig(fresh=True, versions=2, speeds=(0.9, 1.1), crop_jitter=0.05)
 CONFIG = replace(
-    toy_corpus.CONFIG,
+    toy_corpus.BRIEF,
     augment=AUGMENT,
     context=replace(toy_corpus.CONFIG.context, unfrozen_layers=1, freeze_projection=True),
 )

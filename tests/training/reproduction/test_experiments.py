@@ -17,7 +17,7 @@ pytest.importorskip("sklearn")
 
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.statistics import mcnemar
-from support.toy_corpus import CONFIG, write_corpus
+from support.toy_corpus import BRIEF, CONFIG, write_corpus
 from training import runs, stages
 from training.cli import cli
 from training.config import RunConfig, load_config
@@ -45,7 +45,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture(scope="module")
 def reproduced(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Setting, Path]:
     root = tmp_path_factory.mktemp("reproduced")
-    config = replace(CONFIG, fusion=replace(CONFIG.fusion, folds=2))
+    config = replace(BRIEF, fusion=replace(CONFIG.fusion, folds=2))
     setting = Setting(config, corpus, root / "runs", results=root / "results", command="ser-train reproduce")
     return setting, reproduce(setting, [0, 1], [0, 1], ["sentence"], folds=True)
 

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 from ser_batch.bundle.trust import parse_trust, read_trust
 from ser_batch.errors import TrainingError
-from support.toy_corpus import CONFIG, write_corpora
+from support.toy_corpus import BRIEF, write_corpora
 from training.data.corpora import Corpora, load_corpora
 from training.files import read_json
 from training.reproduction.experiments import measure_loco
@@ -34,13 +34,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpora]:
     other = text[text.index("[[corpus]]", 60) :].replace('"coarse"', '"kept"', 1).replace('"train"', '"measure"')
     (folder / "corpora.toml").write_text(f"{text}\n{other}")
     corpora = load_corpora(folder / "corpora.toml")
-    fusion = replace(CONFIG.fusion, fit_on="out-of-fold", solver="shrunk")
+    fusion = replace(BRIEF.fusion, fit_on="out-of-fold", solver="shrunk")
     stages: list[str] = []
     runtime = Runtime(progress=lambda stage, _: stages.append(stage))
-    train(replace(CONFIG, protocol="given", refit=True, fusion=fusion), corpora.for_training(), folder / "run", runtime)
+    train(replace(BRIEF, protocol="given", refit=True, fusion=fusion), corpora.for_training(), folder / "run", runtime)
     folds = ("", "fold 1 of 2 (without fine), ", "fold 2 of 2 (without coarse), ")
     assert list(dict.fromkeys(stages)) == [
-        fold + branch for fold in folds for branch in (CONFIG.context.name, "spectrogram")
+        fold + branch for fold in folds for branch in (BRIEF.context.name, "spectrogram")
     ]
     return folder / "run", corpora
 
