@@ -62,7 +62,7 @@ part 60 "startup-$name" startup "$first" --repeats 5
 part 60 smoke smoke
 part 240 "throughput-default-$name" throughput "${files[@]}" --repeats 2
 part 60 "throughput-wav-default-$name" throughput "$wav" --repeats 2
-part 420 "formats-default-$name" formats "${files[@]}" --files "$copies" --repeats 3
+part 700 "formats-default-$name" formats "${files[@]}" --files "$copies" --repeats 3
 part 240 "resume-default-$name" resume "${files[@]}" "${archives[@]}"
 part 60 "training-$size-$name" training --size "$size" --clips "$clips"
 part 360 "latency-default-$name" latency "${files[@]}" "${sizes[@]}" "${budget[@]}"
