@@ -180,7 +180,7 @@ def precisions(
 ) -> dict[str, Any]:
     """Time a bundle's runtimes and precisions on the same batches, in turns, each against the first.
 
-    The clips are those of AUDIO, or the bundle's reference clips. Name an engine in fp32 first: others are checked by it.
+    The clips are those of AUDIO, or the bundle's reference clips. Name one in fp32 first: the others are checked by it.
     """
     from bench.backends import check_bundle
     from bench.precisions import measure_precisions
