@@ -18,7 +18,8 @@ from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
 from ser_batch.output.destination import Output
 from ser_batch.output.schema import NAMESPACE, VERSION, handed_through
-from ser_batch.recordings.reader import ending, read_table
+from ser_batch.recordings.endings import ending
+from ser_batch.recordings.reader import read_table
 
 Probabilities = npt.NDArray[np.float64]
 UNADAPTED = "unadapted"

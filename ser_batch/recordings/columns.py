@@ -21,13 +21,13 @@ from ser_batch.arrow import numbers, strings
 from ser_batch.errors import InputError
 from ser_batch.recordings.annotations import PARSERS
 from ser_batch.recordings.embedded import EmbeddedAudio
+from ser_batch.recordings.endings import ending
 from ser_batch.recordings.listed import ListedTable, given_ids
 from ser_batch.recordings.media import NOT_FOUND
 from ser_batch.recordings.reader import (
     ANNOTATIONS,
     PATHS,
     PROBLEM,
-    ending,
     find_column,
     read_table,
 )

@@ -10,9 +10,6 @@ import pyarrow as pa
 from ser_batch.arrow import strings
 from ser_batch.recordings.text_tables import Problems
 
-SEGMENTS = "segments"
-"""The whole name of the file: it has no ending."""
-
 
 def parse_scp(text: str) -> tuple[pa.Table, Problems]:
     """wav.scp: an id and a path per line, or an id and a command, which is not run."""

@@ -18,8 +18,9 @@ from ser_batch.arrow import strings
 from ser_batch.errors import InputError
 from ser_batch.recordings.annotations import PARSERS, Segments, from_json, parse_audacity
 from ser_batch.recordings.embedded import audio_field, without_audio
+from ser_batch.recordings.endings import SEGMENTS, UNREADABLE, ending
 from ser_batch.recordings.json_tables import as_text, column, from_objects, json_lines, rows_in
-from ser_batch.recordings.kaldi import SEGMENTS, parse_scp, parse_segments
+from ser_batch.recordings.kaldi import parse_scp, parse_segments
 from ser_batch.recordings.media import Media
 from ser_batch.recordings.text_tables import (
     TITLES,
@@ -43,12 +44,6 @@ TIMES = ("start", "end", "duration", "offset")
 Read = tuple[pa.Table, Problems] | Segments
 PROBLEM = "ser_batch.problem"
 """Column that says what is wrong with a row; it is there only if something is."""
-COMPRESSED = (".gz", ".bz2", ".zst")
-UNREADABLE = (
-    *(".xls", ".xlsb", ".ods", ".numbers", ".feather", ".arrow", ".pkl", ".orc", ".sqlite", ".db", ".avro", ".dta"),
-    *(".pls", ".xspf", ".stm", ".ctm", ".trs", ".ass", ".ssa", ".sbv", ".ttml", ".cha"),
-)
-"""Endings of tables, playlists and segments that are refused as such, rather than taken for audio."""
 EXPECTED = "CSV, TSV, JSON lines, Parquet, Excel's .xlsx, .txt, .m3u, wav.scp, Kaldi's segments, or a file of segments"
 ANNOTATIONS = {b"ser_batch": b"segments"}
 """Metadata of a table that was a file of another tool's segments."""
@@ -72,22 +67,6 @@ def shown(names: Sequence[str]) -> str:
     """Names of columns for a message: what is no table may have long ones, and what a terminal would obey."""
     some = ", ".join(terminal_safe(name[:40]) for name in names[:20])
     return some + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
-
-
-def is_table(path: str) -> bool:
-    """Whether a file of that name is taken for a table of recordings."""
-    return ending(path) in (*FORMATS, *UNREADABLE)
-
-
-def ending(path: str) -> str:
-    """The ending of a file's name, of a compressed one that before it: `.csv` of `list.csv.gz`.
-
-    Kaldi's `segments` has none, and comes back as a whole.
-    """
-    if Path(path).name == SEGMENTS:
-        return SEGMENTS
-    suffixes = Path(path).suffixes
-    return "".join(suffixes[-2:-1] if suffixes and suffixes[-1].lower() in COMPRESSED else suffixes[-1:]).lower()
 
 
 def read_table(path: str, root: str | None = None) -> pa.Table:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ser_batch.errors import InputError, TrainingError
-from ser_batch.recordings.reader import PATHS, PROBLEM, find_column, is_table, read_table
+from ser_batch.recordings.endings import is_table
+from ser_batch.recordings.reader import PATHS, PROBLEM, find_column, read_table
 from training.data import ravdess
 from training.data.corpus import Corpus, Example
 from training.data.splits import PARTS

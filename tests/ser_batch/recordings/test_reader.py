@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ser_batch.errors import InputError
+from ser_batch.recordings.endings import TABLES, is_table
 from ser_batch.recordings.find import find_recordings
-from ser_batch.recordings.reader import PROBLEM, is_table, read_table
+from ser_batch.recordings.reader import FORMATS, PROBLEM, read_table
 from support.recordings import touch
 
 
@@ -35,6 +36,10 @@ def save(path: Path, text: str, encoding: str = "utf-8") -> Path:
 
 TEXT = "path,label\nmüde.wav,sad\nb.wav,calm\n"
 EXPECTED = [{"path": "müde.wav", "label": "sad"}, {"path": "b.wav", "label": "calm"}]
+
+
+def test_the_endings_of_tables_are_those_that_are_read() -> None:
+    assert set(FORMATS) == TABLES
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
