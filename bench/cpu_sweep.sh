@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measure every committed CPU figure but those of larger bundles, within about 12 minutes on two idle cores, and at most
-# 18 more for formats, resuming and end to end:
+# Measure every committed CPU figure but those of larger bundles, within about 20 minutes on two idle cores without the
+# peers (PEERS=0), and some 15 more with them:
 #
 #   bash bench/cpu_sweep.sh FOLDER [--small]        writes the results to FOLDER; bench/results holds the committed ones
 #   AUDIO=../shared/ravdess  NAME=epyc-2core        the recordings, and the machine's name in file names: that of the

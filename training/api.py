@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ser_batch.errors import TrainingError
-from training.config import load_config
+from training.config import BranchOfRecipe, load_config
 from training.data.corpora import load_corpora
 from training.data.table import load_corpus, own_protocol
 from training.runtime import Runtime, find_device, tune_cpu
@@ -31,7 +31,7 @@ def train(
     device: str = "cpu",
     compile: bool = False,  # noqa: A002 — as the option is called
     cache: str | os.PathLike[str] | None = None,
-    only: Literal["context", "spectrogram"] | None = None,
+    only: BranchOfRecipe | None = None,
     progress: Callable[[str, dict[str, float]], None] | None = None,
 ) -> dict[str, Any] | None:
     """Train, fuse and test one run; given again after a kill, it goes on where it was.

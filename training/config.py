@@ -18,6 +18,8 @@ from ser_batch.clips import ClipRule
 from ser_batch.errors import TrainingError
 from ser_batch.strict_json import decode, parse
 
+BranchOfRecipe = Literal["context", "spectrogram"]
+"""The two branches of every recipe, by the part that they have in it."""
 RECIPES = Path(__file__).parent / "configs"
 """Folder of the named recipes."""
 

@@ -7,7 +7,7 @@ run's folder; `train` runs them in order and goes on where a killed run stopped.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ser_batch.bundle.fusion import FUSED, Fusion, save_fusion
 from ser_batch.evaluation.metrics import evaluate
 from ser_batch.files import write_json
 from training import runs
-from training.config import RunConfig, Stage
+from training.config import BranchOfRecipe, RunConfig, Stage
 from training.data.background import background_clip
 from training.data.corpora import by_corpus
 from training.data.corpus import Corpus
@@ -45,7 +45,7 @@ def train(
     folder: Path,
     runtime: Runtime | None = None,
     *,
-    only: Literal["context", "spectrogram"] | None = None,
+    only: BranchOfRecipe | None = None,
 ) -> dict[str, Any] | None:
     """Train, fuse and test one run in `folder`; returns its result.json.
 

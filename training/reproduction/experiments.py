@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ser_batch.errors import TrainingError
 from ser_batch.files import write_json
 from training import runs, stages
-from training.config import RunConfig, load_config
+from training.config import BranchOfRecipe, RunConfig, load_config
 from training.data.corpora import Corpora
 from training.data.corpus import Corpus
 from training.reproduction.loco import leave_one_out, trust
@@ -19,7 +19,7 @@ from training.reproduction.page import draw, write_page
 from training.reproduction.predictions import load_predictions, table_v
 from training.reproduction.protocols import Protocol, Setting, plan, run_protocol
 from training.reproduction.results import Kind, describe, load, save
-from training.reproduction.studies import BranchOfRecipe, ablate, plan_depths, unfreeze
+from training.reproduction.studies import ablate, plan_depths, unfreeze
 from training.runtime import Runtime
 
 
@@ -44,7 +44,7 @@ def measure_protocol(
     setting: Setting,
     protocol: Protocol,
     seeds: Sequence[int],
-    only: Literal["context", "spectrogram"] | None = None,
+    only: BranchOfRecipe | None = None,
 ) -> Path | None:
     """Run a protocol in `out` and write its result; with `only`, train that branch of each run and stop."""
     started = time.perf_counter()

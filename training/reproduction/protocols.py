@@ -18,7 +18,7 @@ from scipy.stats import binom
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import macro_scores, unweighted_average_recall
 from ser_batch.evaluation.statistics import binomial_test, bootstrap_interval, wilson_interval
-from training.config import RunConfig
+from training.config import BranchOfRecipe, RunConfig
 from training.data.corpus import Corpus
 from training.data.splits import other_take_share, splits_of
 from training.reproduction.predictions import by_speaker, compare_fused, load_predictions, measure, stage_figures
@@ -49,7 +49,7 @@ def run_protocol(
     setting: Setting,
     protocol: Protocol,
     seeds: Sequence[int],
-    only: Literal["context", "spectrogram"] | None = None,
+    only: BranchOfRecipe | None = None,
 ) -> dict[str, Any]:
     """Train and test every split of a protocol with every seed, in `out`/seed<n>[-fold<k>].
 

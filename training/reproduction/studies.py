@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ser_batch.errors import TrainingError
 from ser_batch.strict_json import decode
 from training import runs
-from training.config import RECIPES, RunConfig, read_toml, to_dict
+from training.config import RECIPES, BranchOfRecipe, RunConfig, read_toml, to_dict
 from training.files import read_arrays, write_arrays
 from training.reproduction.predictions import figures, stage_figures
 from training.reproduction.protocols import Protocol, Setting, plan
@@ -25,7 +25,6 @@ from training.stages import branch_probabilities, train_context, train_spectrogr
 
 PREDICTIONS = "{}_predictions.npz"
 """File in a run's folder, by "context" or "spectrogram"."""
-BranchOfRecipe = Literal["context", "spectrogram"]
 WHOLE = "the whole recipe"
 REFIT = "with refit"
 """The variant of a recipe with `refit`, the others being without: only then do validation clips compare them."""
