@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from importlib import import_module
 
+__version__ = "0.1.0"
+"""Written here alone: pyproject.toml reads it, and a run does not search the installed packages for it."""
+
 _HOMES = {
     "load": "ser_batch.api",
     "run": "ser_batch.commands",
@@ -35,11 +38,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # The version is written once, in pyproject.toml, and read only when someone asks.
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("ser-batch")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
