@@ -65,7 +65,7 @@ def memory(count: int) -> dict[str, float]:
 
 def listed(names: list[bytes]) -> Recordings:
     """What a run holds of its recordings."""
-    columns = {"name": strings(names, kind=pa.large_string()), "root": roots(np.zeros(len(names)), ["/mnt"])}
+    columns = {"name": strings(names), "root": roots(np.zeros(len(names)), ["/mnt"])}
     return Recordings(columns)
 
 

@@ -18,7 +18,7 @@ from ser_batch.recordings.embedded import EmbeddedAudio
 from ser_batch.recordings.recording import Recording
 from ser_batch.storage.urls import join
 
-BATCH = 4096
+BATCH = 512
 """Rows held as Python objects at a time."""
 
 
@@ -185,7 +185,12 @@ class Recordings(Sequence[Recording]):
 def roots(indices: npt.ArrayLike, folders: Sequence[str]) -> pa.Array:
     """The column `root`: each recording's folder or URL, by its number among `folders`."""
     words = strings([os.fsencode(folder) for folder in folders], kind=pa.large_binary())
-    return pa.DictionaryArray.from_arrays(numbers(indices, np.int32), words)
+    return pa.DictionaryArray.from_arrays(numbers(indices, narrowest(len(folders))), words)
+
+
+def narrowest(count: int) -> type[np.signedinteger[Any]]:
+    """The type for a column that numbers `count` folders."""
+    return np.int8 if count < 128 else np.int32
 
 
 def _digest(key: str) -> int:
