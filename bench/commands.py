@@ -271,7 +271,7 @@ def startup(audio: Path, bundle: Bundle, backend: str, repeats: int) -> dict[str
     from bench.startup import measure_startup
 
     check_backends([] if backend == "auto" else [backend])
-    return {"commands": measure_startup(audio, bundle.root, backend, repeats)}
+    return {"commands": measure_startup(audio, bundle, backend, repeats)}
 
 
 @measurement(

@@ -58,7 +58,7 @@ for line in sys.stdin.read().splitlines():
 ' "$wav" || failed+=("WAV copies")
 
 sizes=() && for batch in "${batches[@]}"; do sizes+=(--batch-size "$batch"); done
-part 60 "startup-$name" startup "$first" --repeats 5
+part 60 "startup-$name" startup "$first" --backend onnxruntime
 part 60 smoke smoke
 part 240 "throughput-default-$name" throughput "${files[@]}" --repeats 2
 part 60 "throughput-wav-default-$name" throughput "$wav" --repeats 2
