@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
+from ser_batch.evaluation.comparison import Comparison, answers_of, compare
 from ser_batch.evaluation.label_map import CORPORA, NAMED, LabelMap
 from ser_batch.evaluation.metrics import Evaluation, evaluate, unweighted_average_recall
 from ser_batch.evaluation.predictions import PredictionTable, among, merged, read_predictions
@@ -108,6 +109,8 @@ class ServedEvaluation:
     by: str | None = None
     groups: tuple[Group, ...] = ()
     """In the order of their names."""
+    comparison: Comparison | None = None
+    """With a second table."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON types."""
@@ -115,10 +118,14 @@ class ServedEvaluation:
         return asdict(self) | {"models": models, "groups": [asdict(group) for group in self.groups]}
 
 
-def evaluate_predictions(predictions: str | Path, question: Question, *, seed: int = 0) -> ServedEvaluation:
+def evaluate_predictions(
+    predictions: str | Path, question: Question, second: str | Path | None = None, *, seed: int = 0
+) -> ServedEvaluation:
     """Measure a table of predictions (see `predictions.read_predictions`).
 
     Args:
+        second: predictions of another model for the same clips, which the fusion is compared with; see
+            `comparison.answers_of`.
         seed: of the bootstrap.
 
     Raises InputError for files that cannot be read, and where nothing was matched.
@@ -153,7 +160,32 @@ def evaluate_predictions(predictions: str | Path, question: Question, *, seed: i
         () if question.only is not None else _never_true(table, used, indices),
         question.by,
         _groups(table, question, truth, matching, used, indices),
+        None if second is None else _compared(str(second), table, question, meaning, used, indices, seed),
     )
+
+
+def _compared(
+    second: str,
+    table: PredictionTable,
+    question: Question,
+    meaning: LabelMap,
+    used: Rows,
+    indices: npt.NDArray[np.int64],
+    seed: int,
+) -> Comparison:
+    """The fusion and a second table, on the clips measured that both answer."""
+    said = list(compress(answers_of(second, table, meaning, only=question.only is not None), used))
+    both = _given(said)
+    if not both.any():
+        raise InputError(
+            f"{second} answers none of the {len(said)} clips measured",
+            expected=f"a row for {next(compress(table.keys, used))!r}",
+        )
+    truth = indices[both]
+    right = np.array([table.labels[i] == answer for i, answer in zip(indices, said, strict=True)])
+    first = table.models[FUSED][used].argmax(axis=1) == indices
+    figures = compare(truth, first[both], right[both], seed=seed)
+    return Comparison(second, len(truth), len(said) - len(truth), *figures)
 
 
 def _never_true(table: PredictionTable, used: Rows, indices: npt.NDArray[np.int64]) -> tuple[str, ...]:
