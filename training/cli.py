@@ -59,7 +59,7 @@ def run(
     order = [label.strip() for label in labels.split(",")] if labels else None
     given |= {"corpora": corpora, "train_on": train_on}
     result = train(recipe, out=out, labels=order, progress=print_epoch, **given)
-    print_diagnostics(out)
+    print_diagnostics(out, result)
     if result:
         print_result(result["test"])
         # Of a table of one's own nobody but its owner knows the terms, which a bundle has to state.
@@ -94,7 +94,7 @@ def distill(recipe: str, file: Path, out: Path, teacher: str | None, seed: int |
 @click.option("--figures", type=FOLDER, help="Also draw the figures there.")
 @click.option("--check", is_flag=True, help="Write nothing; fail if the page is not what the results say.")
 def tables(page: Path, results: Path, figures: Path | None, check: bool) -> None:
-    """Renew the generated regions of a page from results."""
+    """Renew the generated regions of a page from results; a page that is not there is made, with every table."""
     from training.reproduction.page import draw, is_current, renew
     from training.reproduction.results import load
 
