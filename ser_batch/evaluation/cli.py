@@ -18,7 +18,9 @@ MAP = click.option(
 AMONG = click.option(
     "--among", metavar="A,B,…", help="Labels that count as answers, for a corpus that lacks the others."
 )
-BY = click.option("--by", metavar="COLUMN", help="Also figures for each value of a column of FILE or PREDICTIONS.")
+BY = click.option(
+    "--by", metavar="COLUMN", help="Figures for each value of a column (speaker), and an interval over five or more."
+)
 
 
 @click.command()

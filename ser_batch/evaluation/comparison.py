@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
 from ser_batch.evaluation.label_map import LabelMap
 from ser_batch.evaluation.predictions import PredictionTable, check_once, has_probabilities, read_any, table_of
-from ser_batch.evaluation.statistics import LEVEL, RESAMPLES, Interval, McNemar, mcnemar
+from ser_batch.evaluation.statistics import GROUPS, LEVEL, Interval, McNemar, counts_by_group, drawn_counts, mcnemar
 from ser_batch.evaluation.truth import LABEL_COLUMNS, match, texts
 from ser_batch.recordings.columns import names_and_ids
 from ser_batch.recordings.reader import find_column, shown
@@ -35,7 +36,7 @@ class Paired:
     difference: float
     """Second − first."""
     interval: Interval
-    """Of the difference: percentile bootstrap over clips, 95 %, seeded."""
+    """Of the difference: percentile bootstrap, 95 %, seeded."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,71 @@ class Comparison:
     accuracy: Paired
     ua: Paired
     mcnemar: McNemar
+    over: str = "clips"
+    """What the bootstrap draws: clips, or the values of a column."""
+
+
+def compare_with(
+    path: str,
+    table: PredictionTable,
+    meaning: LabelMap,
+    used: Rows,
+    indices: npt.NDArray[np.int64],
+    only: Sequence[str] | None,
+    clusters: npt.NDArray[np.int64] | None,
+    by: str | None,
+    *,
+    seed: int = 0,
+) -> Comparison:
+    """The fusion of `table` and the predictions at `path`, on the clips that both answer.
+
+    Args:
+        meaning: of labels, to the model of `table`.
+        used: (N,) the rows of `table` that are measured.
+        indices: (M,) true class indices of those.
+        only: labels that count as answers; None: all.
+        clusters: (M,) the group of each, by the column `by`; None: there are too few.
+
+    Raises InputError where the predictions cannot be read, or answer none of the clips.
+    """
+    said = list(compress(answers_of(path, table, meaning, only=only is not None), used))
+    both = np.array([answer is not None for answer in said])
+    if not both.any():
+        raise InputError(
+            f"{path} answers none of the {len(said)} clips measured",
+            expected=f"a row for {next(compress(table.keys, used))!r}",
+        )
+    right = np.array([table.labels[i] == answer for i, answer in zip(indices, said, strict=True)])
+    first = table.models[FUSED][used].argmax(axis=1) == indices
+    groups = None if clusters is None else np.unique(clusters[both], return_inverse=True)[1]
+    if groups is not None and groups.max() + 1 < GROUPS:
+        groups = None  # those of the clips that both answer may be fewer
+    figures = compare(indices[both], first[both], right[both], groups=groups, seed=seed)
+    over = "clips" if groups is None else str(by)
+    return Comparison(path, int(both.sum()), int((~both).sum()), *figures, over)
 
 
 def compare(
-    truth: npt.NDArray[np.integer], first: Rows, second: Rows, *, seed: int = 0
+    truth: npt.NDArray[np.integer],
+    first: Rows,
+    second: Rows,
+    *,
+    groups: npt.NDArray[np.int64] | None = None,
+    seed: int = 0,
 ) -> tuple[Paired, Paired, McNemar]:
     """Accuracy and UA of two models, and the exact test of their accuracies.
 
     Args:
         truth: (N,) class indices.
         first: (N,) whether the first model is right; `second` alike.
+        groups: (N,) each clip's, from 0: where there are enough, the bootstrap draws them instead of clips.
         seed: of the bootstrap.
     """
     outcome = 2 * first.astype(np.int64) + second
     classes, truth = np.unique(truth, return_inverse=True)
-    cells = np.bincount(4 * truth + outcome, minlength=4 * len(classes))
-    # Clips drawn with replacement fall into these cells as a multinomial says; see `metrics.recall_interval`.
-    draws = np.random.default_rng(seed).multinomial(len(truth), cells / len(truth), RESAMPLES)
-    measured = [_figures(table.reshape(-1, len(classes), 4)) for table in (cells, draws)]
+    cells = counts_by_group(4 * truth + outcome, 4 * len(classes), groups)
+    whole = cells if cells.ndim == 1 else cells.sum(axis=0)
+    measured = [_figures(table.reshape(-1, len(classes), 4)) for table in (whole, drawn_counts(cells, seed))]
     found = []
     for here, drawn in zip(*measured, strict=True):
         one, other = here[0].tolist()

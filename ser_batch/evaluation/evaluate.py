@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
-from ser_batch.evaluation.comparison import Comparison, answers_of, compare
+from ser_batch.evaluation.comparison import Comparison, compare_with
 from ser_batch.evaluation.label_map import CORPORA, NAMED, LabelMap
-from ser_batch.evaluation.metrics import Evaluation, evaluate, unweighted_average_recall
+from ser_batch.evaluation.metrics import Evaluation, evaluate, recall_interval, unweighted_average_recall
 from ser_batch.evaluation.predictions import PredictionTable, among, merged, read_predictions
-from ser_batch.evaluation.statistics import Interval, McNemar, mcnemar, wilson_interval
+from ser_batch.evaluation.statistics import GROUPS, Interval, McNemar, counts_by_group, mcnemar, wilson_interval
 from ser_batch.evaluation.truth import Matching, Truth, labels_in_names, match, read_part, read_truth, texts
 from ser_batch.recordings.reader import find_column, shown
 
@@ -109,6 +109,8 @@ class ServedEvaluation:
     by: str | None = None
     groups: tuple[Group, ...] = ()
     """In the order of their names."""
+    ua_interval_over_groups: Interval | None = None
+    """Of the fusion's UA: a bootstrap that draws whole groups, where all clips have one and there are five or more."""
     comparison: Comparison | None = None
     """With a second table."""
 
@@ -148,6 +150,8 @@ def evaluate_predictions(
     if not used.any():
         raise _nothing(predictions, table, described, coverage, missing)
     indices = np.array([table.labels.index(label) for label in compress(meant, used) if label], dtype=np.int64)
+    members = _members(table, question, truth, matching, used)
+    clusters = _clusters(members)
     right = {name: rows[used].argmax(axis=1) == indices for name, rows in table.models.items()}
     return ServedEvaluation(
         str(predictions),
@@ -159,33 +163,12 @@ def evaluate_predictions(
         {name: mcnemar(right[FUSED], hits) for name, hits in right.items() if name != FUSED},
         () if question.only is not None else _never_true(table, used, indices),
         question.by,
-        _groups(table, question, truth, matching, used, indices),
-        None if second is None else _compared(str(second), table, question, meaning, used, indices, seed),
+        _groups(table, members, used, indices),
+        None if clusters is None else _over_groups(table, used, indices, clusters, seed),
+        None
+        if second is None
+        else compare_with(str(second), table, meaning, used, indices, question.only, clusters, question.by, seed=seed),
     )
-
-
-def _compared(
-    second: str,
-    table: PredictionTable,
-    question: Question,
-    meaning: LabelMap,
-    used: Rows,
-    indices: npt.NDArray[np.int64],
-    seed: int,
-) -> Comparison:
-    """The fusion and a second table, on the clips measured that both answer."""
-    said = list(compress(answers_of(second, table, meaning, only=question.only is not None), used))
-    both = _given(said)
-    if not both.any():
-        raise InputError(
-            f"{second} answers none of the {len(said)} clips measured",
-            expected=f"a row for {next(compress(table.keys, used))!r}",
-        )
-    truth = indices[both]
-    right = np.array([table.labels[i] == answer for i, answer in zip(indices, said, strict=True)])
-    first = table.models[FUSED][used].argmax(axis=1) == indices
-    figures = compare(truth, first[both], right[both], seed=seed)
-    return Comparison(second, len(truth), len(said) - len(truth), *figures)
 
 
 def _never_true(table: PredictionTable, used: Rows, indices: npt.NDArray[np.int64]) -> tuple[str, ...]:
@@ -294,19 +277,34 @@ def members_of(table: PredictionTable, by: str, truth: Truth, matching: Matching
     return texts(table.others, column) if column else [None if n is None else truth.groups[n] for n in matching.names]
 
 
+def _members(
+    table: PredictionTable, question: Question, truth: Truth, matching: Matching, used: Rows
+) -> list[str | None]:
+    """The group of each row that is used; empty where no column groups them."""
+    return [] if question.by is None else list(compress(members_of(table, question.by, truth, matching), used))
+
+
+def _clusters(members: Sequence[str | None]) -> npt.NDArray[np.int64] | None:
+    """Each row's group as a number from 0, where all have one and there are enough to draw among."""
+    if None in members or len(set(members)) < GROUPS:
+        return None
+    return np.unique(np.array(members), return_inverse=True)[1]
+
+
+def _over_groups(
+    table: PredictionTable, used: Rows, indices: npt.NDArray[np.int64], clusters: npt.NDArray[np.int64], seed: int
+) -> Interval:
+    """The interval of the fusion's UA, groups drawn."""
+    classes = len(table.labels)
+    cells = indices * classes + table.models[FUSED][used].argmax(axis=1)
+    return recall_interval(counts_by_group(cells, classes**2, clusters).reshape(-1, classes, classes), seed=seed)
+
+
 def _groups(
-    table: PredictionTable,
-    question: Question,
-    truth: Truth,
-    matching: Matching,
-    used: Rows,
-    indices: npt.NDArray[np.int64],
+    table: PredictionTable, members: Sequence[str | None], used: Rows, indices: npt.NDArray[np.int64]
 ) -> tuple[Group, ...]:
     """The fusion's figures for each group, in the order of their names; recordings without one are "none"."""
-    if question.by is None:
-        return ()
-    members = members_of(table, question.by, truth, matching)
-    groups = np.array([member or "none" for member in compress(members, used)])
+    groups = np.array([member or "none" for member in members])
     predicted = table.models[FUSED][used].argmax(axis=1)
     found = []
     for group in sorted(set(groups.tolist())):

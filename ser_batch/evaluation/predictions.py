@@ -233,7 +233,12 @@ def _labels(path: str | Path, columns: Sequence[str], provenance: dict[str, str]
     except (KeyError, ValueError, TypeError):
         labels = tuple(name[2:] for name in columns if name.startswith("p_"))
     if len(labels) < 2:
-        raise InputError(f"{path} is no table of predictions", got="no columns p_<label>")
+        raise InputError(
+            f"{path} is no table of predictions",
+            got="no columns p_<label>",
+            expected="one of probabilities for each label, such as p_happy",
+            remedy="A table of answers alone can be the SECOND of `ser-batch evaluate`.",
+        )
     return labels
 
 

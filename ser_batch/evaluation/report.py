@@ -127,7 +127,7 @@ def _compared(found: Comparison, first: str) -> str:
     ]
     lines = [
         f"{first} (first) and {found.predictions} (second) on the {found.clips} clips that both answer; "
-        "95 % by a paired bootstrap:",
+        f"95 % by a paired bootstrap over {found.over}:",
         aligned(rows),
         f"{test.only_first} clips right only by the first, {test.only_second} only by the second, "
         f"exact McNemar p = {test.p:.4g}",
@@ -145,4 +145,8 @@ def _grouped(served: ServedEvaluation) -> str:
         for group in served.groups[:GROUPS]
     ]
     more = len(served.groups) - len(rows)
-    return aligned([head, *rows]) + (f"\n{more} more groups: --json has them" if more else "")
+    lines = [aligned([head, *rows]), *([f"{more} more groups: --json has them"] if more else [])]
+    if interval := served.ua_interval_over_groups:
+        whole = percent(served.models[FUSED].ua, interval)
+        lines.append(f"UA of {FUSED} with a bootstrap over the {len(served.groups)} values of {served.by}: {whole}")
+    return "\n".join(lines)

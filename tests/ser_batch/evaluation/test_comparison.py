@@ -104,6 +104,25 @@ def test_from_python(tables: tuple[str, str]) -> None:
     assert found.comparison.ua.difference == pytest.approx(found.comparison.ua.second - found.models["fused"].ua)
 
 
+def test_speakers_are_drawn_whole_where_there_are_five(
+    tables: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of six speakers the second model knows three, whose clips it gets right, and the first none."""
+    lines = [f"{file},{truth},s{row // 10}" for row, (file, truth) in enumerate(zip(FILES, TRUTH, strict=True))]
+    Path("truth.csv").write_text("path,label,speaker\n" + "\n".join(lines) + "\n")
+    answers = [truth if row < 30 else "nothing" for row, truth in enumerate(TRUTH)]
+    Path("good.csv").write_text(
+        "path,prediction\n" + "".join(f"{f},{a}\n" for f, a in zip(FILES, answers, strict=True))
+    )
+    write_predictions(Path("first.parquet"), LABELS, FILES, np.eye(4)[(np.arange(60) + 1) % 4])
+    found = [figures("first.parquet", "good.csv", *by)["accuracy"]["interval"] for by in ([], ["--by", "speaker"])]
+    assert found[0] == pytest.approx([0.37, 0.63], abs=0.03)
+    assert found[1] == pytest.approx([1 / 6, 5 / 6], abs=1e-9)  # whole speakers: sixths
+    text = capsys.readouterr().out
+    assert "bootstrap over clips:" in text and "bootstrap over speaker:" in text
+    assert "UA of fused with a bootstrap over the 6 values of speaker: 0.00 [0.0, 0.0]" in text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
