@@ -91,8 +91,12 @@ def print_epoch(stage: str, row: dict[str, float]) -> None:
     Console(stderr=True, highlight=False).print(f"{stage:12} epoch {row['epoch']:3.0f}  {figures}", soft_wrap=True)
 
 
-def print_result(test: dict[str, dict[str, Any]]) -> None:
-    """The test figures of each branch and of the fusion as a table on standard output, with 95 % intervals."""
+def print_result(test: dict[str, dict[str, Any]], split: str) -> None:
+    """The test figures of each branch and of the fusion as a table on standard output, with 95 % intervals.
+
+    Args:
+        split: its name.
+    """
     if any("corpora" in scores for scores in test.values()):
         names = list(next(iter(test.values()))["corpora"])
         table = Table("model", *names, "mean", title="test, UA")
@@ -102,7 +106,9 @@ def print_result(test: dict[str, dict[str, Any]]) -> None:
         Console().print(table)
         return
     clips = next(iter(test.values()))["clips"]
-    table = Table("model", "accuracy", "UA", "macro-P", "macro-F1", title=f"test: {clips} clips, 95 % intervals")
+    table = Table(
+        "model", "accuracy", "UA", "macro-P", "macro-F1", title=f"test: {clips} clips of split {split}, 95 % intervals"
+    )
     for model, scores in test.items():
         shares = (percent(scores[name], Interval(*scores[f"{name}_interval"])) for name in ("accuracy", "ua"))
         table.add_row(model, *shares, *(f"{100 * scores['macro'][name]:.2f}" for name in ("precision", "f1")))

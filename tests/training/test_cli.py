@@ -41,7 +41,7 @@ def test_a_table_trains_and_its_run_loads(
     assert tuple(run.branches) == ("whisper_toy", "spectrogram")
     assert set(run.metrics["test"]) == {"whisper_toy", "spectrogram", "fused"}
     said, told = capsys.readouterr()
-    assert "test: " in said and "clips, 95 % intervals" in said
+    assert "clips of split given" in said and "95 % intervals" in said
     assert f'next: ser-export onnx {corpus / "run"} --out my-bundle --licence "TERMS"' in said
     assert "whisper_toy: Of its parts " in told and "spectrogram: Of its parts " in told and "sways the logits" in told
     found = {name: json.loads((corpus / "run" / name / "diagnostics.json").read_text()) for name in run.branches}
