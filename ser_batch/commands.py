@@ -74,6 +74,7 @@ def evaluate(
     by: str | None = None,
     split: str | os.PathLike[str] | None = None,
     part: str = "test",
+    root: str | os.PathLike[str] | None = None,
 ) -> ServedEvaluation:
     """Measure predictions against the true labels, or two tables of them: what `ser-batch evaluate` does.
 
@@ -82,8 +83,9 @@ def evaluate(
         labels: a corpus whose names say the label, or a table of labels; None: `label_column` of `predictions`.
         label_map: what labels mean, "exc=happy,fru="; as `--map`.
         among: labels that count as answers.
-        by: column that groups recordings.
+        by: column that groups recordings, such as speaker.
         split: a run's split.json, of which `part` is measured.
+        root: of the run, where `labels` is segments of another tool.
 
     Returns:
         `models` ("fused" and each branch) with their figures, intervals and confusion matrices, `coverage`, `groups`,
@@ -102,6 +104,7 @@ def evaluate(
         split=None if split is None else Path(split),
         part=part,
         by=by,
+        root=None if root is None else os.fspath(root),
     )
     return evaluate_predictions(os.fspath(predictions), question, None if second is None else os.fspath(second))
 
