@@ -1,4 +1,4 @@
-"""What `ser-batch run`, `adapt` and `head` do, as functions; see docs/api.md."""
+"""What `ser-batch run`, `evaluate`, `adapt` and `head` do, as functions; see docs/api.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ser_batch.adaptation.adapt import Adaptation
 from ser_batch.adaptation.table import Adapted, adapt_table
 from ser_batch.bundle.bundle import load_bundle
 from ser_batch.bundle.writing import check_target
-from ser_batch.evaluation.evaluate import Question
+from ser_batch.evaluation.evaluate import Question, ServedEvaluation, evaluate_predictions
 from ser_batch.evaluation.label_map import parse_map
 from ser_batch.heads import head
 from ser_batch.heads.head import FittedHead
@@ -61,6 +61,52 @@ def run(
         options["bundle"] = Path(options["bundle"])
     config = RunConfig(audio if isinstance(audio, Recordings) else given_audio(audio), out, **options)
     return run_pipeline(config, None, lambda total: nullcontext(progress)).summary
+
+
+def evaluate(
+    predictions: str | os.PathLike[str],
+    second: str | os.PathLike[str] | None = None,
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    label_column: str | None = None,
+    label_map: str = "",
+    among: Sequence[str] | None = None,
+    by: str | None = None,
+    split: str | os.PathLike[str] | None = None,
+    part: str = "test",
+    root: str | os.PathLike[str] | None = None,
+) -> ServedEvaluation:
+    """Measure predictions against the true labels, or two tables of them: what `ser-batch evaluate` does.
+
+    Args:
+        second: predictions of another model for the same recordings.
+        labels: a corpus whose names say the label, or a table of labels; None: `label_column` of `predictions`.
+        label_map: what labels mean, "exc=happy,fru="; as `--map`.
+        among: labels that count as answers.
+        by: column that groups recordings, such as speaker.
+        split: a run's split.json, of which `part` is measured.
+        root: of the run, where `labels` is segments of another tool.
+
+    Returns:
+        `models` ("fused" and each branch) with their figures, intervals and confusion matrices, `coverage`, `groups`,
+        and with `second` the `comparison`; `to_dict()` has all as plain types.
+
+    Raises:
+        SerError: anything that the user can cause.
+    """
+    said, corpora = parse_map(label_map)
+    question = Question(
+        labels=None if labels is None else os.fspath(labels),
+        column=label_column,
+        label_map=said,
+        corpora=corpora,
+        only=among,
+        split=None if split is None else Path(split),
+        part=part,
+        by=by,
+        root=None if root is None else os.fspath(root),
+    )
+    return evaluate_predictions(os.fspath(predictions), question, None if second is None else os.fspath(second))
 
 
 def adapt(

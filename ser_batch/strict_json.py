@@ -72,12 +72,11 @@ class _Decoder:
         fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
         needed = {name for name, field in fields.items() if self.complete or _has_no_default(field)}
         unknown, missing = sorted(set(value) - set(fields)), sorted(needed - set(value))
-        if unknown or missing:
-            found = [f"unknown {', '.join(unknown)}"] * bool(unknown) + [f"missing {', '.join(missing)}"] * bool(
-                missing
-            )
-            expected = ", ".join(sorted(fields))
-            raise self.error(f"{where} has other keys than it should", got="; ".join(found), expected=expected)
+        if unknown:
+            what = f"{where} has unknown keys: {', '.join(unknown)}"
+            raise self.error(what, expected=f"some of {', '.join(sorted(fields))}")
+        if missing:
+            raise self.error(f"{where} lacks {', '.join(missing)}")
         hints = typing.get_type_hints(kind)
         values = {name: self.value(hints[name], given, f"{where}: {name}") for name, given in value.items()}
         try:

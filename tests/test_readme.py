@@ -49,6 +49,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "labels.csv").write_text("\n".join(["path,label,speaker", *rows]))
     (folder / "list.csv").write_text("path,label\na.wav,happy\n")
     (folder / "truth.csv").write_text("path,label,speaker\nb.flac,happy,1\nc.wav,sad,2\n")
+    (folder / "other.csv").write_text("path,prediction\nb.flac,happy\nc.wav,calm\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert importlib.import_module("ser_batch.cli").main(["run", "audio", "--out", "preds.parquet", "-q"]) == 0

@@ -61,7 +61,11 @@ def train(
         TrainingError: recipe, data, split and folder do not fit together; before any training.
     """
     if (data is None) == (corpora is None):
-        raise TrainingError("a run trains on data or on corpora", got="both" if data else "neither")
+        raise TrainingError(
+            "a run trains on data or on corpora",
+            got="both" if data else "neither",
+            remedy="Name a corpus, --data FOLDER|TABLE, or a file of several, --corpora FILE.",
+        )
     if (corpora is None and train_on) or (corpora is not None and labels is not None):
         raise TrainingError(
             "train_on is for corpora, and labels order the classes of a table", got=f"data {data}, corpora {corpora}"

@@ -55,13 +55,14 @@ def run(
     If a run was killed, give the same command again: it goes on where it was.
     """
     from training.api import train
+    from training.files import read_json
 
     order = [label.strip() for label in labels.split(",")] if labels else None
     given |= {"corpora": corpora, "train_on": train_on}
     result = train(recipe, out=out, labels=order, progress=print_epoch, **given)
-    print_diagnostics(out)
+    print_diagnostics(out, result)
     if result:
-        print_result(result["test"])
+        print_result(result["test"], read_json(out / "split.json")["name"])
         # Of a table of one's own nobody but its owner knows the terms, which a bundle has to state.
         licence = "" if corpora or Path(given["data"]).is_dir() else ' --licence "TERMS"'
         click.echo(f"next: ser-export onnx {out} --out my-bundle{licence}")
@@ -94,7 +95,7 @@ def distill(recipe: str, file: Path, out: Path, teacher: str | None, seed: int |
 @click.option("--figures", type=FOLDER, help="Also draw the figures there.")
 @click.option("--check", is_flag=True, help="Write nothing; fail if the page is not what the results say.")
 def tables(page: Path, results: Path, figures: Path | None, check: bool) -> None:
-    """Renew the generated regions of a page from results."""
+    """Renew the generated regions of a page from results; a page that is not there is made, with every table."""
     from training.reproduction.page import draw, is_current, renew
     from training.reproduction.results import load
 

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from ser_batch.audio.measure import bandwidth
+from ser_batch.bundle.fusion import FUSED
 from ser_batch.files import write_json
 from training.data.augment import fresh_version
 from training.files import read_json
+from training.models.pretrained import UNUSED
 from training.models.spectrogram import SpectrogramBranch
 from training.runs import TrainingRun
 
@@ -27,6 +29,8 @@ BATCH = 64
 """Clips of one forward pass."""
 DEAD = 0.05
 """Share of the CNN's say below which the Transformer arm counts as dead."""
+WORSE = 0.1
+"""UA by which a branch alone is clearly better than the fusion."""
 UNIFORM = 0.9
 """Share of a uniform attention's entropy above which the arm looks everywhere alike."""
 
@@ -38,8 +42,9 @@ SHARE = 0.05
 
 
 def weights(branch: nn.Module) -> Weights:
-    """Copies of the parameters that train, on the CPU."""
-    return {name: p.detach().cpu().clone() for name, p in branch.named_parameters() if p.requires_grad}
+    """Copies of the parameters that train, on the CPU; not of the mask, which a recipe without masking never meets."""
+    trained = ((name, p) for name, p in branch.named_parameters() if p.requires_grad and not name.endswith(UNUSED))
+    return {name: p.detach().cpu().clone() for name, p in trained}
 
 
 def diagnose(branch: nn.Module, start: Weights, features: Tensor, folder: Path, device: torch.device) -> None:
@@ -107,6 +112,24 @@ def summary(found: dict[str, Any]) -> str:
     if not least:
         text += f" WARNING: {still} did not train."
     return f"{text} {_of_the_arm(found['arm'])}" if "arm" in found else text
+
+
+def of_the_fusion(validation: dict[str, Any], solver: str) -> str | None:
+    """A warning where a branch alone tells validation clips clearly better than the fusion; None: it does not.
+
+    Args:
+        validation: output (each branch, FUSED) -> figures, as in result.json.
+        solver: that fitted the fusion.
+    """
+    recalls = {name: scores["ua"] for name, scores in validation.items()}
+    fused = recalls.pop(FUSED)
+    best = max(recalls, key=lambda name: recalls[name])
+    if recalls[best] - fused < WORSE:
+        return None
+    text = f"WARNING: on validation clips the fusion has a UA of {fused:.1%}, {best} alone {recalls[best]:.1%}."
+    if solver == "adam":
+        text += ' Few clips give Adam too few steps: set [fusion] solver = "lbfgs" or "shrunk".'
+    return f"{text} `ser-train fusion RUN` compares the kinds of fusion without training a branch."
 
 
 def _of_the_arm(arm: dict[str, float]) -> str:

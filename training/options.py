@@ -10,6 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ser_batch.evaluation.statistics import Interval, percent
+
 if TYPE_CHECKING:
     from training.data.corpus import Corpus
     from training.runtime import Runtime
@@ -89,8 +91,12 @@ def print_epoch(stage: str, row: dict[str, float]) -> None:
     Console(stderr=True, highlight=False).print(f"{stage:12} epoch {row['epoch']:3.0f}  {figures}", soft_wrap=True)
 
 
-def print_result(test: dict[str, dict[str, Any]]) -> None:
-    """The test figures of each branch and of the fusion as a table on standard output."""
+def print_result(test: dict[str, dict[str, Any]], split: str) -> None:
+    """The test figures of each branch and of the fusion as a table on standard output, with 95 % intervals.
+
+    Args:
+        split: its name.
+    """
     if any("corpora" in scores for scores in test.values()):
         names = list(next(iter(test.values()))["corpora"])
         table = Table("model", *names, "mean", title="test, UA")
@@ -99,16 +105,26 @@ def print_result(test: dict[str, dict[str, Any]]) -> None:
             table.add_row(model, *(f"{100 * value:.1f}" for value in figures))
         Console().print(table)
         return
-    table = Table("model", "accuracy", "macro-P", "macro-R (UA)", "macro-F1", title="test")
+    clips = next(iter(test.values()))["clips"]
+    table = Table(
+        "model", "accuracy", "UA", "macro-P", "macro-F1", title=f"test: {clips} clips of split {split}, 95 % intervals"
+    )
     for model, scores in test.items():
-        figures = (scores["accuracy"], *(scores["macro"][name] for name in ("precision", "recall", "f1")))
-        table.add_row(model, *(f"{100 * value:.2f}" for value in figures))
+        shares = (percent(scores[name], Interval(*scores[f"{name}_interval"])) for name in ("accuracy", "ua"))
+        table.add_row(model, *shares, *(f"{100 * scores['macro'][name]:.2f}" for name in ("precision", "f1")))
     Console().print(table)
 
 
-def print_diagnostics(run: Path) -> None:
-    """A few sentences on standard error per branch trained: whether all of it trained, and what each part is worth."""
-    from training.diagnostics import read_all, summary
+def print_diagnostics(run: Path, result: dict[str, Any] | None) -> None:
+    """A few sentences on standard error per branch trained: whether all of it trained, and what each part is worth.
 
-    for name, found in read_all(run).items():
-        Console(stderr=True, highlight=False).print(f"{name}: {summary(found)}", soft_wrap=True)
+    Of a finished run also whether the fusion is worse than a branch alone.
+    """
+    from training.config import load_config
+    from training.diagnostics import of_the_fusion, read_all, summary
+
+    said = [f"{name}: {summary(found)}" for name, found in read_all(run).items()]
+    if result and "validation" in result:
+        said.append(of_the_fusion(result["validation"], load_config(run / "config.json").fusion.solver) or "")
+    for line in filter(None, said):
+        Console(stderr=True, highlight=False).print(line, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,10 @@ def _array(samples: npt.ArrayLike) -> npt.NDArray[Any]:
     except (TypeError, ValueError, RuntimeError) as error:
         # A tensor on a GPU, or one that has a gradient.
         raise InputError("samples cannot be read as a numpy array", got=error, expected=EXPECTED) from error
+    if array.dtype.kind == "U" or isinstance(samples, os.PathLike):
+        raise InputError(
+            "text is no samples", got=repr(samples)[:80], expected=EXPECTED, remedy="Score files by score_files([…])."
+        )
     if array.dtype.name not in FULL_SCALE and array.dtype.kind != "f":
         raise InputError(
             "the type of the samples says nothing of their full scale",

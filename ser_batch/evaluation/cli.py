@@ -18,11 +18,14 @@ MAP = click.option(
 AMONG = click.option(
     "--among", metavar="A,B,…", help="Labels that count as answers, for a corpus that lacks the others."
 )
-BY = click.option("--by", metavar="COLUMN", help="Also figures for each value of a column of FILE or PREDICTIONS.")
+BY = click.option(
+    "--by", metavar="COLUMN", help="Figures for each value of a column (speaker), and an interval over five or more."
+)
 
 
 @click.command()
 @click.argument("predictions", type=click.Path())
+@click.argument("second", required=False, type=click.Path())
 @click.option("--labels", metavar="CORPUS|FILE", help="A corpus whose names say the label (ravdess, …), or a table.")
 @LABEL_COLUMN
 @click.option("--root", type=click.Path(), metavar="DIR", help="Of the run, where FILE is segments of another tool.")
@@ -34,7 +37,13 @@ BY = click.option("--by", metavar="COLUMN", help="Also figures for each value of
 @click.option("--json", "json_out", type=click.Path(path_type=Path), help="Also write every figure to this file.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --json file.")
 def evaluate(
-    predictions: str, label_map: str | None, among: str | None, json_out: Path | None, overwrite: bool, **options: Any
+    predictions: str,
+    second: str | None,
+    label_map: str | None,
+    among: str | None,
+    json_out: Path | None,
+    overwrite: bool,
+    **options: Any,
 ) -> int:
     """Measure PREDICTIONS, the table or folder of a `run`, against the true labels.
 
@@ -45,6 +54,10 @@ def evaluate(
 
     Prints accuracy, UA, macro precision, recall and F1, calibration error and the confusion matrix of the fusion and of
     each branch, and how many rows are in none of them, and why.
+
+    With SECOND, predictions of another model for the same recordings: the difference of both, with its interval, and
+    McNemar's exact test. Either may be another tool's table: a column path and columns p_<label>; SECOND may state
+    answers alone, in a column prediction or label.
     """
     if options["part"] and not options["split"]:
         raise click.UsageError("--part chooses a part of --split: give both.")
@@ -71,7 +84,7 @@ def evaluate(
         by=options["by"],
         root=options["root"],
     )
-    served = evaluate_predictions(predictions, question)
+    served = evaluate_predictions(predictions, question, second)
     if json_out:
         with writing(json_out):
             write_json(json_out, served.to_dict())

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
+from ser_batch.evaluation.comparison import Comparison, compare_with
 from ser_batch.evaluation.label_map import CORPORA, NAMED, LabelMap
-from ser_batch.evaluation.metrics import Evaluation, evaluate, unweighted_average_recall
+from ser_batch.evaluation.metrics import Evaluation, evaluate, recall_interval, unweighted_average_recall
 from ser_batch.evaluation.predictions import PredictionTable, among, merged, read_predictions
-from ser_batch.evaluation.statistics import Interval, McNemar, mcnemar, wilson_interval
+from ser_batch.evaluation.statistics import GROUPS, Interval, McNemar, counts_by_group, mcnemar, wilson_interval
 from ser_batch.evaluation.truth import Matching, Truth, labels_in_names, match, read_part, read_truth, texts
 from ser_batch.recordings.reader import find_column, shown
 
@@ -108,6 +109,10 @@ class ServedEvaluation:
     by: str | None = None
     groups: tuple[Group, ...] = ()
     """In the order of their names."""
+    ua_interval_over_groups: Interval | None = None
+    """Of the fusion's UA: a bootstrap that draws whole groups, where all clips have one and there are five or more."""
+    comparison: Comparison | None = None
+    """With a second table."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain JSON types."""
@@ -115,10 +120,14 @@ class ServedEvaluation:
         return asdict(self) | {"models": models, "groups": [asdict(group) for group in self.groups]}
 
 
-def evaluate_predictions(predictions: str | Path, question: Question, *, seed: int = 0) -> ServedEvaluation:
+def evaluate_predictions(
+    predictions: str | Path, question: Question, second: str | Path | None = None, *, seed: int = 0
+) -> ServedEvaluation:
     """Measure a table of predictions (see `predictions.read_predictions`).
 
     Args:
+        second: predictions of another model for the same clips, which the fusion is compared with; see
+            `comparison.answers_of`.
         seed: of the bootstrap.
 
     Raises InputError for files that cannot be read, and where nothing was matched.
@@ -141,6 +150,8 @@ def evaluate_predictions(predictions: str | Path, question: Question, *, seed: i
     if not used.any():
         raise _nothing(predictions, table, described, coverage, missing)
     indices = np.array([table.labels.index(label) for label in compress(meant, used) if label], dtype=np.int64)
+    members = _members(table, question, truth, matching, used)
+    clusters = _clusters(members)
     right = {name: rows[used].argmax(axis=1) == indices for name, rows in table.models.items()}
     return ServedEvaluation(
         str(predictions),
@@ -152,7 +163,11 @@ def evaluate_predictions(predictions: str | Path, question: Question, *, seed: i
         {name: mcnemar(right[FUSED], hits) for name, hits in right.items() if name != FUSED},
         () if question.only is not None else _never_true(table, used, indices),
         question.by,
-        _groups(table, question, truth, matching, used, indices),
+        _groups(table, members, used, indices),
+        None if clusters is None else _over_groups(table, used, indices, clusters, seed),
+        None
+        if second is None
+        else compare_with(str(second), table, meaning, used, indices, question.only, clusters, question.by, seed=seed),
     )
 
 
@@ -262,19 +277,34 @@ def members_of(table: PredictionTable, by: str, truth: Truth, matching: Matching
     return texts(table.others, column) if column else [None if n is None else truth.groups[n] for n in matching.names]
 
 
+def _members(
+    table: PredictionTable, question: Question, truth: Truth, matching: Matching, used: Rows
+) -> list[str | None]:
+    """The group of each row that is used; empty where no column groups them."""
+    return [] if question.by is None else list(compress(members_of(table, question.by, truth, matching), used))
+
+
+def _clusters(members: Sequence[str | None]) -> npt.NDArray[np.int64] | None:
+    """Each row's group as a number from 0, where all have one and there are enough to draw among."""
+    if None in members or len(set(members)) < GROUPS:
+        return None
+    return np.unique(np.array(members), return_inverse=True)[1]
+
+
+def _over_groups(
+    table: PredictionTable, used: Rows, indices: npt.NDArray[np.int64], clusters: npt.NDArray[np.int64], seed: int
+) -> Interval:
+    """The interval of the fusion's UA, groups drawn."""
+    classes = len(table.labels)
+    cells = indices * classes + table.models[FUSED][used].argmax(axis=1)
+    return recall_interval(counts_by_group(cells, classes**2, clusters).reshape(-1, classes, classes), seed=seed)
+
+
 def _groups(
-    table: PredictionTable,
-    question: Question,
-    truth: Truth,
-    matching: Matching,
-    used: Rows,
-    indices: npt.NDArray[np.int64],
+    table: PredictionTable, members: Sequence[str | None], used: Rows, indices: npt.NDArray[np.int64]
 ) -> tuple[Group, ...]:
     """The fusion's figures for each group, in the order of their names; recordings without one are "none"."""
-    if question.by is None:
-        return ()
-    members = members_of(table, question.by, truth, matching)
-    groups = np.array([member or "none" for member in compress(members, used)])
+    groups = np.array([member or "none" for member in members])
     predicted = table.models[FUSED][used].argmax(axis=1)
     found = []
     for group in sorted(set(groups.tolist())):

@@ -196,6 +196,10 @@ class LabelMap:
         """Labels of the model itself that are sent to others: their probabilities are added to theirs."""
         return {left: right for left, right in self._said.items() if left in self.labels and right != left}
 
+    def leaves_out(self, label: str) -> bool:
+        """Whether the user said that this label counts for nothing."""
+        return self._said.get(label, self._forgiven.get(_forgiven(label))) == ""
+
     def __call__(self, label: str) -> str | None:
         """The model's label that `label` means; None: it has none."""
         key = _forgiven(label)

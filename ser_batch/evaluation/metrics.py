@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ser_batch.errors import InputError
-from ser_batch.evaluation.statistics import LEVEL, RESAMPLES, Interval, wilson_interval
+from ser_batch.evaluation.statistics import LEVEL, Interval, drawn_counts, wilson_interval
 
 BINS = 15
 SMALLEST = 1e-30
@@ -171,11 +171,9 @@ def unweighted_average_recall(truth: Indices, predicted: Indices, classes: int) 
 def recall_interval(matrix: npt.NDArray[np.int64], *, seed: int = 0) -> Interval:
     """Percentile bootstrap interval, 95 %, of the UA of a confusion matrix (classes, classes).
 
-    Clips drawn with replacement fall into its cells as a multinomial says, so the counts are drawn and no clip is:
-    the distribution is the same, whatever the number of clips.
+    Clips are drawn; of matrices (groups, classes, classes), groups.
     """
-    shares = matrix.ravel() / matrix.sum()
-    drawn = np.random.default_rng(seed).multinomial(matrix.sum(), shares, RESAMPLES).reshape(-1, *matrix.shape)
+    drawn = drawn_counts(matrix.reshape(*matrix.shape[:-2], -1), seed).reshape(-1, *matrix.shape[-2:])
     actual, hits = drawn.sum(axis=2), np.diagonal(drawn, axis1=1, axis2=2)
     recalls = np.divide(hits, actual, out=np.zeros(actual.shape), where=actual > 0)
     low, high = np.quantile(recalls.sum(axis=1) / (actual > 0).sum(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -19,7 +19,7 @@ from ser_batch.errors import InputError
 from ser_batch.output.destination import Output
 from ser_batch.output.schema import NAMESPACE, VERSION, handed_through
 from ser_batch.recordings.endings import ending
-from ser_batch.recordings.reader import read_table
+from ser_batch.recordings.reader import PATHS, find_column, read_table
 
 Probabilities = npt.NDArray[np.float64]
 UNADAPTED = "unadapted"
@@ -112,7 +112,8 @@ def _checked_labels(table: PredictionTable) -> PredictionTable:
 
 
 def read_predictions(path: str | Path, *, segments: bool = False) -> PredictionTable:
-    """Read predictions: a Parquet file, a folder of parts, or a table of another kind that was made of them.
+    """Read predictions: a Parquet file, a folder of parts, or a table of another kind that was made of them; or that of
+    another tool, with a column of paths and probabilities `p_<label>`.
 
     The label order is the metadata's, or that of the columns `p_<label>` in files whose metadata is lost.
 
@@ -121,18 +122,28 @@ def read_predictions(path: str | Path, *, segments: bool = False) -> PredictionT
 
     Raises InputError for a file that is no such table, holds a recording twice, or contradicts itself.
     """
-    table = _read(str(path))
+    return table_of(path, read_any(str(path)), segments=segments)
+
+
+def table_of(path: str | Path, table: pa.Table, *, segments: bool = False) -> PredictionTable:
+    """What `read_any` read at `path` as predictions; see `read_predictions`."""
+    file = find_column(table, PATHS)
+    if file is None:
+        raise InputError(f"{path} is no table of predictions", got="no column 'file'")
     metadata = {k: v for k, v in (table.schema.metadata or {}).items() if k.startswith(NAMESPACE.encode())}
     provenance = {k[len(NAMESPACE) :].decode(): v.decode() for k, v in metadata.items()}
     names = table.column_names
     ours = names[: len(names) - len(handed_through(names))] if VERSION[-1] in names else names
     labels = _labels(path, ours, provenance)
-    files, statuses = (tuple(table[name].to_pylist()) for name in ("file", "status"))
+    files = tuple(table[file].to_pylist())
     ids = tuple(map(str, table["id"].to_pylist())) if "id" in names else None
     if not segments:
-        _check_once(path, ids or files)
+        check_once(path, ids or files)
     prefixes = _models(ours, labels, provenance)
     models = {name: _probabilities(path, table, f"{prefix}p_", labels) for name, prefix in prefixes.items()}
+    scored = np.isfinite(models[FUSED]).all(axis=1)
+    # Another tool's table states no status.
+    statuses = tuple(table["status"].to_pylist() if "status" in names else np.where(scored, "ok", "error").tolist())
     taken = {f"{prefix}p_{label}" for prefix in prefixes.values() for label in labels}
     said = {f"{prefix}{name}" for prefix in prefixes.values() for name in ("label", "score")}
     others = table.drop_columns([name for name in ours if name in {*taken, *said, "status"}])
@@ -142,25 +153,29 @@ def read_predictions(path: str | Path, *, segments: bool = False) -> PredictionT
         if bad.any():
             first = found.keys[int(np.flatnonzero(bad)[0])]
             raise InputError(f"{path}: {first} has status ok and no finite probabilities", got=f"model {name}")
-    _check_winner(path, table, found)
+    if "status" in names:  # else `label` may be the truth
+        _check_winner(path, table, found)
     return found
 
 
 def is_predictions(table: pa.Table) -> bool:
     """Whether a table looks like one of predictions: then its `label` is what a model said."""
-    names = table.column_names
-    return {"label", "status"} <= set(names) and sum(name.startswith("p_") for name in names) >= 2
+    return {"label", "status"} <= set(table.column_names) and has_probabilities(table)
 
 
-def _read(path: str) -> pa.Table:
+def has_probabilities(table: pa.Table) -> bool:
+    """Whether a table has the columns `p_<label>` of two labels or more."""
+    return len([name for name in table.column_names if name.startswith("p_")]) >= 2
+
+
+def read_any(path: str) -> pa.Table:
+    """A Parquet file, a folder of parts, or a table of another kind, whatever its columns.
+
+    Raises InputError for what cannot be read, or is unfinished.
+    """
     if not Path(path).is_dir() and ending(path) != ".parquet" and not _is_parquet(path):
-        table = _with_provenance(read_table(path), path)
-    else:
-        table = _read_parquet(path)
-    for name in ("file", "status"):
-        if name not in table.column_names:
-            raise InputError(f"{path} is no table of predictions", got=f"no column {name!r}")
-    return table
+        return _with_provenance(read_table(path), path)
+    return _read_parquet(path)
 
 
 def _with_provenance(table: pa.Table, path: str) -> pa.Table:
@@ -201,7 +216,8 @@ def _read_parquet(path: str) -> pa.Table:
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def _check_once(path: str | Path, keys: Sequence[str]) -> None:
+def check_once(path: str | Path, keys: Sequence[str]) -> None:
+    """Refuse a table that holds a recording twice."""
     key, times = next(iter(Counter(keys).most_common(1)), ("", 0))
     if times > 1:
         raise InputError(
@@ -217,7 +233,12 @@ def _labels(path: str | Path, columns: Sequence[str], provenance: dict[str, str]
     except (KeyError, ValueError, TypeError):
         labels = tuple(name[2:] for name in columns if name.startswith("p_"))
     if len(labels) < 2:
-        raise InputError(f"{path} is no table of predictions", got="no columns p_<label>")
+        raise InputError(
+            f"{path} is no table of predictions",
+            got="no columns p_<label>",
+            expected="one of probabilities for each label, such as p_happy",
+            remedy="A table of answers alone can be the SECOND of `ser-batch evaluate`.",
+        )
     return labels
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ser_batch.bundle.fusion import FUSED
+from ser_batch.evaluation.comparison import Comparison
 from ser_batch.evaluation.evaluate import Coverage, ServedEvaluation
 from ser_batch.evaluation.metrics import BINS, Evaluation
 from ser_batch.evaluation.statistics import percent
@@ -33,6 +34,8 @@ def format_evaluation(served: ServedEvaluation) -> str:
     ]
     if served.against_fused:
         blocks.append(_paired(served))
+    if served.comparison:
+        blocks.append(_compared(served.comparison, served.predictions))
     if served.groups:
         blocks.append(_grouped(served))
     return "\n".join(terminal_safe(line) for line in "\n\n".join(blocks).split("\n"))
@@ -112,6 +115,28 @@ def _paired(served: ServedEvaluation) -> str:
     return "\n".join(lines)
 
 
+def _compared(found: Comparison, first: str) -> str:
+    """Both models on the clips that both answer, and their difference with its interval."""
+    paired = (found.accuracy, found.ua)
+    test = found.mcnemar
+    rows = [
+        ("", "accuracy", "UA"),
+        ("first", *(f"{100 * figure.first:.2f}" for figure in paired)),
+        ("second", *(f"{100 * figure.second:.2f}" for figure in paired)),
+        ("second − first", *(percent(figure.difference, figure.interval) for figure in paired)),
+    ]
+    lines = [
+        f"{first} (first) and {found.predictions} (second) on the {found.clips} clips that both answer; "
+        f"95 % by a paired bootstrap over {found.over}:",
+        aligned(rows),
+        f"{test.only_first} clips right only by the first, {test.only_second} only by the second, "
+        f"exact McNemar p = {test.p:.4g}",
+    ]
+    if found.unanswered:
+        lines.append(f"{found.unanswered} clips have no answer in the second, and are in no figure of the comparison")
+    return "\n".join(lines)
+
+
 def _grouped(served: ServedEvaluation) -> str:
     """A row for each group: how the fusion fared there."""
     head = (f"{FUSED} by {served.by}", "clips", "accuracy, Wilson", "UA")
@@ -120,4 +145,8 @@ def _grouped(served: ServedEvaluation) -> str:
         for group in served.groups[:GROUPS]
     ]
     more = len(served.groups) - len(rows)
-    return aligned([head, *rows]) + (f"\n{more} more groups: --json has them" if more else "")
+    lines = [aligned([head, *rows]), *([f"{more} more groups: --json has them"] if more else [])]
+    if interval := served.ua_interval_over_groups:
+        whole = percent(served.models[FUSED].ua, interval)
+        lines.append(f"UA of {FUSED} with a bootstrap over the {len(served.groups)} values of {served.by}: {whole}")
+    return "\n".join(lines)

@@ -20,6 +20,8 @@ from ser_batch.errors import InputError
 
 LEVEL = 0.95
 RESAMPLES = 1000
+GROUPS = 5
+"""From how many groups, such as speakers, on a bootstrap draws them."""
 
 
 class Interval(NamedTuple):
@@ -83,6 +85,34 @@ def bootstrap_interval(
     values = [metric(*(column[draw] for column in columns)) for draw in draws]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def drawn_counts(cells: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Counts of bootstrap draws (RESAMPLES, K), of the counts `cells` (K,) that a figure is made of.
+
+    Clips drawn with replacement fall into the cells as a multinomial says, so the counts are drawn and no clip is: the
+    distribution is the same, whatever the number of clips. With `cells` (G, K) of G groups, groups are drawn instead,
+    each with all its clips.
+    """
+    rng = np.random.default_rng(seed)
+    if cells.ndim == 1:
+        return np.asarray(rng.multinomial(cells.sum(), cells / cells.sum(), RESAMPLES))
+    return np.asarray(rng.multinomial(len(cells), np.full(len(cells), 1 / len(cells)), RESAMPLES) @ cells)
+
+
+def counts_by_group(
+    cells: npt.NDArray[np.int64], kinds: int, groups: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.int64]:
+    """How many clips fall into each of `kinds` cells, (K,); (G, K) by group, where there are GROUPS of them or more.
+
+    Args:
+        cells: (N,) each clip's.
+        groups: (N,) each clip's, from 0; None: there are none.
+    """
+    if groups is None or groups.max() + 1 < GROUPS:
+        return np.bincount(cells, minlength=kinds)
+    count = int(groups.max()) + 1
+    return np.bincount(groups * kinds + cells, minlength=count * kinds).reshape(count, kinds)
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNemar:

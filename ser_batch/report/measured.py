@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
+from ser_batch.evaluation.comparison import compare as paired
 from ser_batch.evaluation.evaluate import Question, ServedEvaluation, as_asked, find_truth
-from ser_batch.evaluation.metrics import Evaluation, unweighted_average_recall
+from ser_batch.evaluation.metrics import Evaluation
 from ser_batch.evaluation.predictions import PredictionTable
-from ser_batch.evaluation.statistics import mcnemar, percent, wilson_interval
+from ser_batch.evaluation.statistics import percent
 from ser_batch.report.figures import Figure, Table, heat, intervals, reliability, svg
 from ser_batch.report.predicted import said
 
@@ -178,24 +179,23 @@ def _against_truth(
     known = rows[[truth[a] is not None and truth[a] in second.labels for a, _ in rows]]
     if not len(known):
         raise InputError("no row that both tables have has a known label")
-    hits, lines = [], []
-    for k, (table, name) in enumerate(zip((first, second), names, strict=True)):
-        right = np.array([table.labels.index(str(truth[a])) for a, _ in known])
-        predicted = table.models[FUSED][known[:, k]].argmax(axis=1)
-        hits.append(predicted == right)
-        correct = int(hits[-1].sum())
-        share = percent(correct / len(known), wilson_interval(correct, len(known)), digits=1)
-        lines.append(
-            (name, len(known), share, f"{100 * unweighted_average_recall(right, predicted, len(table.labels)):.1f}")
-        )
-    test = mcnemar(hits[0], hits[1])
+    labels = [str(truth[a]) for a, _ in known]
+    hits = [
+        np.array([table.labels[i] for i in table.models[FUSED][known[:, k]].argmax(axis=1)]) == labels
+        for k, table in enumerate((first, second))
+    ]
+    *figures, test = paired(np.array([first.labels.index(label) for label in labels]), hits[0], hits[1])
+    lines = [
+        (names[0], len(known), *(f"{100 * figure.first:.1f}" for figure in figures)),
+        (names[1], len(known), *(f"{100 * figure.second:.1f}" for figure in figures)),
+        ("second − first", len(known), *(percent(figure.difference, figure.interval, digits=1) for figure in figures)),
+    ]
     sentence = (
         f"Only {names[0]} is right in {test.only_first:,} rows, only {names[1]} in {test.only_second:,}: "
         f"exact McNemar test, p {_p(test.p)}."
     )
-    return Table(
-        "Both on the same rows, in per cent", ("table", "rows", "accuracy, Wilson", "UA"), list(lines)
-    ), sentence
+    columns = ("table", "rows", "accuracy", "UA")
+    return Table("Both on the same rows, in per cent; the difference by a bootstrap", columns, lines), sentence
 
 
 def _keys(table: PredictionTable) -> list[tuple[object, ...]]:

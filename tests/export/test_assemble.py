@@ -96,7 +96,7 @@ def test_what_is_known_of_unseen_corpora_is_in_the_manifest_and_on_the_card(tmp_
     assert "## Unseen corpora\n\nUA 50.0 % on corpora that it was not trained on: EmoDB" in card
     assert "nothing above 3.4 kHz" in card
     path.write_text('{"unseen": {"ua": 50}}')
-    with pytest.raises(BundleError, match="missing clips, corpora, labels"):
+    with pytest.raises(BundleError, match="lacks clips, corpora, labels"):
         assemble(run, tmp_path / "other", trust=path)
 
 

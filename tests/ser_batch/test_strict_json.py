@@ -42,14 +42,14 @@ def test_plain_values_become_the_dataclass() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"other": 1}, "record has other keys than it should; got unknown other"),
+        ({"other": 1}, "record has unknown keys: other; expected some of count, "),
         ({"name": 3}, "record: name is of another type; got 3; expected a string"),
         ({"count": True}, "record: count is of another type; got True; expected an integer"),
         ({"count": 2**70}, "record: count is of another type"),
         ({"count": 1.0}, "record: count is of another type"),
         ({"inner": {"rate": "fast"}}, "record: inner: rate is of another type; got 'fast'; expected a number"),
         ({"inner": {"rate": 1, "kind": "c"}}, "record: inner: kind; got 'c'; expected one of 'a', 'b'"),
-        ({"inner": {}}, "record: inner has other keys than it should; got missing rate"),
+        ({"inner": {}}, "record: inner lacks rate"),
         ({"inner": [1]}, "record: inner is not an object"),
         ({"sizes": [1, "2"]}, r"record: sizes\[1\] is of another type"),
         ({"sizes": 1}, "record: sizes is of another type; got 1; expected a list"),
@@ -72,9 +72,9 @@ def test_what_is_not_json_is_refused(raw: bytes | str) -> None:
 def test_a_complete_value_leaves_nothing_to_defaults() -> None:
     whole = {**GOOD, "inner": {"rate": 2, "kind": "b"}, "note": None}
     assert decode(Record, whole, "record", BundleError, complete=True).inner.kind == "b"
-    with pytest.raises(BundleError, match="record has other keys than it should; got missing note"):
+    with pytest.raises(BundleError, match="record lacks note"):
         decode(Record, GOOD, "record", BundleError, complete=True)
-    with pytest.raises(BundleError, match="record: inner has other keys than it should; got missing kind"):
+    with pytest.raises(BundleError, match="record: inner lacks kind"):
         decode(Record, whole | {"inner": {"rate": 2}}, "record", BundleError, complete=True)
 
 

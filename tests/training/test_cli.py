@@ -41,6 +41,7 @@ def test_a_table_trains_and_its_run_loads(
     assert tuple(run.branches) == ("whisper_toy", "spectrogram")
     assert set(run.metrics["test"]) == {"whisper_toy", "spectrogram", "fused"}
     said, told = capsys.readouterr()
+    assert "clips of split given" in said and "95 % intervals" in said
     assert f'next: ser-export onnx {corpus / "run"} --out my-bundle --licence "TERMS"' in said
     assert "whisper_toy: Of its parts " in told and "spectrogram: Of its parts " in told and "sways the logits" in told
     found = {name: json.loads((corpus / "run" / name / "diagnostics.json").read_text()) for name in run.branches}
@@ -97,13 +98,15 @@ def test_experiments_take_tables(
 
 
 def test_results_are_written_to_the_working_directory_unless_a_folder_is_named(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(corpus)
     before = {path: path.read_bytes() for path in COMMITTED.rglob("*.json")}
     command = ("protocol", "given", "--recipe", "toy.toml", "--data", "corpus.csv", "--out", "runs")
     assert ser_train(monkeypatch, *command) == 0
     assert ser_train(monkeypatch, "fusion", "runs/seed0", "--results", "training/results") == 0
+    said = capsys.readouterr().out
+    assert "logistic regression (training)" in said and "accuracy, Wilson" in said
     assert sorted(path.name for path in (corpus / "results").iterdir()) == [
         "protocol-scratch-toy-given.json",
         "summary.json",

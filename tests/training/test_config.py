@@ -81,7 +81,7 @@ def test_the_defaults_are_the_rest_of_the_paper() -> None:
 def test_overrides_replace_top_level_fields() -> None:
     config = load_config("paper", seed=7, protocol="emobox")
     assert (config.seed, config.protocol) == (7, "emobox")
-    with pytest.raises(TrainingError, match="unknown sede"):
+    with pytest.raises(TrainingError, match="unknown keys: sede"):
         load_config("paper", sede=7)
 
 
@@ -102,9 +102,9 @@ def test_a_recipe_without_a_name_has_its_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("sede = 1", "unknown sede"),
-        ("[context]\nbackbones = 'x'", "unknown backbones"),
-        ("[spectrogram.mel]\nhopp = 3", "unknown hopp"),
+        ("sede = 1", "unknown keys: sede"),
+        ("[context]\nbackbones = 'x'", "unknown keys: backbones"),
+        ("[spectrogram.mel]\nhopp = 3", "unknown keys: hopp"),
         ("seed = 'one'", "seed"),
         ("seed = true", "seed"),
         ("seed = 1.5", "seed"),

@@ -18,7 +18,17 @@ from support.toy_run import make_toy_run  # noqa: E402
 from training import runs  # noqa: E402
 from training.config import AugmentConfig, LogMelConfig, SpectrogramConfig, Stage  # noqa: E402
 from training.data.examples import CachedSet  # noqa: E402
-from training.diagnostics import DEAD, arm_figures, diagnose, moved, read_all, summary, trained_bandwidth, weights  # noqa: E402
+from training.diagnostics import (  # noqa: E402
+    DEAD,
+    arm_figures,
+    diagnose,
+    moved,
+    of_the_fusion,
+    read_all,
+    summary,
+    trained_bandwidth,
+    weights,
+)
 from training.loop import evaluate, fit, seed_everything  # noqa: E402
 from training.models.spectrogram import SpectrogramBranch, Views  # noqa: E402
 
@@ -169,6 +179,19 @@ def test_the_arms_figures_are_told_with_what_is_healthy(figures: dict[str, float
     assert f"sways the logits {figures['logits']:.1%} as much as its CNN (healthy: 5% or more)" in said
     assert ("WARNING" not in said) if warning is None else f"WARNING: {warning}" in said
     assert "WARNING: cnn.0 did not train" in summary({"moved": {"cnn.0": 0.0, "norm": 1.0}})
+
+
+def test_the_mask_that_nothing_meets_is_no_dead_part() -> None:
+    branch = torch.nn.ParameterDict({"masked_spec_embed": torch.zeros(2), "weight": torch.ones(2)})
+    assert set(weights(branch)) == {"weight"}
+
+
+def test_a_fusion_worse_than_a_branch_is_told() -> None:
+    found = {"context": {"ua": 0.5}, "spectrogram": {"ua": 0.95}, "fused": {"ua": 0.25}}
+    said = of_the_fusion(found, "adam")
+    assert said and "the fusion has a UA of 25.0%, spectrogram alone 95.0%" in said and 'solver = "lbfgs"' in said
+    assert "lbfgs" not in str(of_the_fusion(found, "shrunk"))
+    assert of_the_fusion(found | {"fused": {"ua": 0.9}}, "adam") is None
 
 
 def bandwidth(folder: Path, augment: AugmentConfig) -> float:

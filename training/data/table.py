@@ -1,6 +1,7 @@
 """What `--data` names: a folder of RAVDESS, or a table of any other labelled corpus, as `ser-batch run` reads them.
 
-A table has one row per recording. Its columns are `path` (relative to the table's folder, or absolute) and `label`;
+A table has one row per recording. Its columns are `path` (relative to the table's folder, or absolute) and `label`, or
+what `ser-batch run` and `evaluate` take for these (`file`, `emotion`, …);
 where known `speaker`, `split` ("train", "validation" or "test"), `sentence` and `utterance` (what several takes of
 the same thing share). Other columns are left alone.
 """
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ser_batch.errors import InputError, TrainingError
+from ser_batch.evaluation.truth import LABEL_COLUMNS
 from ser_batch.recordings.endings import is_table
 from ser_batch.recordings.reader import PATHS, PROBLEM, find_column, read_table
 from training.data import ravdess
@@ -96,7 +98,7 @@ def read_rows(path: Path, called: Mapping[str, str]) -> list[dict[str, str]]:
     except InputError as error:
         raise TrainingError(error.what, got=error.got, expected=error.expected, remedy=error.remedy) from error
     names = {name: (called[name],) if name in called else (name,) for name in (*REQUIRED, *OPTIONAL)}
-    names["path"] = names["path"] if "path" in called else PATHS
+    names |= {name: also for name, also in (("path", PATHS), ("label", LABEL_COLUMNS)) if name not in called}
     columns = {name: find_column(table, candidates) for name, candidates in names.items()}
     missing = [name for name in REQUIRED if columns[name] is None]
     if missing:

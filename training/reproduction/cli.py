@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ser_batch.text import shareable_command
+from ser_batch.text import aligned, shareable_command
 from training.options import (
     FOLDER,
     NUMBERS,
@@ -63,7 +64,7 @@ def protocol(name: Any, seeds: list[int], only: Any, **given: Any) -> None:
 
     path = measure_protocol(_setting(given), name, seeds, only)
     if path:
-        click.echo(path)
+        _written(path)
 
 
 @click.command()
@@ -93,7 +94,7 @@ def unfreeze(layers: list[int], **given: Any) -> None:
     """Table IV: train the context branch with each number of unfrozen layers; write the result as JSON."""
     from training.reproduction.experiments import measure_unfreezing
 
-    click.echo(measure_unfreezing(_setting(given), layers))
+    _written(measure_unfreezing(_setting(given), layers))
 
 
 @click.command()
@@ -110,17 +111,26 @@ def ablate(name: Any, seeds: list[int], variants: Path | None, branch: Any, **gi
     """What each part of a recipe's branch is worth: change one at a time; write the result as JSON."""
     from training.reproduction.experiments import measure_ablation
 
-    click.echo(measure_ablation(_setting(given), name, seeds, variants, branch))
+    _written(measure_ablation(_setting(given), name, seeds, variants, branch))
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @results_option
 def fusion(run_folder: Path, results: Path) -> None:
-    """Table V from a finished run's probabilities, without training a branch; write the result as JSON."""
+    """Table V from a finished run's probabilities, without training a branch: print it; write the result as JSON."""
+    from ser_batch.evaluation.statistics import Interval, percent
     from training.reproduction.experiments import measure_fusion
 
-    click.echo(measure_fusion(run_folder, results, _recorded({run_folder: "RUN", results: "RESULTS"})))
+    found = measure_fusion(run_folder, results, _recorded({run_folder: "RUN", results: "RESULTS"}))
+    rows = json.loads(found.read_text())["results"]["rows"]
+    figures = [
+        (percent(row["accuracy"], Interval(*row["accuracy_interval"])), f"{100 * row['ua']:.2f}") for row in rows
+    ]
+    named = [(f"{row['strategy']} ({row['fit_on']})" if row["fit_on"] else row["strategy"]) for row in rows]
+    head = (f"test: {rows[0]['clips']} clips (fitted on)", "accuracy, Wilson", "UA")
+    click.echo(aligned([head, *((name, *figure) for name, figure in zip(named, figures, strict=True))]))
+    click.echo(found)
 
 
 @click.command("out-of-fold")
@@ -162,6 +172,12 @@ def reproduce(seeds: list[int], layers: list[int], protocols: tuple[Any, ...], f
     if setting.corpus.name != RAVDESS:
         raise click.UsageError("the paper's tables are of RAVDESS; protocol, unfreeze and ablate take other corpora.")
     click.echo(reproduce_all(setting, seeds, layers, others, folds))
+
+
+def _written(result: Path) -> None:
+    """Say where a result is, and how to read it."""
+    click.echo(result)
+    click.echo(f"next: ser-train tables --page tables.md --results {result.parent}", err=True)
 
 
 def _setting(given: dict[str, Any]) -> Setting:

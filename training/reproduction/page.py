@@ -80,12 +80,36 @@ REGIONS: dict[str, Region] = {
     "assumptions": lambda _: assumptions_table(config_fields()),
 }
 """What is made of experiments; `ROBUSTNESS` is made of its own reports."""
+PAGE = {
+    "claims": "The paper's claims",
+    "table-iii": "Table III",
+    "table-iv": "Table IV: unfrozen layers",
+    "table-v": "Table V: fusion",
+    "protocol-paper": "The paper's split",
+    "protocol-emobox": "EmoBox's six speaker-independent folds",
+    "protocol-sentence": "Sentence-open",
+    "loco": "Corpora never heard",
+    "ablation": "Ablations",
+    "settings": TITLE,
+    "assumptions": "Assumptions",
+}
+"""Region → its title on a page of its own."""
 
 
 def renew(page: Path, results: Path) -> bool:
-    """Fill every generated region of a page from a folder of results; returns whether it changed."""
-    before = _text(page)
-    after = filled(before, load(results), read_all(results))
+    """Fill every generated region of a page from a folder of results; returns whether it changed.
+
+    A page that is not there is made, with every region.
+
+    Raises TrainingError for a page without a region, and for a new one without results.
+    """
+    experiments, reports = load(results), read_all(results)
+    if not page.exists() and not experiments:
+        raise TrainingError(f"{results} holds no results", expected="JSON of ser-train protocol, say")
+    before = _text(page) if page.exists() else new_page()
+    if "<!-- generated: " not in before:
+        raise TrainingError(f"{page} has no generated region", remedy="Name a page that is not there: it is made.")
+    after = filled(before, experiments, reports)
     if after != before:
         write_atomically(page, after)
     return after != before
@@ -139,27 +163,18 @@ def draw(experiments: Sequence[Experiment], folder: Path) -> list[str]:
     return drawn
 
 
+def new_page() -> str:
+    """A page of every region that experiments fill, still empty."""
+    parts = ["# Reproduction", "Per cent; differences are measured − paper, in points."]
+    for region, title in PAGE.items():
+        parts += [f"## {title}", f"<!-- generated: {region} -->\n<!-- end of {region} -->"]
+    return "\n\n".join(parts) + "\n"
+
+
 def write_page(folder: Path, results: Path, figures: Sequence[str]) -> Path:
     """One page of everything measured, paper beside measured, with the figures of `folder`/figures."""
-    titles = {
-        "claims": "The paper's claims",
-        "table-iii": "Table III",
-        "table-iv": "Table IV: unfrozen layers",
-        "table-v": "Table V: fusion",
-        "protocol-paper": "The paper's split",
-        "protocol-emobox": "EmoBox's six speaker-independent folds",
-        "protocol-sentence": "Sentence-open",
-        "loco": "Corpora never heard",
-        "ablation": "Ablations",
-        "settings": TITLE,
-        "assumptions": "Assumptions",
-    }
-    experiments = load(results)
-    parts = ["# Reproduction", "Per cent; differences are measured − paper, in points."]
-    for region, title in titles.items():
-        parts += [f"## {title}", REGIONS[region](experiments)]
-    parts += ["## Figures", *(f"![{name}](figures/{name}.png)" for name in figures)]
+    shown = "\n\n".join(["## Figures", *(f"![{name}](figures/{name}.png)" for name in figures)])
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "reproduction.md"
-    write_atomically(page, "\n\n".join(parts) + "\n")
+    write_atomically(page, f"{filled(new_page(), load(results))}\n{shown}\n")
     return page

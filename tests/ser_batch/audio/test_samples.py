@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,8 @@ def test_channels_come_first() -> None:
         (np.zeros(4, np.int64), 16_000, InputError, r"full scale; got int64; .*Convert them"),
         (np.zeros(4, bool), 16_000, InputError, "full scale; got bool"),
         (np.zeros(4, complex), 16_000, InputError, "full scale; got complex128"),
-        (["a", "b"], 16_000, InputError, "full scale; got <U1"),
+        ("a.wav", 16_000, InputError, r"text is no samples; got 'a.wav'; .*score_files"),
+        (Path("a.wav"), 16_000, InputError, "text is no samples"),
         ([[1.0], [1.0, 2.0]], 16_000, InputError, "cannot be read as a numpy array"),
         (RAMP, 0, InputError, "a sample rate is a whole number of Hz; got 0"),
         (RAMP, 16_000.5, InputError, "a whole number of Hz; got 16000.5"),

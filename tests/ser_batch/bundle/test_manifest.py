@@ -60,18 +60,18 @@ def test_no_schema_is_refused() -> None:
 
 @pytest.mark.parametrize("key", [key for key in json.loads(MANIFEST.to_json()) if key != "schema_version"])
 def test_a_missing_key_is_named(key: str) -> None:
-    with pytest.raises(BundleError, match=rf"manifest.json has other keys than it should; got missing {key};"):
+    with pytest.raises(BundleError, match=rf"manifest.json lacks {key}"):
         parse_manifest(edited(lambda data: data.pop(key)))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(extra=1), "manifest.json has other keys.* got unknown extra"),
-        (lambda d: d["clip"].update(window=1), "manifest.json: clip has other keys.* got unknown window"),
-        (lambda d: d["clip"].pop("offset"), "clip has other keys.* got missing offset"),
-        (lambda d: d["branches"][0].update(sha256="x"), r"branches\[0\] has other keys.* got unknown sha256"),
-        (lambda d: d["branches"][0].pop("input"), r"branches\[0\] has other keys.* got missing input"),
+        (lambda d: d.update(extra=1), "manifest.json has unknown keys: extra"),
+        (lambda d: d["clip"].update(window=1), "manifest.json: clip has unknown keys: window"),
+        (lambda d: d["clip"].pop("offset"), "clip lacks offset"),
+        (lambda d: d["branches"][0].update(sha256="x"), r"branches\[0\] has unknown keys: sha256"),
+        (lambda d: d["branches"][0].pop("input"), r"branches\[0\] lacks input"),
         (lambda d: d.update(labels="calm"), "labels is of another type; got 'calm'; expected a list"),
         (lambda d: d.update(labels=["calm", 1]), r"labels\[1\] is of another type; got 1; expected a string"),
         (lambda d: d["files"].update({"w.onnx": 1}), "files: w.onnx is of another type; got 1"),

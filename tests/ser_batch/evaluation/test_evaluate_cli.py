@@ -150,7 +150,7 @@ def test_labels_come_from_the_metadata_where_they_are(table: Table, save: Callab
         ({"p_sad": None}, ["--labels", "ravdess"], "largest probability"),
         ({"wav2vec2_p_sad": None}, ["--labels", "ravdess"], "'wav2vec2_p_sad'"),
         ({"p_sad": [None, *[0.5] * 5]}, ["--labels", "ravdess"], "no finite probabilities"),
-        ({"status": None}, ["--labels", "ravdess"], "no column 'status'"),
+        ({"file": None}, ["--labels", "ravdess"], "no column 'file'"),
         ({}, ["--labels", "ravdess", "--part", "test"], "--split"),
         ({}, ["--labels", "ravdess", "--json", "no/such/folder.json"], "cannot be written"),
         ({}, [], "Say where the labels are: --labels"),

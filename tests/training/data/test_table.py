@@ -94,7 +94,7 @@ def test_a_byte_order_mark_is_no_part_of_a_column(folder: Path) -> None:
         ("ben,validation,s2", "ben,,s2", "row 3 .* has no split"),
         ("s2,u3,", "s2,u3,,,x", "row 3 .* has 9 cells"),
         ("path,label", "where,label", "no column path"),
-        ("path,label", "path,emotion", "no column label"),
+        ("path,label", "path,feeling", "no column label"),
     ],
 )
 def test_what_is_wrong_is_named(folder: Path, old: str, new: str, named: str) -> None:

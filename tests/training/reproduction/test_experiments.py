@@ -254,7 +254,7 @@ def test_tables_checks_and_renews_a_page(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, options).exit_code == 0
     assert CliRunner().invoke(cli, [*options, "--check"]).exit_code == 0
     absent = CliRunner().invoke(cli, ["tables", "--page", str(tmp_path / "no.md"), "--results", str(tmp_path)])
-    assert isinstance(absent.exception, TrainingError) and "there is no page" in str(absent.exception)
+    assert isinstance(absent.exception, TrainingError) and "holds no results" in str(absent.exception)
 
 
 def test_a_recorded_command_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_other_backbones_stand_beside_each_other(tmp_path: Path) -> None:
     [
         ("{", r"broken\.json is not valid JSON"),
         ("[]", r"broken\.json is not an object"),
-        ('{"experiment": "protocol"}', r"broken\.json has other keys.*missing backbone"),
+        ('{"experiment": "protocol"}', r"broken\.json lacks backbone"),
     ],
 )
 def test_a_file_that_is_no_result_is_refused_by_name(text: str, named: str, tmp_path: Path) -> None:

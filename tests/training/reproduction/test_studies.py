@@ -43,7 +43,7 @@ def test_a_variant_is_the_recipe_but_for_the_fields_it_names(tmp_path: Path) -> 
     ("text", "message"),
     [
         ("a = 1", "not a table"),
-        ("[a.context]\nwidth = 1", "unknown width"),
+        ("[a.context]\nwidth = 1", "unknown keys: width"),
         ("[a.context_stage]\nlearning_rate = 1e-3", "changes nothing"),
         ("[a", "cannot be read"),
     ],

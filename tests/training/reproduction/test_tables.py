@@ -196,6 +196,11 @@ def test_only_generated_regions_are_renewed(tmp_path: Path) -> None:
     assert renew(page, results) and not renew(page, results) and is_current(page, results)
     text = page.read_text()
     assert text.startswith("by hand\n") and text.endswith("\nalso by hand\n") and "95.00" in text and "old" not in text
+    new = tmp_path / "new.md"
+    assert renew(new, results) and not renew(new, results) and "95.00" in new.read_text()
+    new.write_text("by hand alone\n")
+    with pytest.raises(TrainingError, match="no generated region"):
+        renew(new, results)
 
 
 def test_a_region_nobody_generates_is_refused() -> None:
