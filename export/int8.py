@@ -1,9 +1,9 @@
 """A branch's graph in int8: explicit QuantizeLinear and DequantizeLinear around products, calibrated on speech.
 
 Weights have one scale per column, activations one per tensor, both symmetric, as TensorRT asks and ONNX Runtime and
-OpenVINO take. Only matrix products with a constant weight are quantised; input, output and everything else stay
-float32. The convolutions are left out, unless they are asked for and `ser-batch verify --audio` allows it: quantised
-with the rest they made wav2vec 2.0 base unusable (max |Δp| 0.95).
+OpenVINO take; `export.int8_accuracy` makes them fit for that. Only matrix products with a constant weight are
+quantised; input, output and everything else stay float32. The convolutions are left out, unless they are asked for and
+`ser-batch verify --audio` allows it: quantised with the rest they made wav2vec 2.0 base unusable (max |Δp| 0.95).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 
 from export.float_precision import fp32_nodes
+from export.int8_accuracy import correct_biases, smooth
 from ser_batch.clips import ClipRule, Waveform
 from ser_batch.errors import ExportError
 from ser_batch.recordings.recording import Recording
@@ -51,10 +52,13 @@ def to_int8(
     products = quantisable(model, operators)
     if not products:
         raise ExportError("nothing in the graph can be quantised", expected=f"{' or '.join(operators)} with a weight")
+    smoothed = onnx.ModelProto()
+    smoothed.CopyFrom(model)
+    smooth(smoothed, products, read_batches(speech, clip, _BATCH))
     with tempfile.TemporaryDirectory() as folder, _quiet():
         # A file, since of a model in memory it moves the weights to a file of its own.
         source, path = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)
+        onnx.save(smoothed, source)
         try:
             quantize_static(
                 source,
@@ -72,6 +76,7 @@ def to_int8(
             raise ExportError("ONNX Runtime cannot quantise the graph", got=error) from error
         quantised = onnx.load(path)
     _spare_the_others(quantised, set(products))
+    correct_biases(quantised, smoothed, products, read_batches(speech, clip, _BATCH))
     return quantised
 
 
