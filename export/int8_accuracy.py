@@ -1,4 +1,4 @@
-"""What keeps matrix products in int8 accurate: inputs smoothed before they are quantised, biases corrected after.
+"""What keeps int8 accurate: inputs smoothed before they are quantised, biases corrected after, the worst products kept.
 
 Smoothing: a few channels of a speech encoder's activations are a hundred times larger than the rest, which is lost with
 one scale per tensor. x W = (x / s) (s W) for any s > 0, and s_j = max|x_j|^α / max|W_j|^(1 − α) shares the difficulty
@@ -8,7 +8,8 @@ Correction: what rounding does to a product is not zero on average, where activa
 large, as after a GELU. E[x] W − E[q(x)] q(W) goes into the bias (Nagel et al., Data-Free Quantization Through Weight
 Equalization and Bias Correction, ICCV 2019, section 4.2).
 
-Both cost no runtime anything: symmetric int8, as TensorRT asks, and at most one multiplication by a constant more.
+Both cost a runtime next to nothing: int8 stays symmetric, as TensorRT asks, and what is added is a multiplication by a
+constant. Products that are still too coarse are found by what the outputs gain when one of them is as it was.
 """
 
 from __future__ import annotations
@@ -76,6 +77,38 @@ def correct_biases(
         bias = numpy_helper.to_array(weights[added.input[index]])
         added.input[index] = _add_weight(model, f"{node.name}_corrected_bias", bias + error)
     drop_unused_weights(model.graph)
+
+
+def costliest(
+    model: onnx.ModelProto, source: onnx.ModelProto, products: Sequence[str], batches: Iterable[Waveform], count: int
+) -> list[str]:
+    """The `count` matrix products whose rounding costs the outputs most: without it they would be nearest to `source`.
+
+    Args:
+        model: `source` with `products` quantised.
+    """
+    waveforms = list(batches)
+    exact = _outputs(source, waveforms)
+    left: dict[str, float] = {}
+    for product in _matrix_products(source, products):
+        trial = onnx.ModelProto()
+        trial.CopyFrom(model)
+        (node,) = _matrix_products(trial, [product.name])
+        node.input[:] = product.input
+        trial.graph.initializer.append(_weights(source)[product.input[1]])
+        rows = zip(_outputs(trial, waveforms), exact, strict=True)
+        left[product.name] = float(
+            sum(np.square(found - wanted).sum() / np.square(wanted).sum() for found, wanted in rows)
+        )
+    return sorted(left, key=left.__getitem__)[:count]
+
+
+def _outputs(model: onnx.ModelProto, batches: Sequence[Waveform]) -> list[Array]:
+    """Each output of all batches."""
+    running, name = session(model), model.graph.input[0].name
+    return [
+        np.concatenate(parts) for parts in zip(*(running.run(None, {name: batch}) for batch in batches), strict=True)
+    ]
 
 
 def _bias_of(

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.emulation import session
-from export.int8_accuracy import correct_biases, smooth
+from export.int8_accuracy import correct_biases, costliest, smooth
 
 RNG = np.random.default_rng(20)
 WEIGHT, OTHER = (RNG.normal(size=(6, 4)).astype(np.float32) for _ in range(2))
@@ -118,3 +118,16 @@ def test_a_corrected_bias_takes_the_mean_error_away(smoothing: bool) -> None:
         assert np.abs(after[index].mean(axis=0)).max() < 1e-3 * np.abs(before[index].mean(axis=0)).max()
     np.testing.assert_array_equal(before[1], after[1])  # the key has no bias
     assert not after[3].any()
+
+
+def test_the_costliest_product_is_the_one_whose_rounding_shows_most() -> None:
+    source = graph()
+    model = quantised(source)
+    before = model.SerializeToString()
+    relative = [
+        np.square(e).sum() / np.square(r).sum()
+        for e, r in zip(errors(source, model), run(source, np.concatenate(BATCHES)), strict=True)
+    ]
+    order = [PRODUCTS[index] for index in np.argsort(relative[:3])[::-1]]
+    assert costliest(model, source, PRODUCTS, BATCHES, 2) == order[:2]
+    assert model.SerializeToString() == before
