@@ -91,16 +91,26 @@ def costliest(
     exact = _outputs(source, waveforms)
     left: dict[str, float] = {}
     for product in _matrix_products(source, products):
-        trial = onnx.ModelProto()
-        trial.CopyFrom(model)
-        (node,) = _matrix_products(trial, [product.name])
-        node.input[:] = product.input
-        trial.graph.initializer.append(_weights(source)[product.input[1]])
-        rows = zip(_outputs(trial, waveforms), exact, strict=True)
+        rows = zip(_outputs(_restored(model, source, product), waveforms), exact, strict=True)
         left[product.name] = float(
             sum(np.square(found - wanted).sum() / np.square(wanted).sum() for found, wanted in rows)
         )
     return sorted(left, key=left.__getitem__)[:count]
+
+
+def _restored(model: onnx.ModelProto, source: onnx.ModelProto, product: onnx.NodeProto) -> onnx.ModelProto:
+    """`model` with one product of `source`, and the bias that was corrected for it, as they were."""
+    restored, before, weights = onnx.ModelProto(), {node.name: node for node in source.graph.node}, _weights(source)
+    restored.CopyFrom(model)
+    held = _weights(model).keys()
+    for node in restored.graph.node:
+        if node.name == product.name or (node.op_type == "Add" and product.output[0] in node.input):
+            node.input[:] = before[node.name].input
+            restored.graph.initializer.extend(
+                weights[name] for name in node.input if name in weights and name not in held
+            )
+    drop_unused_weights(restored.graph)
+    return restored
 
 
 def _outputs(model: onnx.ModelProto, batches: Sequence[Waveform]) -> list[Array]:

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.emulation import session
-from export.int8_accuracy import correct_biases, costliest, smooth
+from export.int8_accuracy import _restored, correct_biases, costliest, smooth
 
 RNG = np.random.default_rng(20)
 WEIGHT, OTHER = (RNG.normal(size=(6, 4)).astype(np.float32) for _ in range(2))
@@ -123,11 +123,21 @@ def test_a_corrected_bias_takes_the_mean_error_away(smoothing: bool) -> None:
 def test_the_costliest_product_is_the_one_whose_rounding_shows_most() -> None:
     source = graph()
     model = quantised(source)
+    correct_biases(model, source, PRODUCTS, BATCHES)
     before = model.SerializeToString()
+    exact = run(source, np.concatenate(BATCHES))
     relative = [
-        np.square(e).sum() / np.square(r).sum()
-        for e, r in zip(errors(source, model), run(source, np.concatenate(BATCHES)), strict=True)
+        np.square(error).sum() / np.square(rows).sum() for error, rows in zip(errors(source, model), exact, strict=True)
     ]
     order = [PRODUCTS[index] for index in np.argsort(relative[:3])[::-1]]
     assert costliest(model, source, PRODUCTS, BATCHES, 2) == order[:2]
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("name", ["query", "value"])
+def test_a_product_as_it_was_has_its_bias_as_it_was(name: str) -> None:
+    source = graph()
+    model = quantised(source)
+    correct_biases(model, source, PRODUCTS, BATCHES)
+    restored = errors(source, _restored(model, source, product(source, name)))
+    assert not restored[{"query": 0, "value": 2}[name]].any()
