@@ -45,7 +45,7 @@ def to_int8(
     """`model` with `operators` in int8, their activations' ranges those that `speech` gives.
 
     Args:
-        spared: matrix products that stay in float32, those whose rounding costs the outputs most; one is quantised.
+        spared: matrix products that stay in float32, those whose rounding changes the embedding most; one is quantised.
 
     Raises:
         AudioError: a recording cannot be decoded.
@@ -61,7 +61,9 @@ def to_int8(
         judged = read_batches(speech[:: max(len(speech) // _JUDGES, 1)], clip, _BATCH)
         coarse = costliest(quantised, smoothed, products, judged, count)
         # Again, so that nothing is smoothed for them.
-        _, quantised = _quantised(model, [name for name in products if name not in coarse], speech, clip)
+        products = [name for name in products if name not in coarse]
+        smoothed, quantised = _quantised(model, products, speech, clip)
+    correct_biases(quantised, smoothed, products, read_batches(speech, clip, _BATCH))
     return quantised
 
 
@@ -101,7 +103,6 @@ def _quantised(
             raise ExportError("ONNX Runtime cannot quantise the graph", got=error) from error
         quantised = onnx.load(path)
     _spare_the_others(quantised, set(products))
-    correct_biases(quantised, smoothed, products, read_batches(speech, clip, _BATCH))
     return smoothed, quantised
 
 

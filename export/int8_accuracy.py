@@ -9,7 +9,7 @@ large, as after a GELU. E[x] W − E[q(x)] q(W) goes into the bias (Nagel et al.
 Equalization and Bias Correction, ICCV 2019, section 4.2).
 
 Both cost a runtime next to nothing: int8 stays symmetric, as TensorRT asks, and what is added is a multiplication by a
-constant. Products that are still too coarse are found by what the outputs gain when one of them is as it was.
+constant. Products that are still too coarse are found by what each changes when it alone is rounded.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from onnx import helper, numpy_helper
 
 from export.emulation import session
 from export.float_precision import drop_unused_weights
+from ser_batch.bundle.manifest import EMBEDDING
 from ser_batch.clips import Waveform
 
 ALPHA = 0.8
@@ -82,43 +83,42 @@ def correct_biases(
 def costliest(
     model: onnx.ModelProto, source: onnx.ModelProto, products: Sequence[str], batches: Iterable[Waveform], count: int
 ) -> list[str]:
-    """The `count` matrix products whose rounding costs the outputs most: without it they would be nearest to `source`.
+    """The `count` matrix products that, each rounded alone, change the embedding most; the first output without one.
+
+    An embedding shows what the probabilities of a confident clip hide.
 
     Args:
-        model: `source` with `products` quantised.
+        model: `source` with `products` quantised, and no bias corrected: how far a correction holds on another corpus
+            is not known.
     """
     waveforms = list(batches)
-    exact = _outputs(source, waveforms)
-    left: dict[str, float] = {}
+    exact, changes = _embedding(source, waveforms), {}
     for product in _matrix_products(source, products):
-        rows = zip(_outputs(_restored(model, source, product), waveforms), exact, strict=True)
-        left[product.name] = float(
-            sum(np.square(found - wanted).sum() / np.square(wanted).sum() for found, wanted in rows)
-        )
-    return sorted(left, key=left.__getitem__)[:count]
+        others = [name for name in products if name != product.name]
+        found = _embedding(_restored(model, source, others), waveforms)
+        changes[product.name] = float(np.square(found - exact).sum())
+    return sorted(changes, key=lambda name: -changes[name])[:count]
 
 
-def _restored(model: onnx.ModelProto, source: onnx.ModelProto, product: onnx.NodeProto) -> onnx.ModelProto:
-    """`model` with one product of `source`, and the bias that was corrected for it, as they were."""
-    restored, before, weights = onnx.ModelProto(), {node.name: node for node in source.graph.node}, _weights(source)
+def _restored(model: onnx.ModelProto, source: onnx.ModelProto, products: Sequence[str]) -> onnx.ModelProto:
+    """`model` with some products as they are in `source`."""
+    restored, before = onnx.ModelProto(), {node.name: node.input for node in _matrix_products(source, products)}
     restored.CopyFrom(model)
-    held = _weights(model).keys()
-    for node in restored.graph.node:
-        if node.name == product.name or (node.op_type == "Add" and product.output[0] in node.input):
-            node.input[:] = before[node.name].input
-            restored.graph.initializer.extend(
-                weights[name] for name in node.input if name in weights and name not in held
-            )
+    for node in _matrix_products(restored, products):
+        node.input[:] = before[node.name]
+    weights = _weights(model) | _weights(source)
+    del restored.graph.initializer[:]
+    restored.graph.initializer.extend(weights.values())
     drop_unused_weights(restored.graph)
     return restored
 
 
-def _outputs(model: onnx.ModelProto, batches: Sequence[Waveform]) -> list[Array]:
-    """Each output of all batches."""
-    running, name = session(model), model.graph.input[0].name
-    return [
-        np.concatenate(parts) for parts in zip(*(running.run(None, {name: batch}) for batch in batches), strict=True)
-    ]
+def _embedding(model: onnx.ModelProto, batches: Sequence[Waveform]) -> Array:
+    """(N, D) the embedding of all batches; the first output of a graph without one."""
+    names = [output.name for output in model.graph.output]
+    wanted = EMBEDDING if EMBEDDING in names else names[0]
+    running = session(model)
+    return np.concatenate([running.run([wanted], {model.graph.input[0].name: batch})[0] for batch in batches])
 
 
 def _bias_of(
