@@ -150,6 +150,14 @@ def heads(run: Path, out: Path, **options: Any) -> int:
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @_precision_options(required=True)
 @click.option("--convolutions", is_flag=True, help="int8: convolutions, too. Judge it by verify --audio.")
+@click.option(
+    "--spare",
+    "spared",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="int8: products of each branch that stay as they are, the costliest in accuracy.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write a copy of the bundle here, and leave BUNDLE alone.")
 @click.option("--replace", is_flag=True, help="Make graphs again that are there.")
 def quantize(

@@ -103,7 +103,7 @@ class _Lowering:
                 raise ExportError("the graph does not end in float32", got=output.name, expected="a softmax at the end")
         del graph.node[:], graph.value_info[:]
         graph.node.extend(self._nodes)
-        _drop_unused_weights(graph)
+        drop_unused_weights(graph)
         onnx.checker.check_model(self._model, full_check=True)
         return self._model
 
@@ -176,7 +176,8 @@ def _takes(node: onnx.NodeProto, opset: int, precision: str) -> bool:
     return any(name in parameter.types for parameter in schema.inputs)
 
 
-def _drop_unused_weights(graph: onnx.GraphProto) -> None:
+def drop_unused_weights(graph: onnx.GraphProto) -> None:
+    """Remove the constants that no node reads."""
     used = {name for node in graph.node for name in node.input}
     weights = [weight for weight in graph.initializer if weight.name in used]
     del graph.initializer[:]

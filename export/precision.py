@@ -15,7 +15,7 @@ import onnx
 
 from export.emulation import emulated, session
 from export.float_precision import TYPES, to_float_precision
-from export.int8 import QUANTISED, to_int8
+from export.int8 import QUANTISED, SPARED, to_int8
 from export.onnx import OPSET_KEY
 from ser_batch.bundle.bundle import Branch, Bundle
 from ser_batch.bundle.manifest import graph_member
@@ -63,6 +63,7 @@ def quantize(
     *,
     calibration: Path | None = None,
     convolutions: bool = False,
+    spared: int = SPARED,
     out: Path | None = None,
     replace: bool = False,
     progress: Progress | None = None,
@@ -73,6 +74,7 @@ def quantize(
         precisions: of `PRECISIONS`; fp32 is what a bundle has.
         calibration: folder of recorded speech, which int8 needs.
         convolutions: quantise them in int8, too: see `export.int8`.
+        spared: matrix products of each branch that int8 leaves as they are, the costliest in accuracy.
         replace: make graphs again that are there.
         progress: called after each graph.
 
@@ -87,7 +89,7 @@ def quantize(
     files: dict[str, Path | bytes] = {}
     for precision in wanted:
         for branch in bundle.manifest.branches:
-            graph, lowered = lower(bundle, branch, precision, speech, operators)
+            graph, lowered = lower(bundle, branch, precision, speech, operators, spared)
             files[graph_member(branch, precision)] = graph.SerializeToString(deterministic=True)
             if progress is not None:
                 progress(lowered)
@@ -111,6 +113,7 @@ def lower(
     precision: str,
     speech: Sequence[Recording] = (),
     operators: Sequence[str] = QUANTISED,
+    spared: int = SPARED,
 ) -> tuple[onnx.ModelProto, Lowered]:
     """The graph of a branch in a lower precision, and how far it is from torch on the reference clips.
 
@@ -122,7 +125,7 @@ def lower(
         graph = to_float_precision(source, precision)
         runnable = emulated(graph, precision)
     else:
-        graph = runnable = to_int8(source, speech, bundle.manifest.clip, operators)
+        graph = runnable = to_int8(source, speech, bundle.manifest.clip, operators, spared)
     _describe(graph, source, precision, bundle.manifest.files[branch.file], len(speech) if precision == "int8" else 0)
     difference = _difference(runnable, bundle, branch, precision)
     return graph, Lowered(branch.name, precision, len(graph.graph.node), graph.ByteSize(), difference)

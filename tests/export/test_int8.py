@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from export.float_precision import fp32_nodes, frontend_tensor
-from export.int8 import to_int8
+from export.int8 import SPARED, quantisable, to_int8
 from ser_batch.bundle.bundle import Bundle
 from ser_batch.errors import ExportError
 from ser_batch.recordings.recording import Recording
@@ -31,7 +31,18 @@ def pair(
     request: pytest.FixtureRequest, exported_bundle: Bundle, speech: Sequence[Recording]
 ) -> tuple[str, onnx.ModelProto, onnx.ModelProto]:
     source = onnx.load(exported_bundle.path(f"{request.param}.onnx"))
-    return request.param, source, to_int8(source, speech, exported_bundle.manifest.clip)
+    return request.param, source, to_int8(source, speech, exported_bundle.manifest.clip, spared=0)
+
+
+def products_of(model: onnx.ModelProto) -> set[str]:
+    """The nodes that read what DequantizeLinear gives."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    return {
+        node.name
+        for node in model.graph.node
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+        and any(name in made and made[name].op_type == "DequantizeLinear" for name in node.input)
+    }
 
 
 def test_only_products_with_a_weight_outside_the_fp32_parts_are_quantised(
@@ -41,14 +52,7 @@ def test_only_products_with_a_weight_outside_the_fp32_parts_are_quantised(
     weights = {weight.name for weight in source.graph.initializer}
     in_fp32 = fp32_nodes(source)
     expected = {n.name for n in source.graph.node if n.op_type == "MatMul" and n.input[1] in weights} - in_fp32
-    made = {name: node for node in model.graph.node for name in node.output}
-    quantised = {
-        node.name
-        for node in model.graph.node
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear")
-        and any(name in made and made[name].op_type == "DequantizeLinear" for name in node.input)
-    }
-    assert quantised == expected and expected
+    assert products_of(model) == expected and expected
     assert frontend_tensor(model) == frontend_tensor(source)
 
 
@@ -82,6 +86,19 @@ def test_it_is_close_and_a_clip_does_not_depend_on_its_batch(
     np.testing.assert_allclose(alone, rows[1:2], atol=1e-5)
 
 
+def test_the_costliest_products_are_spared(exported_bundle: Bundle, speech: Sequence[Recording]) -> None:
+    source, clip = onnx.load(exported_bundle.path("spectrogram.onnx")), exported_bundle.manifest.clip
+    every = set(quantisable(source))
+    spared = to_int8(source, speech, clip)
+    left = products_of(spared)
+    assert left < every and len(left) == len(every) - SPARED
+    weights = {weight.name for weight in source.graph.initializer}
+    for node in spared.graph.node:  # neither smoothed nor quantised
+        if node.name in every - left:
+            assert node.input[1] in weights
+    assert len(products_of(to_int8(source, speech, clip, spared=1000))) == 1
+
+
 def test_without_speech_nothing_is_calibrated(exported_bundle: Bundle) -> None:
     model = onnx.load(exported_bundle.path("wav2vec2.onnx"))
     with pytest.raises(ExportError, match=r"cannot be calibrated without recorded speech.*--calibration"):
@@ -101,7 +118,7 @@ def test_a_graph_with_nothing_to_quantise_is_refused(exported_bundle: Bundle, sp
 def test_ranges_come_from_the_speech(exported_bundle: Bundle, tmp_path: Path, speech: Sequence[Recording]) -> None:
     source = onnx.load(exported_bundle.path("spectrogram.onnx"))
     clip = exported_bundle.manifest.clip
-    one, all_of_it = (to_int8(source, part, clip) for part in (speech[:1], speech))
+    one, all_of_it = (to_int8(source, part, clip, spared=0) for part in (speech[:1], speech))
     scales = [
         {
             w.name: float(numpy_helper.to_array(w))
