@@ -56,21 +56,22 @@ def to_int8(
     products = quantisable(model, operators)
     if not products:
         raise ExportError("nothing in the graph can be quantised", expected=f"{' or '.join(operators)} with a weight")
-    smoothed, quantised = _quantised(model, products, speech, clip)
+    batches = list(read_batches(speech, clip, _BATCH))
+    smoothed, quantised = _quantised(model, products, batches)
     if count := min(spared, len(products) - 1):
         judged = read_batches(speech[:: max(len(speech) // _JUDGES, 1)], clip, _BATCH)
         coarse = costliest(quantised, smoothed, products, judged, count)
         # Again, so that nothing is smoothed for them.
         products = [name for name in products if name not in coarse]
-        smoothed, quantised = _quantised(model, products, speech, clip)
-    correct_biases(quantised, smoothed, products, read_batches(speech, clip, _BATCH))
+        smoothed, quantised = _quantised(model, products, batches)
+    correct_biases(quantised, smoothed, products, batches)
     return quantised
 
 
 def _quantised(
-    model: onnx.ModelProto, products: Sequence[str], speech: Sequence[Recording], clip: ClipRule
+    model: onnx.ModelProto, products: Sequence[str], batches: Sequence[Waveform]
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """`model` smoothed, and that with `products` in int8."""
+    """`model` smoothed, and that with `products` in int8, by batches (B, samples) of speech."""
     try:
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     except ImportError as error:
@@ -81,7 +82,7 @@ def _quantised(
         ) from error
     smoothed = onnx.ModelProto()
     smoothed.CopyFrom(model)
-    smooth(smoothed, products, read_batches(speech, clip, _BATCH))
+    smooth(smoothed, products, batches)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         # A file, since of a model in memory it moves the weights to a file of its own.
         source, path = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
@@ -90,7 +91,7 @@ def _quantised(
             quantize_static(
                 source,
                 path,
-                _Reader(model.graph.input[0].name, read_batches(speech, clip, _BATCH)),
+                _Reader(model.graph.input[0].name, iter(batches)),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list({node.op_type for node in model.graph.node if node.name in products}),
                 nodes_to_quantize=list(products),

@@ -62,7 +62,8 @@ def correct_biases(
     Args:
         model: `source` with `products` quantised: each reads two DequantizeLinear.
     """
-    made, weights = {name: node for node in model.graph.node for name in node.output}, _weights(model)
+    made = {name: node for node in model.graph.node for name in node.output}
+    weights, exact_weights = _weights(model), _weights(source)
     before = {node.name: (node.input[0], node.input[1]) for node in _matrix_products(source, products)}
     quantised = _matrix_products(model, products)
     steps = {before[node.name][0]: numpy_helper.to_array(weights[made[node.input[0]].input[1]]) for node in quantised}
@@ -73,7 +74,7 @@ def correct_biases(
         name, weight = before[node.name]
         exact, rounded = means[name]
         integers, scale = (numpy_helper.to_array(weights[name]) for name in made[node.input[1]].input[:2])
-        error = exact @ numpy_helper.to_array(_weights(source)[weight]) - rounded @ (integers * scale)
+        error = exact @ numpy_helper.to_array(exact_weights[weight]) - rounded @ (integers * scale)
         added, index = place
         bias = numpy_helper.to_array(weights[added.input[index]])
         added.input[index] = _add_weight(model, f"{node.name}_corrected_bias", bias + error)

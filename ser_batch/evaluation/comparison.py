@@ -17,7 +17,15 @@ from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import InputError
 from ser_batch.evaluation.label_map import LabelMap
 from ser_batch.evaluation.predictions import PredictionTable, check_once, has_probabilities, read_any, table_of
-from ser_batch.evaluation.statistics import GROUPS, LEVEL, Interval, McNemar, counts_by_group, drawn_counts, mcnemar
+from ser_batch.evaluation.statistics import (
+    LEVEL,
+    Interval,
+    McNemar,
+    counts_by_group,
+    drawn_counts,
+    mcnemar,
+    numbered_groups,
+)
 from ser_batch.evaluation.truth import LABEL_COLUMNS, match, texts
 from ser_batch.recordings.columns import names_and_ids
 from ser_batch.recordings.reader import find_column, shown
@@ -87,9 +95,8 @@ def compare_with(
         )
     right = np.array([table.labels[i] == answer for i, answer in zip(indices, said, strict=True)])
     first = table.models[FUSED][used].argmax(axis=1) == indices
-    groups = None if clusters is None else np.unique(clusters[both], return_inverse=True)[1]
-    if groups is not None and groups.max() + 1 < GROUPS:
-        groups = None  # those of the clips that both answer may be fewer
+    # Those of the clips that both answer may be fewer.
+    groups = None if clusters is None else numbered_groups(clusters[both])
     figures = compare(indices[both], first[both], right[both], groups=groups, seed=seed)
     over = "clips" if groups is None else str(by)
     return Comparison(path, int(both.sum()), int((~both).sum()), *figures, over)
@@ -108,7 +115,7 @@ def compare(
     Args:
         truth: (N,) class indices.
         first: (N,) whether the first model is right; `second` alike.
-        groups: (N,) each clip's, from 0: where there are enough, the bootstrap draws them instead of clips.
+        groups: (N,) each clip's, see `numbered_groups`: the bootstrap draws them instead of clips.
         seed: of the bootstrap.
     """
     outcome = 2 * first.astype(np.int64) + second

@@ -18,7 +18,14 @@ from ser_batch.evaluation.comparison import Comparison, compare_with
 from ser_batch.evaluation.label_map import CORPORA, NAMED, LabelMap
 from ser_batch.evaluation.metrics import Evaluation, evaluate, recall_interval, unweighted_average_recall
 from ser_batch.evaluation.predictions import PredictionTable, among, merged, read_predictions
-from ser_batch.evaluation.statistics import GROUPS, Interval, McNemar, counts_by_group, mcnemar, wilson_interval
+from ser_batch.evaluation.statistics import (
+    Interval,
+    McNemar,
+    counts_by_group,
+    mcnemar,
+    numbered_groups,
+    wilson_interval,
+)
 from ser_batch.evaluation.truth import Matching, Truth, labels_in_names, match, read_part, read_truth, texts
 from ser_batch.recordings.reader import find_column, shown
 
@@ -286,9 +293,7 @@ def _members(
 
 def _clusters(members: Sequence[str | None]) -> npt.NDArray[np.int64] | None:
     """Each row's group as a number from 0, where all have one and there are enough to draw among."""
-    if None in members or len(set(members)) < GROUPS:
-        return None
-    return np.unique(np.array(members), return_inverse=True)[1]
+    return None if None in members else numbered_groups(np.array(members))
 
 
 def _over_groups(

@@ -20,7 +20,7 @@ from ser_batch.errors import InputError
 
 LEVEL = 0.95
 RESAMPLES = 1000
-GROUPS = 5
+ENOUGH_GROUPS = 5
 """From how many groups, such as speakers, on a bootstrap draws them."""
 
 
@@ -100,16 +100,22 @@ def drawn_counts(cells: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int6
     return np.asarray(rng.multinomial(len(cells), np.full(len(cells), 1 / len(cells)), RESAMPLES) @ cells)
 
 
+def numbered_groups(members: npt.ArrayLike) -> npt.NDArray[np.int64] | None:
+    """Each clip's group (N,) as a number from 0; None: there are too few to draw among."""
+    names, numbers = np.unique(members, return_inverse=True)
+    return numbers if len(names) >= ENOUGH_GROUPS else None
+
+
 def counts_by_group(
     cells: npt.NDArray[np.int64], kinds: int, groups: npt.NDArray[np.int64] | None
 ) -> npt.NDArray[np.int64]:
-    """How many clips fall into each of `kinds` cells, (K,); (G, K) by group, where there are GROUPS of them or more.
+    """How many clips fall into each of `kinds` cells, (K,); (G, K) by group.
 
     Args:
         cells: (N,) each clip's.
-        groups: (N,) each clip's, from 0; None: there are none.
+        groups: (N,) each clip's, see `numbered_groups`; None: there are none.
     """
-    if groups is None or groups.max() + 1 < GROUPS:
+    if groups is None:
         return np.bincount(cells, minlength=kinds)
     count = int(groups.max()) + 1
     return np.bincount(groups * kinds + cells, minlength=count * kinds).reshape(count, kinds)

@@ -21,7 +21,7 @@ from ser_batch.errors import InputError
 from ser_batch.formats import described
 from ser_batch.recordings.endings import is_table
 from ser_batch.recordings.local import LeftOut, expand, fixed_part, is_pattern, walk
-from ser_batch.recordings.table import Recordings, narrowest, roots
+from ser_batch.recordings.table import Recordings, roots
 from ser_batch.storage.urls import is_url, join
 from ser_batch.text import printable
 
@@ -153,7 +153,7 @@ def _names_under(root: str, left_out: LeftOut) -> tuple[str, Iterator[str]]:
 def _columns(listings: Sequence[_Listing], *, prefixed: bool) -> dict[str, pa.Array]:
     """The columns of `Recordings`; `path` only where a name is not the whole way from the root."""
     counts = [len(listing.names) for listing in listings]
-    homes = np.repeat(np.arange(len(listings), dtype=narrowest(len(listings))), counts)
+    homes = np.repeat(np.arange(len(listings), dtype=np.int32), counts)
     columns = {"root": roots(homes, [listing.root for listing in listings])}
     if not prefixed and _plain(listings[0].names, url=is_url(listings[0].root)):
         # Offsets of four bytes, as far as they go.

@@ -185,12 +185,7 @@ class Recordings(Sequence[Recording]):
 def roots(indices: npt.ArrayLike, folders: Sequence[str]) -> pa.Array:
     """The column `root`: each recording's folder or URL, by its number among `folders`."""
     words = strings([os.fsencode(folder) for folder in folders], kind=pa.large_binary())
-    return pa.DictionaryArray.from_arrays(numbers(indices, narrowest(len(folders))), words)
-
-
-def narrowest(count: int) -> type[np.signedinteger[Any]]:
-    """The type for a column that numbers `count` folders."""
-    return np.int8 if count < 128 else np.int32
+    return pa.DictionaryArray.from_arrays(numbers(indices, np.int8 if len(folders) < 128 else np.int32), words)
 
 
 def _digest(key: str) -> int:

@@ -19,7 +19,7 @@ from ser_batch.audio.reader import read_recording
 from ser_batch.bundle.fusion import FUSED
 from ser_batch.errors import TrainingError
 from ser_batch.evaluation.metrics import evaluate, unweighted_average_recall
-from ser_batch.evaluation.statistics import bootstrap_interval
+from ser_batch.evaluation.statistics import ENOUGH_GROUPS, bootstrap_interval
 from training.config import SAMPLE_RATE, RunConfig, load_config
 from training.data.corpora import Corpora, Member, balanced_weights, by_corpus
 from training.data.corpus import Corpus
@@ -28,8 +28,6 @@ from training.files import read_arrays, read_json
 from training.models.fusion import Probabilities, shrunk_fusion
 from training.runs import SPECTROGRAM, check_finished, fitted_parts
 
-SPEAKERS = 5
-"""From how many speakers on an interval is over speakers instead of clips."""
 PRECISION = 0.7
 """Share of right answers that a threshold is sought for."""
 SAMPLE = 200
@@ -172,7 +170,7 @@ def _figures(
 ) -> dict[str, Any]:
     measured = evaluate(truth, probabilities, labels)
     interval, over = measured.ua_interval, "clips"
-    if None not in speakers and len(set(speakers)) >= SPEAKERS:
+    if None not in speakers and len(set(speakers)) >= ENOUGH_GROUPS:
         interval, over = (
             _over_speakers(truth, probabilities.argmax(axis=1), len(labels), np.array(speakers)),
             "speakers",
