@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ser_batch.errors import TrainingError
 from training.config import ContextConfig, to_dict
+from training.models.dropout import Dropout
 from training.models.frontends import Centre, Decimate
 from training.models.pretrained import Encoder, load_encoder
 
@@ -59,10 +60,10 @@ class ContextBranch(nn.Module):
         if config.standardise or config.concatenate_layers:  # the statistics' scales differ by layer and by unit
             entry.append(nn.BatchNorm1d(inputs, affine=False))
         if config.input_dropout:
-            entry.append(nn.Dropout(config.input_dropout))
+            entry.append(Dropout(config.input_dropout))
         layers: list[nn.Module] = []
         for width in config.hidden:
-            layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(config.dropout)]
+            layers += [nn.Linear(inputs, width), nn.ReLU(), Dropout(config.dropout)]
             inputs = width
         self.classifier = nn.Sequential(*entry, *layers, nn.Linear(inputs, classes))
         if config.layer_weights and not config.concatenate_layers:

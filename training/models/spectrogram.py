@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import SpectrogramConfig, to_dict
+from training.models.dropout import Dropout
 from training.models.frontends import LogMel
 
 
@@ -35,7 +36,7 @@ class ResidualBlock(nn.Module):
         )
         self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.pool = nn.MaxPool2d(2)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.pool(torch.relu(self.body(x) + self.skip(x))))
@@ -122,6 +123,8 @@ class SpectrogramBranch(nn.Module):
         layer = nn.TransformerEncoderLayer(
             width, config.heads, config.feed_forward, config.transformer_dropout, batch_first=True, norm_first=pre
         )
+        for place in ("dropout", "dropout1", "dropout2"):
+            setattr(layer, place, Dropout(config.transformer_dropout))
         last = nn.LayerNorm(width) if pre else None
         self.transformer = nn.TransformerEncoder(layer, config.layers, last, enable_nested_tensor=False)
         self.query = nn.Linear(flat, width)
