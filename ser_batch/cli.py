@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from ser_batch.report.cli import report
 from ser_batch.verification.cli import verify
 
 if TYPE_CHECKING:
+    from ser_batch.decode.process import DecodeProcess
     from ser_batch.pipeline.config import RunConfig
     from ser_batch.pipeline.executor import Executor
     from ser_batch.pipeline.progress import JsonLines, Listener, Log
@@ -130,6 +131,14 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
         raise click.UsageError("--overwrite starts anew and --resume goes on: give one of them.")
     if options["retry_errors"] and not options["resume"]:
         raise click.UsageError("--retry-errors is for --resume: give both.")
+    from ser_batch.decode.process import DecodeProcess
+
+    # It starts while the modules of the run are imported: half of what a run of one recording takes is that.
+    with closing(DecodeProcess()) if options["engine"] == "local" else nullcontext() as process:
+        return _run(quiet, as_json, log, options, process)
+
+
+def _run(quiet: bool, as_json: bool, log: Path | None, options: dict[str, Any], process: DecodeProcess | None) -> int:
     from ser_batch.files import writing
     from ser_batch.pipeline import summary
     from ser_batch.pipeline.progress import JsonLines, Log
@@ -139,7 +148,7 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
     watch = _watch(json_lines, log_file, bar=sys.stderr.isatty() and not quiet)
     try:
         with command_line.interruptible():
-            executor = _executor(options)
+            executor = _executor(options, process)
             result = run_it(_config(options), executor, watch)
     except (SerError, KeyboardInterrupt) as error:
         if log_file:
@@ -160,8 +169,8 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
     return SOME_FAILED if result.summary.failures else 0
 
 
-def _executor(options: dict[str, Any]) -> Executor | None:
-    """Take from `options` where the run is done; None: on this machine."""
+def _executor(options: dict[str, Any], process: DecodeProcess | None) -> Executor:
+    """Take from `options` where the run is done: on a cluster, or here, with the decode process."""
     engine = options.pop("engine")
     given = {name: options.pop(f"ray_{name}") for name in ("address", "actors", "cpus", "gpus")}
     if engine == "ray":
@@ -171,7 +180,9 @@ def _executor(options: dict[str, Any]) -> Executor | None:
         return RayExecutor(Placement(**given))
     if any(given.values()):
         raise click.UsageError("the --ray- options are for --engine ray: give that, too.")
-    return None
+    from ser_batch.pipeline.local import LocalExecutor
+
+    return LocalExecutor(process=process)
 
 
 def _config(options: dict[str, Any]) -> RunConfig:

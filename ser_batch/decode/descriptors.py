@@ -1,11 +1,7 @@
-"""What the run shares with its decode processes: open files, as descriptors (on Windows as handles), and memory.
-
-Waveforms travel in the memory that they share, and are never copied through a pipe.
-"""
+"""Open files that the run shares with its decode processes, as descriptors, on Windows as handles."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import subprocess
 import sys
@@ -13,10 +9,6 @@ from collections.abc import Sequence
 from multiprocessing.reduction import recv_handle, send_handle
 from tempfile import TemporaryFile
 from typing import Any
-
-import numpy as np
-
-from ser_batch.clips import Waveform
 
 if sys.platform == "win32":
     import msvcrt
@@ -97,31 +89,3 @@ def send(connection: Connection[Any, Any], descriptor: int, process: int) -> Non
 def receive(connection: Connection[Any, Any]) -> int:
     """The descriptor of the open file that comes next."""
     return descriptor_of(recv_handle(connection))
-
-
-class SharedBuffer:
-    """Memory for `count` waveforms of `samples` float32 each, which several processes share.
-
-    It is a file without a name, of which a kill leaves nothing.
-
-    Args:
-        descriptor: of the file of another `SharedBuffer`, in another process; None: make one.
-    """
-
-    def __init__(self, count: int, samples: int, descriptor: int | None = None) -> None:
-        self.count, self.samples = count, samples
-        self.descriptor = nameless_file() if descriptor is None else descriptor
-        size = 4 * count * samples
-        if descriptor is None:
-            os.ftruncate(self.descriptor, size)
-        self._memory = mmap.mmap(self.descriptor, size)
-
-    def __getitem__(self, place: int) -> Waveform:
-        """(samples,) float32, in place."""
-        waveform: Waveform = np.frombuffer(self._memory, np.float32, self.samples, 4 * self.samples * place)
-        return waveform
-
-    def close(self) -> None:
-        """Give the memory back, once nobody holds a view of it."""
-        os.close(self.descriptor)
-        self._memory = None  # type: ignore[assignment]

@@ -17,9 +17,10 @@ from itertools import islice
 from multiprocessing.connection import wait
 
 from ser_batch.clips import Segmentation, Waveform
-from ser_batch.decode.descriptors import SharedBuffer, nameless_file
+from ser_batch.decode.buffer import SharedBuffer
+from ser_batch.decode.descriptors import nameless_file
+from ser_batch.decode.messages import Request, Response, Setup
 from ser_batch.decode.process import DecodeProcess
-from ser_batch.decode.worker import Request, Response, Setup
 from ser_batch.errors import AudioError, EngineError, StoreError
 from ser_batch.recordings.recording import Recording, Segment, current_version, failed
 from ser_batch.storage.bucket import check_store
@@ -32,8 +33,6 @@ FILE_TIMEOUT = 120.0
 """Seconds for a clip, or for the next `WINDOWS_PER_REQUEST` segments, unless told otherwise."""
 LONGEST_WAIT = 3600.0
 """Seconds waited at a time, whatever the timeout: no system waits for ever when told so in milliseconds."""
-START_TIMEOUT = 120.0
-"""Seconds for a process to start."""
 
 Content = Callable[[Recording], bytes | None]
 """The bytes of a recording that is no file of its own."""
@@ -76,10 +75,17 @@ class DecodePool:
         workers: processes at most.
         prefetch: clips that may wait to be taken, which bounds the memory.
         timeout: seconds that a recording may take for its next segments.
+        first: a process that has been started already, and is the pool's from here on.
     """
 
     def __init__(
-        self, segmentation: Segmentation, *, workers: int, prefetch: int, timeout: float = FILE_TIMEOUT
+        self,
+        segmentation: Segmentation,
+        *,
+        workers: int,
+        prefetch: int,
+        timeout: float = FILE_TIMEOUT,
+        first: DecodeProcess | None = None,
     ) -> None:
         self._grant = 1 if segmentation.is_one_clip else WINDOWS_PER_REQUEST
         # Most recordings are short; what is long is found out with its first segment.
@@ -91,7 +97,7 @@ class DecodePool:
         self._setup = Setup(segmentation, self._buffer.count)
         self._workers, self._timeout = workers, timeout
         self._jobs: deque[_Job] = deque()
-        self._processes = [self._start()]
+        self._processes = [self._set_up(first or DecodeProcess())]
 
     def __enter__(self) -> DecodePool:
         return self
@@ -182,12 +188,13 @@ class DecodePool:
     def _least_busy(self) -> DecodeProcess:
         process = min(self._processes, key=lambda each: len(each.waiting))
         if len(process.waiting) >= QUEUE and len(self._processes) < self._workers:
-            process = self._start()
+            process = self._set_up(DecodeProcess())
             self._processes.append(process)
         return process
 
-    def _start(self) -> DecodeProcess:
-        return DecodeProcess(self._setup, self._buffer.descriptor, START_TIMEOUT)
+    def _set_up(self, process: DecodeProcess) -> DecodeProcess:
+        process.set_up(self._setup, self._buffer.descriptor)
+        return process
 
     def _wait(self) -> None:
         """Take responses, or notice that a process is dead or over its time."""
@@ -225,7 +232,7 @@ class DecodePool:
         process.kill()
         if not started:
             raise EngineError("a decode process cannot start", got=reason, remedy="Is there memory, and a Python?")
-        self._processes[self._processes.index(process)] = self._start()
+        self._processes[self._processes.index(process)] = self._set_up(DecodeProcess())
         culprit = self._job(process.waiting[0].ticket)
         culprit.crashes += 1
         if culprit.crashes >= tries:

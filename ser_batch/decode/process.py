@@ -9,26 +9,31 @@ import sys
 import time
 from collections import deque
 from multiprocessing.connection import Pipe
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ser_batch.decode.descriptors import Connection, above_streams, handle_of, passing, send
-from ser_batch.decode.worker import Request, Response, Setup
+from ser_batch.decode.descriptors import Connection, above_streams, passing, send
 from ser_batch.errors import StoreError
+
+# No more is imported: the first process is started before the run's other modules are loaded, which takes as long.
+if TYPE_CHECKING:
+    from ser_batch.decode.messages import Request, Response, Setup
 
 WORKER = "ser_batch.decode.worker"
 """The module whose `main` runs in the process."""
 PATIENCE = 2.0
 """Seconds that a process has to end by itself."""
+START_TIMEOUT = 120.0
+"""Seconds for a process to start."""
 
 
 class DecodeProcess:
-    """A process and the requests it has not answered yet, oldest first."""
+    """A process and the requests it has not answered yet, oldest first; `set_up` comes before the first of them."""
 
-    def __init__(self, setup: Setup, memory: int, timeout: float) -> None:
+    def __init__(self) -> None:
         self.connection, theirs = _pipe()
-        handles = theirs.fileno(), handle_of(memory)
+        handle = theirs.fileno()
         # Our own interpreter on our own path: no second run of the main module, no imports but those of decoding.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {WORKER} import main; main{handles!r}"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {WORKER} import main; main({handle})"
         # One thread each for numpy; a group of its own, since Ctrl-C is for the run, which ends its processes.
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -36,23 +41,29 @@ class DecodeProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            **passing(handles),
+            **passing([handle]),
         )
         theirs.close()
         self.waiting: deque[Request] = deque()
         self.started = False
-        self.deadline = time.monotonic() + timeout
-        self.connection.send(setup)
+        self.deadline = time.monotonic() + START_TIMEOUT
+
+    def set_up(self, setup: Setup, memory: int) -> None:
+        """Tell the process what it is for, and the descriptor of the buffer that it shares."""
+        self._send(setup, memory)
 
     def ask(self, request: Request, content: int | None, timeout: float) -> None:
         """Send a request, and the descriptor of its content; its time begins when it is the oldest."""
         if self.started and not self.waiting:
             self.deadline = time.monotonic() + timeout
         self.waiting.append(request)
+        self._send(request, content if request.attached else None)
+
+    def _send(self, message: Setup | Request, descriptor: int | None) -> None:
         try:
-            self.connection.send(request)
-            if request.attached and content is not None:
-                send(self.connection, content, self._process.pid)
+            self.connection.send(message)
+            if descriptor is not None:
+                send(self.connection, descriptor, self._process.pid)
         except (BrokenPipeError, ConnectionResetError):
             # It has crashed; that is found out where its responses are waited for.
             return
@@ -90,6 +101,8 @@ class DecodeProcess:
         self.connection.close()
         assert self._process.stdin is not None
         self._process.stdin.close()
+        if not self.started:
+            self._process.kill()  # it would end, too, but only once it has imported what it is not going to need
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:

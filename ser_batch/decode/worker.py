@@ -13,13 +13,15 @@ import threading
 from collections.abc import Iterator
 from itertools import islice
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from ser_batch.clips import Segmentation, Waveform
-from ser_batch.decode.descriptors import Connection, SharedBuffer, descriptor_of, receive
+from ser_batch.clips import Waveform
+from ser_batch.decode.buffer import SharedBuffer
+from ser_batch.decode.descriptors import Connection, receive
+from ser_batch.decode.messages import Request, Response, Setup
 from ser_batch.decode.segments import decode
 from ser_batch.errors import StoreError
-from ser_batch.recordings.recording import Recording, Segment, current_version
+from ser_batch.recordings.recording import Segment, current_version
 from ser_batch.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -32,42 +34,13 @@ PREFETCHED = 8
 """Objects fetched at a time by one decode process."""
 
 
-class Setup(NamedTuple):
-    """The first thing that a worker is told."""
-
-    segmentation: Segmentation
-    places: int
-    """Number of waveforms in the shared buffer."""
-
-
-class Request(NamedTuple):
-    """So many segments of a recording, into these places of the shared buffer."""
-
-    ticket: int
-    """Names the recording; a later request goes on where this one ended."""
-    recording: Recording
-    attached: bool
-    """Whether the descriptor of its content follows."""
-    skip: int
-    """Segments to pass over, if this worker has not read of the recording before."""
-    places: tuple[int, ...]
-
-
-class Response(NamedTuple):
-    """What became of a request: at most as many segments as it had places."""
-
-    segments: list[Segment]
-    places: list[int]
-    """Where the waveform of each segment is; -1: it has none."""
-
-
-def serve(requests: Connection[Any, Any], memory: int) -> None:
+def serve(requests: Connection[Any, Any]) -> None:
     """Answer requests, in their order, until the other end is closed.
 
     A StoreError goes out in place of a response: it is the run's, not a recording's.
     """
     setup: Setup = requests.recv()
-    buffer = SharedBuffer(setup.places, setup.segmentation.clip.samples, memory)
+    buffer = SharedBuffer(setup.places, setup.segmentation.clip.samples, receive(requests))
     streams: dict[int, Iterator[tuple[Segment, Waveform | None]]] = {}
     requests.send(os.getpid())
     prefetch: Prefetch | None = None
@@ -186,8 +159,8 @@ def _limit_memory() -> None:
         return
 
 
-def main(requests: int, memory: int) -> None:
-    """Serve on the handles inherited from the pool."""
+def main(requests: int) -> None:
+    """Serve on the handle inherited from the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     _limit_memory()
@@ -195,6 +168,6 @@ def main(requests: int, memory: int) -> None:
     # By number: where the run's own stderr is closed, Python has none here.
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
     try:
-        serve(Connection(requests), descriptor_of(memory))
+        serve(Connection(requests))
     except (EOFError, BrokenPipeError):
         os._exit(0)  # nothing is left to be written, and the run waits

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ser_batch.bundle.bundle import Bundle, load_bundle
 from ser_batch.clips import SPLIT, Segmentation, Waveform
 from ser_batch.decode.pool import DecodePool
+from ser_batch.decode.process import DecodeProcess
 from ser_batch.engines.protocol import EngineIdentity, open_engine
 from ser_batch.engines.scorer import Scorer, Scores
 from ser_batch.engines.streams import MICRO_BATCH
@@ -42,10 +43,11 @@ class LocalExecutor:
     Args:
         scorer: a bundle in an engine that is open already, and stays so; None: what the configuration names is
             opened, and closed at the end.
+        process: a decode process that has been started already, for the run to begin with, and to end.
     """
 
-    def __init__(self, scorer: Scorer | None = None) -> None:
-        self._scorer = scorer
+    def __init__(self, scorer: Scorer | None = None, process: DecodeProcess | None = None) -> None:
+        self._scorer, self._process = scorer, process
 
     @contextmanager
     def open(self, config: RunConfig, recordings: Recordings) -> Iterator[LocalScoring]:
@@ -60,7 +62,7 @@ class LocalExecutor:
             bundle.embedding()  # refused before any work
         segmentation = config.segmentation(bundle.manifest.clip)
         # The decode processes start while the engine is loaded, which takes as long.
-        with open_pool(config, segmentation) as pool:
+        with open_pool(config, segmentation, self._process) as pool:
             choice = choose(bundle, config.backend, config.precision)
             batch = usual_batch(config, recordings)
             wanted = config.embeddings is not None
@@ -202,11 +204,11 @@ def _with_outcome(segment: Segment, outcome: Scores | str) -> Segment:
     return segment._replace(status="error", error=outcome) if isinstance(outcome, str) else segment
 
 
-def open_pool(config: RunConfig, segmentation: Segmentation) -> DecodePool:
+def open_pool(config: RunConfig, segmentation: Segmentation, first: DecodeProcess | None = None) -> DecodePool:
     """Start decoding; worth doing before the engine is loaded, since it takes as long."""
     workers = config.workers or default_workers()
     prefetch = 2 * (config.batch_size or default_batch()) + workers
-    return DecodePool(segmentation, workers=workers, prefetch=prefetch, timeout=config.file_timeout)
+    return DecodePool(segmentation, workers=workers, prefetch=prefetch, timeout=config.file_timeout, first=first)
 
 
 def usual_batch(config: RunConfig, recordings: Recordings) -> int:

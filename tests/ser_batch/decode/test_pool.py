@@ -4,6 +4,8 @@ import math
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,8 +18,9 @@ import ser_batch.decode.worker
 from ser_batch.audio.reader import read_clip
 from ser_batch.audio.windows import read_segments
 from ser_batch.clips import Segmentation
-from ser_batch.decode.descriptors import SharedBuffer
+from ser_batch.decode.buffer import SharedBuffer
 from ser_batch.decode.pool import DecodePool
+from ser_batch.decode.process import DecodeProcess
 from ser_batch.errors import EngineError
 from ser_batch.recordings.find import find_recordings
 from ser_batch.recordings.recording import Recording
@@ -170,6 +173,27 @@ def test_a_process_takes_no_more_memory_than_its_limit(tmp_path: Path) -> None:
         limit, _ = resource.prlimit(pool._processes[0]._process.pid, resource.RLIMIT_DATA)
     assert limit == ser_batch.decode.worker.MEMORY
     assert [row.status for row in rows][1] == "ok"
+
+
+def test_a_pool_begins_with_a_process_that_was_started_before(tmp_path: Path) -> None:
+    first = DecodeProcess()
+    with DecodePool(WHOLE, workers=1, prefetch=3, first=first) as pool:
+        assert [segment.status for segment, _ in pool.decode(sources(tmp_path, 3))] == ["ok"] * 3
+        assert first.started
+        assert pool.processes == 1
+    assert first.end() == "exit 0"
+    first.close()
+
+
+def test_a_process_that_nobody_needed_ends() -> None:
+    process = DecodeProcess()
+    process.close()
+    assert process.end() == "SIGKILL"
+
+
+def test_a_process_is_started_without_what_it_imports() -> None:
+    code = "import sys, ser_batch.decode.process; print({'numpy', 'soundfile'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_slots_are_one_memory_seen_twice() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, Pipe
@@ -12,8 +13,10 @@ from pyarrow import fs
 import ser_batch.recordings.recording
 import ser_batch.storage.bucket
 from ser_batch.clips import Segmentation
-from ser_batch.decode.descriptors import SharedBuffer
-from ser_batch.decode.worker import Request, Response, Setup, serve
+from ser_batch.decode.buffer import SharedBuffer
+from ser_batch.decode.descriptors import send
+from ser_batch.decode.messages import Request, Response, Setup
+from ser_batch.decode.worker import serve
 from ser_batch.errors import StoreError
 from ser_batch.recordings.recording import UNKNOWN_VERSION, Recording, with_versions
 from ser_batch.storage.bucket import PATIENCE, Bucket
@@ -55,11 +58,12 @@ def worker() -> Iterator[Connection]:
 
     def serving() -> None:
         with pytest.raises(EOFError):
-            serve(theirs, slots.descriptor)
+            serve(theirs)
 
     thread = threading.Thread(target=serving)
     thread.start()
     ours.send(Setup(Segmentation(RULE), COUNT + 1))
+    send(ours, slots.descriptor, os.getpid())
     assert isinstance(ours.recv(), int)
     yield ours
     ours.close()
