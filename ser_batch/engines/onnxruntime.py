@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,10 +92,7 @@ class OnnxRuntimeEngine:
         shared = layout(batch, threads)
         within = shared.threads if shared.streams > 1 else threads
         opened = partial(open_session, bundle, precision=precision, threads=within)
-        # At once: optimising a graph takes 50 ms of one core, which is felt where one file is scored.
-        with ThreadPoolExecutor(len(self._branches)) as pool:
-            names = [branch.name for branch in self._branches]
-            self._sessions = dict(zip(names, pool.map(opened, self._branches), strict=True))
+        self._sessions = {branch.name: opened(branch) for branch in self._branches}
         # A session may be run from several threads at once, and holds nothing of a run.
         self._streams = Streams([self._sessions] * shared.streams)
 
