@@ -173,7 +173,7 @@ def by_speaker(predictions: Predictions, speakers: Mapping[str, str | None]) -> 
 
 
 def stage_figures(folder: Path) -> dict[str, dict[str, Any]]:
-    """Epochs, seconds and curves of every stage that left metrics in a run's folder."""
+    """Epochs, seconds and curves of every stage that left metrics in a run's folder; gradient norms, medians, are before clipping."""
     found = {}
     for path in sorted(folder.glob(f"*/{HISTORY}")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -182,6 +182,8 @@ def stage_figures(folder: Path) -> dict[str, dict[str, Any]]:
             "seconds": sum(row["seconds"] for row in rows),
             "train_loss": [row["train_loss"] for row in rows],
             "validation_accuracy": [row["accuracy"] for row in rows if "accuracy" in row],
+            "validation_loss": [row["loss"] for row in rows if "loss" in row],
+            "gradient_norm": [row["gradient_norm"] for row in rows if "gradient_norm" in row],
         }
     return found
 
