@@ -173,7 +173,10 @@ def by_speaker(predictions: Predictions, speakers: Mapping[str, str | None]) -> 
 
 
 def stage_figures(folder: Path) -> dict[str, dict[str, Any]]:
-    """Epochs, seconds and curves of every stage that left metrics in a run's folder; gradient norms, medians, are before clipping."""
+    """Epochs, seconds and curves of every stage that left metrics in a run's folder.
+
+    Norms of the gradient are medians over the steps of an epoch, before clipping.
+    """
     found = {}
     for path in sorted(folder.glob(f"*/{HISTORY}")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
