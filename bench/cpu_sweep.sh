@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure every committed CPU figure but those of larger bundles, within about 20 minutes on two idle cores without the
+# Measure every committed CPU figure but those of larger bundles, within about 22 minutes on two idle cores without the
 # peers (PEERS=0), and some 15 more with them:
 #
 #   bash bench/cpu_sweep.sh FOLDER [--small]        writes the results to FOLDER; bench/results holds the committed ones
@@ -65,7 +65,7 @@ part 60 "throughput-wav-default-$name" throughput "$wav" --repeats 2
 part 700 "formats-default-$name" formats "${files[@]}" --files "$copies" --repeats 3
 part 240 "resume-default-$name" resume "${files[@]}" "${archives[@]}"
 part 60 "training-$size-$name" training --size "$size" --clips "$clips"
-part 360 "latency-default-$name" latency "${files[@]}" "${sizes[@]}" "${budget[@]}"
+part 600 "latency-default-$name" latency "${files[@]}" "${sizes[@]}" "${budget[@]}"
 if [ "${PEERS:-1}" = 1 ]; then
   default=compact && [ "$size" = small ] && default=small
   optimum=() && [ -n "${OPTIMUM:-}" ] && optimum=(--optimum "$OPTIMUM")
