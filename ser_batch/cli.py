@@ -133,7 +133,7 @@ def run(quiet: bool, as_json: bool, log: Path | None, **options: Any) -> int:
         raise click.UsageError("--retry-errors is for --resume: give both.")
     from ser_batch.decode.process import DecodeProcess
 
-    # It starts while the modules of the run are imported: half of what a run of one recording takes is that.
+    # It starts while the run's other modules are imported, which takes as long.
     with closing(DecodeProcess()) if options["engine"] == "local" else nullcontext() as process:
         return _run(quiet, as_json, log, options, process)
 
