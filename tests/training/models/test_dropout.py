@@ -4,7 +4,6 @@ from torch import nn
 
 from training.models.dropout import Dropout
 
-
 IMAGES = torch.ones(4, 8, 33, 17)
 
 
