@@ -153,7 +153,8 @@ def test_whisper_base_on_real_clips_is_transformers_own() -> None:
         torch.testing.assert_close(branch.frontend(waveform), mel, atol=1e-4, rtol=0)
         *_, ours = branch._outputs(branch.features(clips), 0, branch.depth)
         exact = reference(branch.frontend(waveform)).last_hidden_state
-        torch.testing.assert_close(ours, exact, atol=1e-4, rtol=1e-4)
+        # values reach 20, and processors sum in orders of their own: an EPYC without AVX-512 differs by 2e-4
+        torch.testing.assert_close(ours, exact, atol=1e-3, rtol=1e-4)
         theirs = reference(mel).last_hidden_state
     assert ours.shape == (2, 150, 512)
     # values reach 20; what is left is float32 in the mel of nearly silent bins
